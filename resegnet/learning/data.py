@@ -1,0 +1,454 @@
+"""Photographs with hand-traced vessels, from wherever they lie, checked and in one form.
+
+`load_vessels` gives a `datasets.Dataset` whose picture columns stay encoded, so that `read_sample` and,
+inside it, `resegnet.image.read_image` remain the only decoders that a pixel passes on its way into training
+or scoring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets import Dataset, DatasetDict
+from datasets.exceptions import DatasetsError
+from PIL import Image
+
+from resegnet.image import ImageError, read_image
+
+logger = logging.getLogger(__name__)
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".webp"})
+
+COLUMNS = datasets.Features(
+    {
+        "image": datasets.Image(decode=False),
+        "mask": datasets.Image(decode=False),
+        "fov": datasets.Image(decode=False),
+        "image_id": datasets.Value("string"),
+        "patient": datasets.Value("string"),
+        "dataset": datasets.Value("string"),
+    }
+)
+
+# Seeds of the drawn photographs. Far apart, so that either split can grow without meeting the other.
+DRAWN_SEEDS = {"train": range(0, 24), "test": range(1_000_000, 1_000_008)}
+
+FORMS = (
+    "the word 'drawn', an image folder with metadata.jsonl, a folder with train/image and train/mask, "
+    "a Parquet folder or file, a folder written by save_to_disk, or a Hub id (owner/name)"
+)
+
+
+class DataError(ValueError):
+    """The data cannot be used; the message lists every offending file."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photograph with its tracing.
+
+    `image` is (H, W, 3) uint8 RGB; `vessels` (H, W) bool, True on a vessel; `fov` (H, W) bool, True inside
+    the field of view, or None where the set gives none. All three share the photograph's own frame.
+    """
+
+    image: np.ndarray
+    vessels: np.ndarray
+    fov: np.ndarray | None
+    image_id: str
+    patient: str
+    dataset: str
+
+
+def load_vessels(source: str | os.PathLike | Sequence[str | os.PathLike], split: str) -> Dataset:
+    """Load one split of one or several sources and check all of it.
+
+    Parameters
+    ----------
+    source
+        One of these, or a list of them, which is joined in its order:
+
+        * `drawn`: photographs drawn by this package, 24 to train on and 8 to test on (a folder of that name
+          is `./drawn`);
+        * an image folder with `metadata.jsonl` (`image_file_name`, `mask_file_name` and, as far as known,
+          `fov_file_name`, `image_id`, `patient`, `dataset`);
+        * the public layout `train/image`, `train/mask`, `test/image`, `test/mask`, paired by file name;
+        * a Parquet folder or file, or a folder written by `save_to_disk`, with columns `image` and `mask`;
+        * a Hub id.
+    split
+        Name of the split, as `train` or `test`.
+
+    Returns
+    -------
+    Dataset
+        Columns `image`, `mask`, `fov` (encoded, see `read_sample`; `fov` may be None), `image_id`, `patient`,
+        `dataset`. Without a column of that name, `dataset` is the folder's name and `patient` the `image_id`.
+
+    Raises
+    ------
+    DataError
+        For an unknown source or split, and with every offending file listed: a photograph without mask or a
+        mask without photograph, unreadable files, sizes that differ, masks without vessels or with vessels in
+        the majority (inverted), an `image_id` that is used twice, a photograph of this split that lies in
+        another split too (same bytes).
+
+    Notes
+    -----
+    The public layout says nothing about patients. Names like `21_training_2.png` begin with DRIVE's number of
+    the eye, which is used; otherwise each picture counts as a patient of its own, which a validation split
+    must not rely on where pictures are rotated or mirrored copies. To say it, put a `metadata.jsonl` into
+    `train/` and `test/` with a line such as `{"image_file_name": "image/0.png", "mask_file_name":
+    "mask/0.png", "patient": "21"}` for each picture.
+    """
+    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
+    if not sources:
+        raise DataError(f"No data set was named. Give {FORMS}.")
+    parts, other_splits = [], []
+    for item in sources:
+        name, splits = _load_splits(str(item), split)
+        if split not in splits:
+            known = DRAWN_SEEDS if name == "drawn" else splits
+            raise DataError(f"{item} has no split '{split}'; it has: {', '.join(sorted(known)) or 'none'}.")
+        parts.append(_unify(splits.pop(split), name, str(item)))
+        other_splits += [
+            (f"{name}, {key}", rows) for key, rows in splits.items() if "image" in rows.column_names
+        ]
+    joined = datasets.concatenate_datasets(parts)
+    check_vessels(joined, f"the split '{split}'", other_splits)
+    return joined
+
+
+def read_sample(row: Mapping[str, Any]) -> Sample:
+    """Decode one row of `load_vessels`.
+
+    Raises
+    ------
+    ImageError
+        If the photograph or a mask cannot be decoded.
+    """
+    return Sample(
+        image=read_image(_content(row["image"])),
+        vessels=read_mask(row["mask"]),
+        fov=None if row["fov"] is None else read_mask(row["fov"]),
+        image_id=row["image_id"],
+        patient=row["patient"],
+        dataset=row["dataset"],
+    )
+
+
+def read_mask(cell: Mapping[str, Any]) -> np.ndarray:
+    """Decode the cell of a mask column, `{"bytes": ..., "path": ...}`, to (H, W) bool.
+
+    What is brighter than 127 of 255 in its brightest channel is True. A mask that knows 0 and 1 only, as
+    label pictures do, has its ones taken for True.
+
+    Raises
+    ------
+    ImageError
+        If the mask cannot be decoded.
+    """
+    red, green, blue = np.moveaxis(read_image(_content(cell)), 2, 0)
+    values = np.maximum(np.maximum(red, green), blue)  # 25 times as fast as .max(axis=2)
+    return values > (127 if values.max() > 1 else 0)
+
+
+def split_validation(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Split off validation eyes, by patient and within each data set.
+
+    Each data set gives `fraction` of its patients, at least one, and keeps at least one. Which ones depends
+    on the seed and the patients alone: not on the order of the rows nor on the other data sets.
+
+    Returns
+    -------
+    (train, validation)
+        Each in the order of the rows that came.
+
+    Raises
+    ------
+    ValueError
+        If `fraction` is not between 0 and 1.
+    DataError
+        If no data set has two patients.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"The validation fraction must lie between 0 and 1; got {fraction}.")
+    eyes = list(zip(dataset["dataset"], dataset["patient"], strict=True))
+    patients = defaultdict(list)
+    for name, patient in sorted(set(eyes)):
+        patients[name].append(patient)
+    chosen = set()
+    for name, members in patients.items():
+        if len(members) == 1:
+            logger.warning("%s has a single patient, who stays in training: no validation on this set.", name)
+            continue
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        # Ordered by a hash, as a random generator would make the choice in one set depend on the other sets.
+        members.sort(
+            key=lambda patient, name=name: hashlib.sha256(f"{seed}\n{name}\n{patient}".encode()).digest()
+        )
+        chosen.update((name, patient) for patient in members[:count])
+    if not chosen:
+        raise DataError(
+            f"No validation split is possible: {len(patients)} data set(s) with one patient each. "
+            "At least one data set needs two patients (column 'patient')."
+        )
+    rows = [index for index, eye in enumerate(eyes) if eye not in chosen]
+    validation_rows = [index for index, eye in enumerate(eyes) if eye in chosen]
+    return dataset.select(rows), dataset.select(validation_rows)
+
+
+def check_vessels(
+    rows: Iterable[Mapping[str, Any]], what: str, other_splits: Sequence[tuple[str, Dataset]] = ()
+) -> None:
+    """Check every row of a data set with `COLUMNS`, and that none of its photographs is in another split.
+
+    `what` is the data's name in the message; `other_splits` holds names and data sets with a column `image`.
+
+    Raises
+    ------
+    DataError
+        One, with all that is wrong; see `load_vessels`.
+    """
+    problems: list[str] = []
+    ids: Counter[str] = Counter()
+    where: dict[str, str] = {}
+    for row in rows:
+        ids[row["image_id"]] += 1
+        problems += _check_row(row)
+        digest = _digest(row["image"])
+        if digest in where:
+            logger.warning("%s is the same photograph as %s.", _label(row, "image"), where[digest])
+        elif digest is not None:
+            where[digest] = _label(row, "image")
+    if not ids:
+        raise DataError(f"There are no pictures in {what}.")
+    problems += [
+        f"{image_id}: {count} pictures have this image_id" for image_id, count in ids.items() if count > 1
+    ]
+    for name, other in other_splits:
+        for cell in other.select_columns("image").cast_column("image", COLUMNS["image"])["image"]:
+            digest = _digest(cell)
+            if digest in where:
+                problems.append(f"{where[digest]}: the same photograph is in another split ({name})")
+    if problems:
+        raise DataError(
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {what}:\n- "
+            + "\n- ".join(problems)
+        )
+
+
+def _load_splits(source: str, split: str) -> tuple[str, dict[str, Dataset]]:
+    """Name of the data set and all its splits, with the columns as they come."""
+    if source == "drawn":
+        # Drawing takes time, so the split that was not asked for is left out: the seeds keep the two apart.
+        return "drawn", {split: _draw(split)} if split in DRAWN_SEEDS else {}
+    path = Path(source).expanduser()
+    try:
+        if path.exists():
+            with _no_progress_bars():
+                return _load_local(path)
+        if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source):
+            return source.rsplit("/", 1)[-1], dict(datasets.load_dataset(source))
+    except (OSError, ValueError, DatasetsError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{source} could not be loaded ({error}). Expected {FORMS}.") from error
+    raise DataError(f"There is no file or folder {source}. Expected {FORMS}.")
+
+
+def _load_local(path: Path) -> tuple[str, dict[str, Dataset]]:
+    name = path.resolve().name
+    if path.is_file() and path.suffix == ".parquet":
+        key = next((word for word in ("test", "validation") if word in path.stem), "train")
+        return path.stem, dict(datasets.load_dataset("parquet", data_files={key: str(path)}))
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        saved = datasets.load_from_disk(str(path))
+        return name, dict(saved) if isinstance(saved, DatasetDict) else {str(saved.split or "train"): saved}
+    if any(file.suffix in (".jsonl", ".csv", ".parquet") for file in path.rglob("metadata.*")):
+        return name, dict(datasets.load_dataset("imagefolder", data_dir=str(path)))
+    if any(path.rglob("*.parquet")):
+        return name, dict(datasets.load_dataset("parquet", data_dir=str(path)))
+    splits = {
+        folder.name: _pair_by_name(folder, name)
+        for folder in sorted(path.glob("*/"))
+        if (folder / "image").is_dir() and (folder / "mask").is_dir()
+    }
+    if not splits:
+        raise DataError(f"{path} holds no data in a known form. Expected {FORMS}.")
+    return name, splits
+
+
+def _pair_by_name(folder: Path, name: str) -> Dataset:
+    """One split of the public layout; a file without its counterpart gives a row with None."""
+    files: dict[str, dict[str, Path]] = {"image": {}, "mask": {}}
+    twice = []
+    for kind, found in files.items():
+        for file in sorted((folder / kind).iterdir()):
+            if file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith("."):
+                if file.stem in found:
+                    twice.append(f"{found[file.stem]} and {file.name}")
+                found[file.stem] = file
+    if twice:
+        raise DataError("Files of one name, so that pairs are unclear: " + "; ".join(twice))
+    stems = sorted(files["image"].keys() | files["mask"].keys(), key=_natural)
+    numbers = [re.match(r"(\d+)_(?:training|test|manual1)(?![a-z])", stem) for stem in stems]
+    if not all(numbers):
+        logger.warning(
+            "%s does not say whose eye is whose: each picture counts as a patient of its own.", folder
+        )
+    columns: dict[str, list[str | None]] = {
+        kind: [str(found[stem]) if stem in found else None for stem in stems] for kind, found in files.items()
+    }
+    columns["image_id"] = [f"{name}_{stem}" for stem in stems]
+    columns["patient"] = [match[1] if match else stem for match, stem in zip(numbers, stems, strict=True)]
+    return Dataset.from_dict(columns)
+
+
+def _natural(stem: str) -> list[tuple[int, str]]:
+    """Sort key that puts 2 before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", stem)]
+
+
+@cache
+def _draw(split: str) -> Dataset:
+    from resegnet.learning.synthetic import draw_fundus
+
+    rows = []
+    for number, seed in enumerate(DRAWN_SEEDS[split]):
+        drawn = draw_fundus(seed)
+        pictures = {"image": drawn.image, "mask": drawn.vessels, "fov": drawn.fov}
+        image_id = f"drawn_{split}_{number:02d}"
+        row: dict[str, Any] = {"image_id": image_id, "patient": image_id, "dataset": "drawn"}
+        for column, pixels in pictures.items():
+            stream = io.BytesIO()
+            Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
+            # Without a path: `datasets` drops the bytes where a file of that name happens to lie about.
+            row[column] = {"bytes": stream.getvalue(), "path": None}
+        rows.append(row)
+    return Dataset.from_list(rows, features=COLUMNS)
+
+
+def _unify(part: Dataset, name: str, source: str) -> Dataset:
+    """Bring a split to `COLUMNS`, without a cache file: the source's folder may be read-only."""
+    if missing := {"image", "mask"} - set(part.column_names):
+        raise DataError(
+            f"{source} lacks the column {' and '.join(sorted(missing))}; "
+            f"it has: {', '.join(part.column_names)}. In a metadata.jsonl, 'image_file_name' "
+            "and 'mask_file_name' give these columns."
+        )
+    texts: dict[str, list[str | None]] = {
+        column: [None if value is None else str(value) for value in part[column]]
+        if column in part.column_names
+        else [None] * len(part)
+        for column in ("image_id", "patient", "dataset")
+    }
+    unified = part.select_columns(
+        [column for column in ("image", "mask", "fov") if column in part.column_names]
+    )
+    for column in unified.column_names:
+        unified = unified.cast_column(column, COLUMNS[column])
+    if "fov" not in unified.column_names:
+        unified = unified.add_column("fov", [None] * len(part), feature=COLUMNS["fov"])
+    paths = [(cell or {}).get("path") for cell in unified["image"]]
+    texts["image_id"] = [
+        value or (Path(path).stem if path else f"{name}_{index:04d}")
+        for index, (value, path) in enumerate(zip(texts["image_id"], paths, strict=True))
+    ]
+    texts["patient"] = [
+        value or other for value, other in zip(texts["patient"], texts["image_id"], strict=True)
+    ]
+    texts["dataset"] = [value or name for value in texts["dataset"]]
+    for column, values in texts.items():
+        unified = unified.add_column(column, values, feature=COLUMNS[column])
+    return unified.select_columns(list(COLUMNS))
+
+
+def _check_row(row: Mapping[str, Any]) -> list[str]:
+    """All that is wrong with one row by itself."""
+    problems = []
+    pixels: dict[str, np.ndarray] = {}
+    if row["image"] is None:
+        problems.append(f"{_label(row, 'mask')}: no photograph belongs to this mask")
+    if row["mask"] is None:
+        problems.append(f"{_label(row, 'image')}: no mask belongs to this photograph")
+    for column in ("image", "mask", "fov"):
+        if row[column] is None:
+            continue
+        try:
+            cell = row[column]
+            pixels[column] = read_image(_content(cell)) if column == "image" else read_mask(cell)
+        except FileNotFoundError:
+            problems.append(f"{_label(row, column)}: the file is missing")
+        except (OSError, ImageError) as error:
+            problems.append(f"{_label(row, column)}: {error}")
+    image, vessels, fov = pixels.get("image"), pixels.get("mask"), pixels.get("fov")
+    for column in ("mask", "fov"):
+        if image is not None and column in pixels and pixels[column].shape != image.shape[:2]:
+            problems.append(
+                f"{_label(row, column)}: its size {_size(pixels[column])} differs from the photograph's, "
+                f"{_size(image)}"
+            )
+    if vessels is not None and (fov is None or fov.shape == vessels.shape):
+        problems += _polarity(row, vessels, fov)
+    return problems
+
+
+def _polarity(row: Mapping[str, Any], vessels: np.ndarray, fov: np.ndarray | None) -> list[str]:
+    """Vessels cover some of the field (of the frame, where no field is given), and less than half of it."""
+    inside = vessels if fov is None else vessels[fov]
+    if not inside.size:
+        return [f"{_label(row, 'fov')}: the field of view is empty"]
+    share = inside.mean()
+    place = "frame" if fov is None else "field of view"
+    if 0 < share < 0.5:
+        return []
+    found = "no vessel is marked in" if share == 0 else f"inverted? Vessels cover {share:.0%} of"
+    return [f"{_label(row, 'mask')}: {found} the {place} (expected 255 on vessels, 0 elsewhere)"]
+
+
+def _content(cell: Mapping[str, Any]) -> bytes:
+    """Encoded bytes of a picture column's cell."""
+    return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+
+
+def _digest(cell: Mapping[str, Any] | None) -> str | None:
+    try:
+        return None if cell is None else hashlib.sha256(_content(cell)).hexdigest()
+    except OSError:
+        return None
+
+
+def _label(row: Mapping[str, Any], column: str) -> str:
+    """What to call a row's picture in a message: its path, or data set, id and column."""
+    cell = row[column]
+    if cell is not None and cell["bytes"] is None:
+        return cell["path"]
+    return f"{row['dataset']}/{row['image_id']} ({column})"
+
+
+def _size(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]} x {pixels.shape[0]}"
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Loading a local folder takes no time worth a bar."""
+    were_enabled = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if were_enabled:
+            datasets.enable_progress_bars()

@@ -1,0 +1,308 @@
+"""Score a segmenter on a data set: the table, the report behind it, and error maps of the worst pictures."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from PIL import Image
+from tqdm import tqdm
+
+import resegnet
+from resegnet.geometry import Geometry
+from resegnet.image import read_image
+from resegnet.learning.data import Sample, load_vessels, read_sample
+from resegnet.learning.metrics import SCORE_NAMES, VesselScores, mean_and_sd
+from resegnet.results.export import json_bytes, png, safe_name, write_atomically
+from resegnet.results.render import error_map
+from resegnet.segmenter import Segmenter
+
+# Longer side of a written error map: fits a screen; a photograph of 3504 px would make a file of several MB.
+ERROR_MAP_PX = 2000
+
+FIELD_GIVEN = "the data set's"
+FIELD_FOUND = "found by ReSegNet (the data set gives none)"
+
+PROTOCOL = (
+    "Scores count the pixels inside the field of view at each photograph's own size. A pixel is a vessel where "
+    "the probability reaches the threshold, which came with the model and was not fitted here, and where ReSegNet "
+    "itself sees the field of view. Pooled: all pixels of all pictures together. Mean and SD: over the pictures, "
+    "the SD with n - 1, undefined scores left out. AUROC from histograms of 65,536 bins. clDice: Shit et al. 2021, "
+    "10.1109/CVPR46437.2021.01629, skeletons by scikit-image. Ceiling: F1 of the tracing itself after it went "
+    "through the network's input size and back, which is about what a flawless network of that size would score."
+)
+
+_PACKAGES = (
+    "torch",
+    "segmentation-models-pytorch",
+    "datasets",
+    "evaluate",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "pillow",
+)
+
+
+def evaluate_dataset(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    *,
+    second_observer: Path | None = None,
+    worst: int = 3,
+    out: Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Segment every photograph of a data set and score the result against the tracings.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+    dataset : Dataset
+        From `resegnet.learning.data.load_vessels`. Without a field of view of its own a picture is scored
+        inside the one that ReSegNet finds, and the report says so.
+    second_observer : Path, optional
+        Folder with a second person's tracings, `<image_id>.png`, 0 or 255. They are scored against the first
+        person's inside the same field; pictures without one are left out of that line.
+    worst : int
+        So many pictures of lowest F1 are written as error maps, if `out` is given.
+    out : Path, optional
+        Folder for them: `<image_id>_errors.png`, reduced to at most 2000 px.
+    progress : bool
+        Show a bar on stderr.
+
+    Returns
+    -------
+    dict
+        Fit for JSON; an undefined score is None. `pooled`, `mean` and `sd` map the names in
+        `resegnet.learning.metrics.SCORE_NAMES`; `pictures` has a row per picture, in order; `ceiling` is the
+        F1 that the input size allows; `second_observer` is None or holds `pooled`, `mean`, `sd`, `count` and,
+        as `model`, the model's pooled scores on the same pictures.
+
+    Raises
+    ------
+    ValueError
+        If the data set is empty, or a second tracing differs in size from its photograph.
+    """
+    if not len(dataset):
+        raise ValueError("the data set holds no picture; choose a split that does")
+    input_size = segmenter.config.input_size
+    model = VesselScores(segmenter.config.threshold)
+    model_beside_observer = VesselScores(segmenter.config.threshold)
+    observer = VesselScores(threshold=0.5)  # of a mask: 0 or 1
+    ceilings, pictures = [], []
+    for index in tqdm(range(len(dataset)), desc="evaluate", unit="picture", disable=not progress):
+        sample = read_sample(dataset[index])
+        segmentation = segmenter(sample.image)
+        field = segmentation.fov if sample.fov is None else sample.fov
+        # Outside the field that it sees itself, ReSegNet calls nothing a vessel; its ranks must say so as
+        # well.
+        inputs = {
+            "prediction": segmentation.probability * segmentation.fov,
+            "reference": sample.vessels,
+            "fov": field,
+        }
+        model.add(**inputs)
+        second = _read_second(second_observer, sample)
+        if second is not None:
+            observer.add(prediction=second, reference=sample.vessels, fov=field)
+            model_beside_observer.add(**inputs)
+        geometry = Geometry.around(segmentation.fov, input_size)
+        ceilings.append(_dice_counts(round_trip(sample.vessels, geometry) & field, sample.vessels & field))
+        pictures.append(
+            {
+                "image_id": sample.image_id,
+                "patient": sample.patient,
+                "dataset": sample.dataset,
+                "field_of_view": FIELD_FOUND if sample.fov is None else FIELD_GIVEN,
+                "warnings": list(segmentation.warnings),
+            }
+        )
+    result = model.compute()
+    for picture, row, counts in zip(pictures, result["pictures"], ceilings, strict=True):
+        picture.update(row, ceiling=_dice(*counts))
+    report = {
+        "model": segmenter.model,
+        "datasets": sorted({picture["dataset"] for picture in pictures}),
+        "count": len(pictures),
+        "threshold": segmenter.config.threshold,
+        "input_size_px": input_size,
+        "field_of_view": sorted({picture["field_of_view"] for picture in pictures}),
+        "pooled": {name: result[name] for name in SCORE_NAMES},
+        "mean": result["mean"],
+        "sd": result["sd"],
+        "ceiling": _dice(*np.sum(ceilings, axis=0)),
+        "second_observer": _compare(observer, model_beside_observer),
+        "pictures": pictures,
+        "error_maps": [],
+        "protocol": PROTOCOL,
+        "versions": {
+            "resegnet": resegnet.__version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in _PACKAGES},
+        },
+    }
+    if out is not None and worst > 0:
+        scored = [index for index, picture in enumerate(pictures) if not math.isnan(picture["f1"])]
+        order = sorted(scored, key=lambda index: pictures[index]["f1"])
+        report["error_maps"] = [
+            str(_write_error_map(segmenter, dataset[i], Path(out))) for i in order[:worst]
+        ]
+    return _none_for_nan(report)
+
+
+def round_trip(vessels: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """What is left of a tracing, (H, W) bool, after the way to the network's input and back."""
+    return geometry.to_original(geometry.to_input(vessels)) >= 0.5
+
+
+def find_second_observer(source: str | os.PathLike[str]) -> Path | None:
+    """Folder `second_observer` inside a data set's folder or beside it, or None."""
+    for folder in (Path(source) / "second_observer", Path(source).absolute().parent / "second_observer"):
+        if Path(source).is_dir() and folder.is_dir():
+            return folder
+    return None
+
+
+def format_table(report: Mapping[str, Any]) -> str:
+    """Lay a report of `evaluate_dataset` out as plain text for a terminal."""
+    headings = {"f1": "F1", "iou": "IoU", "mcc": "MCC", "auroc": "AUROC", "cldice": "clDice"}
+    columns = [headings.get(name, name) for name in SCORE_NAMES]
+    rows = [("pooled", report["pooled"]), ("mean", report["mean"]), ("SD", report["sd"])]
+    second = report["second_observer"]
+    if second is not None:
+        rows.append(("second person", second["pooled"]))
+        if second["count"] < report["count"]:
+            rows.append((f"model, same {second['count']}", second["model"]))
+    label_width = max(len(label) for label, _ in rows)
+    lines = [
+        f"{', '.join(report['datasets'])}: {report['count']} pictures, threshold {report['threshold']:.3f}, "
+        f"network input {report['input_size_px']} px",
+        f"Field of view: {'; '.join(report['field_of_view'])}",
+        "",
+        " ".join([" " * label_width, *(f"{column:>11}" for column in columns)]),
+    ]
+    for label, row in rows:
+        lines.append(
+            " ".join([f"{label:<{label_width}}", *(f"{_number(row[name]):>11}" for name in SCORE_NAMES)])
+        )
+    worst = sorted((row for row in report["pictures"] if row["f1"] is not None), key=lambda row: row["f1"])[
+        :3
+    ]
+    lines += [
+        "",
+        f"Ceiling of the input size: F1 {_number(report['ceiling'])}",
+        "Lowest F1: " + ", ".join(f"{row['image_id']} {_number(row['f1'])}" for row in worst),
+    ]
+    lines += [f"Error map: {path}" for path in report["error_maps"]]
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `resegnet evaluate`."""
+    parser.add_argument("--dataset", required=True, metavar="SOURCE", help="folder, Hub id or 'drawn'")
+    parser.add_argument("--split", help="split to score (default: test)")
+    parser.add_argument("--model", help="folder or Hub id of a release (default: the bundled one)")
+    parser.add_argument(
+        "--second-observer",
+        type=Path,
+        metavar="DIR",
+        help="a second person's tracings (default: second_observer in SOURCE or beside it)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the worst pictures here as error maps")
+    parser.add_argument("--worst", type=int, metavar="N", help="how many of them (default: 3)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `resegnet evaluate`: print the table, write report and error maps where asked."""
+    split = "test" if args.split is None else args.split
+    dataset = load_vessels(args.dataset, split)
+    segmenter = Segmenter.from_pretrained(args.model)
+    report = evaluate_dataset(
+        segmenter,
+        dataset,
+        second_observer=find_second_observer(args.dataset)
+        if args.second_observer is None
+        else args.second_observer,
+        worst=3 if args.worst is None else args.worst,
+        out=args.out,
+    )
+    report = {"source": str(args.dataset), "split": split, **report}
+    print(format_table(report))
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(args.json, json_bytes(report))
+    return 0
+
+
+def _read_second(folder: Path | None, sample: Sample) -> np.ndarray | None:
+    path = None if folder is None else Path(folder) / f"{sample.image_id}.png"
+    if path is None or not path.is_file():
+        return None
+    tracing = read_image(path)[:, :, 0] > 127
+    if tracing.shape != sample.vessels.shape:
+        raise ValueError(
+            f"second tracing {path} is {tracing.shape} (H, W) and its photograph {sample.vessels.shape}; "
+            "give tracings in the photographs' own frame"
+        )
+    return tracing
+
+
+def _compare(observer: VesselScores, model: VesselScores) -> dict[str, Any] | None:
+    if not len(observer):
+        return None
+    count, result, model_result = len(observer), observer.compute(), model.compute()
+    # A mask has one operating point; the area under its "curve" says nothing that the others do not.
+    pooled = {name: result[name] for name in SCORE_NAMES} | {"auroc": math.nan}
+    mean, sd = mean_and_sd([row | {"auroc": math.nan} for row in result["pictures"]])
+    return {
+        "count": count,
+        "pooled": pooled,
+        "mean": mean,
+        "sd": sd,
+        "model": {name: model_result[name] for name in SCORE_NAMES},
+    }
+
+
+def _dice_counts(one: np.ndarray, other: np.ndarray) -> tuple[int, int]:
+    """Twice the shared pixels, and the pixels of both: Dice is their quotient."""
+    return 2 * int(np.count_nonzero(one & other)), int(np.count_nonzero(one)) + int(np.count_nonzero(other))
+
+
+def _dice(shared_twice: int, both: int) -> float:
+    return float(shared_twice / both) if both else math.nan
+
+
+def _write_error_map(segmenter: Segmenter, row: Mapping[str, Any], folder: Path) -> Path:
+    # Segmented a second time: keeping every picture of a large set until the worst are known takes gigabytes.
+    sample = read_sample(row)
+    segmentation = segmenter(sample.image)
+    field = segmentation.fov if sample.fov is None else sample.fov
+    picture = Image.fromarray(error_map(sample.image, segmentation.mask, sample.vessels, field))
+    picture.thumbnail((ERROR_MAP_PX, ERROR_MAP_PX), Image.Resampling.LANCZOS)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{safe_name(sample.image_id)}_errors.png"
+    write_atomically(path, png(np.asarray(picture)))
+    return path
+
+
+def _none_for_nan(value: Any) -> Any:
+    """JSON knows no nan."""
+    if isinstance(value, dict):
+        return {key: _none_for_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_none_for_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

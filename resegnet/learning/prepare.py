@@ -1,0 +1,372 @@
+"""From the original downloads of the public data sets to the image-folder form that `load_vessels` reads.
+
+What lies in a download, how it is split and under which terms it is given: `PREPARERS`. The owners' archives
+must be unpacked; where they lie below the given folder does not matter.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import logging
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from resegnet.image import read_image
+from resegnet.learning.data import DataError, check_vessels, read_mask
+
+logger = logging.getLogger(__name__)
+
+Files = Mapping[str, Sequence[Path]]
+
+
+@dataclass(frozen=True)
+class Eye:
+    """One photograph of a download: what it is called and which files belong to it.
+
+    A file is named in lower case and without `.gz`, by its name or, where names repeat, with its last two
+    folders.
+    """
+
+    split: str
+    image_id: str
+    patient: str
+    image: str
+    mask: str
+    fov: str | None = None
+    second: str | None = None
+
+
+@dataclass(frozen=True)
+class Original:
+    """Datasheet of a public data set, and which photographs its download must hold."""
+
+    title: str
+    url: str
+    licence: str
+    citation: str
+    split: str
+    layout: str  # a few file names, for the message about missing ones
+    find_eyes: Callable[[Files], list[Eye]]
+
+
+def prepare(name: str, source: str | os.PathLike, destination: str | os.PathLike) -> dict[str, int]:
+    """Convert an original download to an image folder with `metadata.jsonl`.
+
+    JPEG and PNG photographs are copied byte by byte, others are written as PNG without loss. Masks become PNG
+    files of 0 and 255: `<image_id>_mask.png` (vessels), `<image_id>_fov.png` (field of view, where the set
+    has one), and `second_observer/<image_id>.png` (a second person's tracing, where there is one).
+
+    Parameters
+    ----------
+    name
+        A key of `PREPARERS`.
+    source
+        Folder of the unpacked download. It is only read.
+    destination
+        Folder to make. It appears only once it is whole.
+
+    Returns
+    -------
+    dict
+        Number of photographs of each split.
+
+    Raises
+    ------
+    DataError
+        For an unknown name, a destination that already holds something, and, with every offending file
+        listed, for files that are missing, found twice, unreadable, of the wrong size, or inverted.
+    """
+    if name not in PREPARERS:
+        raise DataError(f"No data set '{name}' is known; there are: {', '.join(PREPARERS)}.")
+    original = PREPARERS[name]
+    source, destination = Path(source).expanduser(), Path(destination).expanduser()
+    if not source.is_dir():
+        raise DataError(f"There is no folder {source}. Expected the unpacked download of {original.title}.")
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise DataError(f"{destination} already holds something. Remove it or name another folder.")
+
+    files = _index(source)
+    eyes = original.find_eyes(files)
+    found = _resolve(eyes, files, source, original)
+    rows = [_row(eye, found[eye.image_id], name) for eye in eyes]
+    check_vessels(rows, str(source))
+
+    partial = destination.with_name(destination.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+    try:
+        for eye, row in zip(eyes, rows, strict=True):
+            logger.info("%s: %s", eye.split, eye.image_id)
+            _write(eye, row, found[eye.image_id].get("second"), partial)
+        (partial / "README.md").write_text(_readme(original), encoding="utf-8")
+        if destination.exists():
+            destination.rmdir()
+        partial.replace(destination)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return {
+        split: sum(eye.split == split for eye in eyes) for split in dict.fromkeys(eye.split for eye in eyes)
+    }
+
+
+def _index(source: Path) -> Files:
+    """All files below a folder, by name and by name with the last two folders, as `Eye` names them."""
+    files = defaultdict(list)
+    for path in sorted(source.rglob("*")):
+        # macOS leaves a "._" twin of every file in its archives.
+        if path.is_file() and not path.name.startswith(".") and "__MACOSX" not in path.parts:
+            parts = [part.lower() for part in path.parts]
+            parts[-1] = parts[-1].removesuffix(".gz")
+            files[parts[-1]].append(path)
+            files["/".join(parts[-3:])].append(path)
+    return files
+
+
+def _resolve(
+    eyes: Sequence[Eye], files: Files, source: Path, original: Original
+) -> dict[str, dict[str, Path]]:
+    """Paths by `image_id` and role; one error that lists every file that is missing or there twice."""
+    found: dict[str, dict[str, Path]] = {}
+    problems = []
+    for eye in eyes:
+        found[eye.image_id] = {}
+        for role in ("image", "mask", "fov", "second"):
+            name = getattr(eye, role)
+            if name is None:
+                continue
+            paths = files.get(name, ())
+            if len(paths) == 1:
+                found[eye.image_id][role] = paths[0]
+            elif paths:
+                problems.append(f"{name}: found {len(paths)} times ({', '.join(map(str, paths))})")
+            elif role != "second":
+                problems.append(f"{name}: missing")
+    if not eyes or problems:
+        archives = [
+            path.name for path in sorted(source.rglob("*")) if path.suffix in (".zip", ".tar", ".rar", ".tgz")
+        ]
+        raise DataError(
+            f"{source} is not a whole download of {original.title}. Expected, in any folder below it: "
+            + original.layout
+            + (f"\nNot unpacked yet? {', '.join(archives)}" if archives else "")
+            + "".join(f"\n- {problem}" for problem in problems)
+        )
+    return found
+
+
+def _row(eye: Eye, paths: Mapping[str, Path], name: str) -> dict[str, Any]:
+    """The row that `load_vessels` will give for this eye, pointing to the original files."""
+    cells = {
+        role: {"bytes": _unzip(path) if path.suffix == ".gz" else None, "path": str(path)}
+        for role, path in paths.items()
+        if role != "second"
+    }
+    return {"fov": None, **cells, "image_id": eye.image_id, "patient": eye.patient, "dataset": name}
+
+
+def _unzip(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be unpacked ({error}). Download it again.") from error
+
+
+def _write(eye: Eye, row: Mapping[str, Any], second: Path | None, folder: Path) -> None:
+    split = folder / eye.split
+    split.mkdir(parents=True, exist_ok=True)
+    content = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
+    with Image.open(io.BytesIO(content)) as photograph:
+        suffix = {"JPEG": ".jpg", "PNG": ".png"}.get(photograph.format or "")
+    entry = {"image_id": eye.image_id, "patient": eye.patient, "dataset": row["dataset"]}
+    entry["image_file_name"] = eye.image_id + (suffix or ".png")
+    if suffix:
+        (split / entry["image_file_name"]).write_bytes(content)
+    else:
+        Image.fromarray(read_image(content)).save(split / entry["image_file_name"])
+    for column in ("mask", "fov"):
+        if row[column] is not None:
+            entry[f"{column}_file_name"] = f"{eye.image_id}_{column}.png"
+            _write_mask(row[column], split / entry[f"{column}_file_name"])
+    if second is not None:
+        observer = folder / "second_observer"
+        observer.mkdir(exist_ok=True)
+        cell = {"bytes": _unzip(second) if second.suffix == ".gz" else None, "path": str(second)}
+        _write_mask(cell, observer / f"{eye.image_id}.png")
+    with open(split / "metadata.jsonl", "a", encoding="utf-8") as metadata:
+        metadata.write(json.dumps(entry) + "\n")
+
+
+def _write_mask(cell: Mapping[str, Any], path: Path) -> None:
+    try:
+        mask = read_mask(cell)
+    except OSError as error:
+        raise DataError(f"{cell['path']} cannot be read ({error}).") from error
+    Image.fromarray(mask.astype("uint8") * 255).save(path, optimize=True)
+
+
+def _readme(original: Original) -> str:
+    return (
+        f"# {original.title}\n\nConverted by ReSegNet from the download of {original.url}.\n\n"
+        f"* Terms: {original.licence}\n* Cite: {original.citation}\n* Split: {original.split}\n"
+    )
+
+
+def _drive_eyes(files: Files) -> list[Eye]:
+    eyes = []
+    for number in [*range(21, 41), *range(1, 21)]:
+        folder = "training" if number > 20 else "test"
+        eyes.append(
+            Eye(
+                split="train" if number > 20 else "test",
+                image_id=f"drive_{number:02d}",
+                patient=f"drive_{number:02d}",
+                image=f"{number:02d}_{folder}.tif",
+                mask=f"{number:02d}_manual1.gif",
+                fov=f"{number:02d}_{folder}_mask.gif",
+                second=f"{number:02d}_manual2.gif",
+            )
+        )
+    if not any(eye.mask in files for eye in eyes if eye.split == "test"):
+        logger.warning(
+            "This download of DRIVE has no tracings of its test photographs (test/1st_manual): since DRIVE "
+            "became a challenge they are kept back. The split 'test' is left out."
+        )
+        eyes = [eye for eye in eyes if eye.split == "train"]
+    return eyes
+
+
+def _chase_eyes(files: Files) -> list[Eye]:
+    return [
+        Eye(
+            split="train" if child <= 10 else "test",
+            image_id=f"chase_{child:02d}{side}",
+            patient=f"chase_{child:02d}",
+            image=f"image_{child:02d}{side.lower()}.jpg",
+            mask=f"image_{child:02d}{side.lower()}_1stho.png",
+            second=f"image_{child:02d}{side.lower()}_2ndho.png",
+        )
+        for child in range(1, 15)
+        for side in "LR"
+    ]
+
+
+def _stare_eyes(files: Files) -> list[Eye]:
+    # The photographs that two people traced, out of the some 400 of the collection.
+    numbers = [1, 2, 3, 4, 5, 44, 77, 81, 82, 139, 162, 163, 235, 236, 239, 240, 255, 291, 319, 324]
+    return [
+        Eye(
+            split="train" if position < 10 else "test",
+            image_id=f"stare_im{number:04d}",
+            patient=f"stare_im{number:04d}",
+            image=f"im{number:04d}.ppm",
+            mask=f"im{number:04d}.ah.ppm",
+            second=f"im{number:04d}.vk.ppm",
+        )
+        for position, number in enumerate(numbers)
+    ]
+
+
+def _hrf_eyes(files: Files) -> list[Eye]:
+    # The same number in two groups is two persons.
+    return [
+        Eye(
+            split="train" if number <= 5 else "test",
+            image_id=f"hrf_{number:02d}_{group}",
+            patient=f"hrf_{number:02d}_{group}",
+            image=f"{number:02d}_{group}.jpg",
+            mask=f"{number:02d}_{group}.tif",
+            fov=f"{number:02d}_{group}_mask.tif",
+        )
+        for number in range(1, 16)
+        for group in ("dr", "g", "h")
+    ]
+
+
+def _fives_eyes(files: Files) -> list[Eye]:
+    # The numbers start anew in each split. The test photographs get a `t`: `datasets` would take the whole
+    # word in a file name for a split.
+    eyes = []
+    for split, mark in (("train", ""), ("test", "t")):
+        # Names on either side, so that a photograph or a tracing without its counterpart is told.
+        names = {
+            key.rsplit("/", 1)[-1]
+            for key in files
+            if key.startswith((f"{split}/original/", f"{split}/ground truth/")) and key.endswith(".png")
+        }
+        for name in sorted(names, key=lambda name: (len(name), name)):
+            number, _, group = name.removesuffix(".png").partition("_")
+            image_id = f"fives_{mark}{number.zfill(3)}_{group.upper()}"
+            eyes.append(
+                Eye(
+                    split=split,
+                    image_id=image_id,
+                    patient=image_id,
+                    image=f"{split}/original/{name}",
+                    mask=f"{split}/ground truth/{name}",
+                )
+            )
+    return eyes
+
+
+PREPARERS = {
+    "drive": Original(
+        title="DRIVE",
+        url="https://drive.grand-challenge.org",
+        licence="research and education only, no redistribution",
+        citation="Staal et al. 2004, IEEE TMI 23(4):501-509, doi:10.1109/TMI.2004.825627",
+        split="the owners': 21-40 to train, 01-20 to test",
+        layout="training/images/21_training.tif, training/1st_manual/21_manual1.gif, "
+        "training/mask/21_training_mask.gif, test/images/01_test.tif, test/1st_manual/01_manual1.gif, "
+        "test/mask/01_test_mask.gif and so on",
+        find_eyes=_drive_eyes,
+    ),
+    "chase_db1": Original(
+        title="CHASE_DB1",
+        url="https://blogs.kingston.ac.uk/retinal/chasedb1",
+        licence="CC BY 4.0",
+        citation="Fraz et al. 2012, IEEE TBME 59(9):2538-2548, doi:10.1109/TBME.2012.2205687",
+        split="children 01-10 to train, 11-14 to test; the owners give none",
+        layout="Image_01L.jpg, Image_01L_1stHO.png and so on, of 14 children's both eyes",
+        find_eyes=_chase_eyes,
+    ),
+    "stare": Original(
+        title="STARE",
+        url="https://cecas.clemson.edu/~ahoover/stare",
+        licence="none stated; free to download for research",
+        citation="Hoover et al. 2000, IEEE TMI 19(3):203-210, doi:10.1109/42.845178",
+        split="the first ten by number to train, the last ten to test, as mmsegmentation has it; "
+        "the owner gives none",
+        layout="im0001.ppm (stare-images.tar), im0001.ah.ppm (labels-ah.tar) and so on, or their .gz, "
+        "of 20 photographs",
+        find_eyes=_stare_eyes,
+    ),
+    "hrf": Original(
+        title="HRF",
+        url="https://www5.cs.fau.de/research/data/fundus-images",
+        licence="CC BY 4.0",
+        citation="Budai et al. 2013, Int. J. Biomed. Imaging 2013:154860, doi:10.1155/2013/154860",
+        split="01-05 of each group to train, 06-15 to test; the owners give none",
+        layout="images/01_h.jpg, manual1/01_h.tif, mask/01_h_mask.tif and so on, 15 each of h, dr and g",
+        find_eyes=_hrf_eyes,
+    ),
+    "fives": Original(
+        title="FIVES",
+        url="https://doi.org/10.6084/m9.figshare.19688169",
+        licence="CC BY 4.0",
+        citation="Jin et al. 2022, Scientific Data 9:475, doi:10.1038/s41597-022-01564-3",
+        split="the owners': 600 to train, 200 to test. The 800 photographs are of fewer persons; the "
+        "download does not say who is who, so each photograph counts as a patient of its own",
+        layout="train/Original/1_A.png, train/Ground truth/1_A.png, test/Original/1_A.png, "
+        "test/Ground truth/1_A.png and so on",
+        find_eyes=_fives_eyes,
+    ),
+}

@@ -1,0 +1,495 @@
+"""Drawn fundus photographs with the exact truth of their vessels.
+
+For tests, for examples that anybody may copy, and for trying a training run with no data at hand. The eye is
+laid out in millimetres on the retina, so that vessels, disc and macula keep their true proportions at every field
+of view and size; a camera then puts it on pixels. Sizes of the parts are textbook values for adult eyes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy import ndimage
+from scipy.interpolate import CubicSpline
+from scipy.special import expit
+
+MIN_SIDE, MAX_SIDE = 128, 4000
+
+_STEP = 0.06  # between the points of a vessel, mm
+_CELL = 0.12  # of the grid that tells a growing vessel what is near, mm
+_THINNEST = 0.020  # capillaries below are not seen in a photograph, mm
+_WORKING_SIDE = 700  # the background holds no detail finer than this many pixels a side can carry
+
+# What the retina looks like to a few cameras and eyes, mean RGB: pink, orange, red, brown, dark.
+_TINTS = ((206, 88, 62), (208, 108, 62), (196, 62, 34), (160, 60, 14), (136, 62, 18))
+
+
+@dataclass(frozen=True)
+class DrawnFundus:
+    """A drawn photograph and what is true of it.
+
+    Attributes
+    ----------
+    image
+        (H, W, 3), uint8, RGB.
+    vessels
+        (H, W), bool; a pixel is vessel where vessels cover at least half of it. Never outside `fov`.
+    fov
+        (H, W), bool; the lit field of view.
+    """
+
+    image: np.ndarray
+    vessels: np.ndarray
+    fov: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Vessel:
+    points: np.ndarray  # (N, 2), (x, y) in mm from the disc's middle; x grows towards the macula, y downwards
+    widths: np.ndarray  # (N,), mm
+    is_vein: bool
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where the camera looks: millimetres on the retina to pixels of the photograph and back."""
+
+    size: tuple[int, int]
+    middle_px: tuple[float, float]  # (x, y) of the field's middle
+    middle_mm: tuple[float, float]
+    radius_px: float
+    radius_mm: float
+    macula_on_the_left: bool
+
+    @property
+    def px_per_mm(self) -> float:
+        return self.radius_px / self.radius_mm
+
+    def to_px(self, points: np.ndarray) -> np.ndarray:
+        shifted = (points - self.middle_mm) * self.px_per_mm
+        if self.macula_on_the_left:
+            shifted = shifted * (-1, 1)
+        return shifted + self.middle_px
+
+    def grid_mm(self, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """x and y in mm of the pixel middles of this frame, sampled as `shape`; both float32."""
+        height, width = self.size
+        x = (np.arange(shape[1], dtype=np.float32) + 0.5) * (width / shape[1]) - self.middle_px[0]
+        y = (np.arange(shape[0], dtype=np.float32) + 0.5) * (height / shape[0]) - self.middle_px[1]
+        if self.macula_on_the_left:
+            x = -x
+        x, y = np.meshgrid(x / self.px_per_mm + self.middle_mm[0], y / self.px_per_mm + self.middle_mm[1])
+        return x.astype(np.float32), y.astype(np.float32)
+
+
+def draw_fundus(seed: int, size: tuple[int, int] = (584, 565)) -> DrawnFundus:
+    """Draw the photograph of an eye.
+
+    Parameters
+    ----------
+    seed
+        The eye and the camera. The same seed and size give the same bytes; another size gives the same eye.
+    size
+        Height and width in pixels, each from 128 to 4000.
+
+    Raises
+    ------
+    ValueError
+        If the size is out of that range.
+    """
+    if not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
+        raise ValueError(f"size is {size}; expected height and width from {MIN_SIDE} to {MAX_SIDE} pixels")
+    # A stream of its own for each part, so that a change in one leaves the others as they were.
+    frame_rng, vessel_rng, retina_rng, camera_rng = np.random.default_rng(seed).spawn(4)
+    fovea = (vessel_rng.normal(4.6, 0.15), vessel_rng.normal(0.35, 0.15))
+    frame = _choose_frame(frame_rng, size, fovea)
+    fov = _draw_fov(frame_rng, frame)
+    vessels = _grow_vessels(vessel_rng, fovea)
+    coverage, depth, reflex = _draw_vessels(vessels, frame)
+    retina = _draw_retina(retina_rng, frame, fovea)
+    image = _photograph(camera_rng, retina, depth, reflex, fov, frame)
+    return DrawnFundus(image, (coverage >= 0.5) & (fov >= 0.5), fov >= 0.5)
+
+
+def _choose_frame(rng: np.random.Generator, size: tuple[int, int], fovea: tuple[float, float]) -> _Frame:
+    height, width = size
+    radius_px = rng.uniform(0.465, 0.49) * min(size)
+    if rng.random() < 0.5:  # cut off at top and bottom where the frame is wide enough
+        radius_px = min(rng.uniform(1.08, 1.25) * radius_px, 0.49 * width)
+    shift = 0.006 * min(size)
+    middle_px = (width / 2 + rng.normal(0, shift), height / 2 + rng.normal(0, shift))
+    # Fields of 45 degrees (most), 50 and 35, about the macula, between macula and disc, or about the disc.
+    radius_mm = rng.choice([6.4, 7.0, 5.2], p=[0.6, 0.2, 0.2])
+    towards_macula = rng.choice([0.95, 0.6, 0.15], p=[0.4, 0.4, 0.2])
+    middle_mm = (
+        fovea[0] * towards_macula + rng.normal(0, 0.25),
+        fovea[1] * towards_macula + rng.normal(0, 0.25),
+    )
+    return _Frame(size, middle_px, middle_mm, radius_px, float(radius_mm), bool(rng.random() < 0.5))
+
+
+def _draw_fov(rng: np.random.Generator, frame: _Frame) -> np.ndarray:
+    """The lit part of each pixel, (H, W) float32 in [0, 1]: a disc, and on some cameras a tab at its edge."""
+    height, width = frame.size
+    y, x = np.ogrid[:height, :width]
+    x = (x + 0.5 - frame.middle_px[0]).astype(np.float32)
+    y = (y + 0.5 - frame.middle_px[1]).astype(np.float32)
+    fov = np.clip(frame.radius_px - np.hypot(x, y) + 0.5, 0, 1)
+    if rng.random() < 0.4:
+        angle = math.radians(rng.uniform(35, 50))
+        tab_x, tab_y = frame.radius_px * math.cos(angle), -frame.radius_px * math.sin(angle)
+        fov = np.maximum(fov, np.clip(0.045 * frame.radius_px - np.hypot(x - tab_x, y - tab_y) + 0.5, 0, 1))
+    return fov
+
+
+# --- vessels
+
+
+def _grow_vessels(rng: np.random.Generator, fovea: tuple[float, float]) -> list[_Vessel]:
+    """The trees of arteries and veins: a pair of trunks to each quadrant, their branches, and theirs."""
+    grower = _Grower(rng, fovea)
+    for is_vein in (True, False):
+        for down in (-1, 1):
+            # The arcades bend round the macula; the nasal trunks run off straight.
+            arcade = [
+                (0.0, 0.0),
+                (0.05, 0.7),
+                (0.4, 1.5),
+                (1.35, 2.3),
+                (3.0, 2.8),
+                (5.0, 2.75),
+                (7.2, 2.2),
+                (9.6, 1.6),
+            ]
+            nasal = [(0.0, 0.0), (-0.3, 0.7), (-1.05, 1.5), (-2.2, 2.4), (-3.8, 3.5), (-5.6, 4.5)]
+            spread = rng.normal(-0.12 if is_vein else 0.3, 0.12)  # the two of a pair run side by side
+            for knots, width, aside in ((arcade, 0.150, (-0.4, 1.0)), (nasal, 0.115, (-0.9, 0.0))):
+                knots = np.array(knots) * (1, rng.normal(1, 0.06)) + spread * np.array(aside)
+                knots[0] = rng.normal((-0.03, 0.0), 0.03)
+                grower.trunk(knots * (1, down), width, is_vein)
+        for heading in rng.normal([0.35, -0.35, math.pi - 0.3, math.pi + 0.3], 0.15):
+            start = (0.25 * math.cos(heading), 0.25 * math.sin(heading))
+            grower.branch(start, heading, rng.uniform(0.04, 0.065), is_vein, parent=-1, generation=1)
+    return grower.vessels
+
+
+class _Grower:
+    """Grows vessels step by step, each away from others of its own kind."""
+
+    def __init__(self, rng: np.random.Generator, fovea: tuple[float, float]):
+        self.rng = rng
+        self.fovea = fovea
+        self.tortuosity = rng.uniform(0.5, 1.5)
+        self.vessels: list[_Vessel] = []
+        self.taken: dict[tuple[bool, int, int], int] = {}
+
+    def trunk(self, knots: np.ndarray, width: float, is_vein: bool) -> None:
+        rng = self.rng
+        knots = knots + rng.normal(0, 0.1, knots.shape) * np.linspace(0, 1.5, len(knots))[:, None]
+        along = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(knots, axis=0).T))])
+        s = np.arange(0, along[-1], _STEP)
+        points = CubicSpline(along, knots)(s)
+        for wave in (0.25, 0.9):  # mm; slow and quick bends
+            bend = ndimage.gaussian_filter1d(rng.normal(size=points.shape), wave / _STEP, axis=0)
+            points += bend * (0.16 * self.tortuosity * wave / bend.std()) * np.minimum(1, s / 1.0)[:, None]
+        width *= rng.normal(1, 0.08) * (1.0 if is_vein else 0.78)
+        self._keep(points, width * (1 - 0.62 * s / s[-1]), is_vein, parent=-1, generation=0)
+
+    def branch(
+        self,
+        start: tuple[float, float],
+        heading: float,
+        width: float,
+        is_vein: bool,
+        parent: int,
+        generation: int,
+    ) -> None:
+        rng = self.rng
+        x, y = start
+        points = [(x, y)]
+        bend = 0.0
+        inwards = False
+        steps = int(width * rng.uniform(65, 120) / _STEP) + 1
+        for i, kick in enumerate(rng.normal(0, 0.12 * self.tortuosity, steps)):
+            to_fovea = math.hypot(self.fovea[0] - x, self.fovea[1] - y)
+            ahead = _turn(heading, math.atan2(self.fovea[1] - y, self.fovea[0] - x))
+            if i % 8 == 0:
+                inwards = to_fovea < 3.4 and abs(ahead) < 1.6
+                width = min(width, 0.055) if inwards else width
+            # The pit itself has no vessels, and none circles it.
+            if to_fovea < 0.4 or (to_fovea < 1.3 and abs(ahead) > 0.9) or math.hypot(x - 2.5, y) > 10:
+                break
+            # Inside the arcades vessels seek the macula, outside they run to the periphery.
+            wanted = 0.07 * ahead if inwards else 0.045 * _turn(heading, math.atan2(y, x - 2.2))
+            bend = 0.75 * bend + kick
+            heading += 0.35 * bend + wanted
+            if i > 5:
+                left, right = (self._is_near(x, y, heading + probe, 0.3, is_vein) for probe in (0.9, -0.9))
+                heading += 0.09 * (right - left)
+            near = self.taken.get(_cell(x, y, heading, 0.2, is_vein), parent)
+            if near != parent or (i > 8 and self._is_near(x, y, heading, 0.2, is_vein)):
+                break
+            x += _STEP * math.cos(heading)
+            y += _STEP * math.sin(heading)
+            points.append((x, y))
+        if (
+            len(points) > 7 and len(points) * _STEP > 14 * width
+        ):  # what met another vessel at once is no branch
+            widths = np.maximum(width * np.linspace(1, 0, len(points)) ** 0.45, _THINNEST)
+            self._keep(np.array(points), widths, is_vein, parent, generation)
+
+    def _is_near(self, x: float, y: float, heading: float, distance: float, is_vein: bool) -> bool:
+        return _cell(x, y, heading, distance, is_vein) in self.taken
+
+    def _keep(
+        self, points: np.ndarray, widths: np.ndarray, is_vein: bool, parent: int, generation: int
+    ) -> None:
+        rng = self.rng
+        index = len(self.vessels)
+        self.vessels.append(_Vessel(points, widths, is_vein))
+        for column, row in np.floor(points / _CELL).astype(int).tolist():
+            self.taken.setdefault((is_vein, column, row), index)
+        if generation == 3:
+            return
+        side = 1 if rng.random() < 0.5 else -1
+        position = rng.uniform(1.0, 1.6) if generation == 0 else rng.uniform(0.3, 0.9)  # mm; none on the disc
+        while (i := int(position / _STEP)) < len(points) - 4:
+            ratio = rng.uniform(0.4, 0.85)
+            width = widths[i] * ratio
+            if width > _THINNEST * 1.1:
+                dx, dy = points[i + 2] - points[i - 2]
+                heading = math.atan2(dy, dx) + side * (1.35 - 0.8 * ratio + rng.normal(0, 0.12))
+                self.branch(tuple(points[i]), heading, width, is_vein, index, generation + 1)
+            side = -side if rng.random() < 0.75 else side
+            position += rng.gamma(3, (0.3, 0.28, 0.28)[generation])
+
+
+def _cell(x: float, y: float, heading: float, distance: float, is_vein: bool) -> tuple[bool, int, int]:
+    """The cell that lies so far ahead."""
+    return (
+        is_vein,
+        math.floor((x + distance * math.cos(heading)) / _CELL),
+        math.floor((y + distance * math.sin(heading)) / _CELL),
+    )
+
+
+def _turn(heading: float, wanted: float) -> float:
+    """The turn from one heading to another, radians in [-pi, pi]."""
+    return math.remainder(wanted - heading, 2 * math.pi)
+
+
+def _draw_vessels(vessels: list[_Vessel], frame: _Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put the vessels on pixels.
+
+    Returns
+    -------
+    coverage
+        (H, W), float32 in [0, 1]: how much of a pixel vessels cover.
+    depth
+        (2, H, W), float32 in [0, 1]: how much blood light passes in veins and in arteries.
+    reflex
+        (H, W), float32 in [0, 1]: the light streak along the middle of wide vessels.
+    """
+    height, width = frame.size
+    fine = 3 if max(frame.size) <= 1000 else 2 if max(frame.size) <= 2000 else 1
+    scale = frame.px_per_mm * fine
+    canvases = [Image.new("L", (width * fine, height * fine)) for _ in range(4)]
+    covered, reflexes, vein_depth, artery_depth = map(ImageDraw.Draw, canvases)
+    strips = []
+    for vessel in vessels:
+        if vessel.widths[0] * frame.px_per_mm < 0.85:  # too fine for this camera
+            continue
+        middle = frame.to_px(vessel.points) * fine
+        # Nobody would trace less than a pixel, and the truth must not fall apart into specks.
+        half = np.maximum(vessel.widths * scale, 1.25 * fine)[:, None] / 2
+        tangent = np.gradient(middle, axis=0)
+        normal = tangent[:, ::-1] * (-1, 1) / np.maximum(np.hypot(*tangent.T), 1e-9)[:, None]
+        for start in range(0, len(middle) - 1, 8):
+            part = slice(start, start + 9)
+            strips.append(
+                (float(vessel.widths[start]), middle[part], normal[part] * half[part], vessel.is_vein)
+            )
+    strips.sort(
+        key=lambda strip: strip[0]
+    )  # wide ones over thin ones, so that a fork does not notch its parent
+
+    def ribbon(draw: ImageDraw.ImageDraw, middle: np.ndarray, side: np.ndarray, level: float) -> None:
+        outline = np.concatenate([middle + side, (middle - side)[::-1]])
+        # Pillow counts from the middle of the first pixel and paints the outline as well.
+        draw.polygon((outline - 0.5).ravel().tolist(), fill=round(255 * level))
+
+    for part, level in (
+        (1.0, 0.55),
+        (0.78, 0.8),
+        (0.5, 1.0),
+    ):  # the chord through a round vessel, in three steps
+        for strip_width, middle, side, is_vein in strips:
+            strength = min(1.0, 0.2 + 0.8 * strip_width / 0.1)
+            ribbon(vein_depth if is_vein else artery_depth, middle, side * part, level * strength)
+    for strip_width, middle, side, is_vein in strips:
+        ribbon(covered, middle, side, 1.0)
+        if strip_width > 0.05:
+            ribbon(reflexes, middle, side * 0.3, min(1.0, strip_width / 0.11) * (0.35 if is_vein else 1.0))
+    coverage, reflex, *depth = (
+        np.asarray(canvas.reduce(fine) if fine > 1 else canvas, np.float32) / 255 for canvas in canvases
+    )
+    return coverage, np.stack(depth), reflex
+
+
+# --- retina and camera
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
+    """Smooth noise of unit variance whose bumps are about `scale` samples wide, float32."""
+    step = max(1.0, scale / 3)
+    coarse = rng.normal(size=[math.ceil(side / step) + 4 for side in shape]).astype(np.float32)
+    coarse = ndimage.gaussian_filter(coarse, scale / 2 / step)
+    height, width = coarse.shape
+    full = Image.fromarray(coarse).resize(
+        (round(width * step), round(height * step)), Image.Resampling.BICUBIC
+    )
+    noise = np.asarray(full)[: shape[0], : shape[1]]
+    return (noise - noise.mean()) / max(float(noise.std()), 1e-6)
+
+
+def _draw_retina(rng: np.random.Generator, frame: _Frame, fovea: tuple[float, float]) -> np.ndarray:
+    """The retina without its vessels, (H, W, 3) float32, about 0 to 255."""
+    shrink = min(1.0, _WORKING_SIDE / max(frame.size))
+    shape = (round(frame.size[0] * shrink), round(frame.size[1] * shrink))
+    mm = frame.px_per_mm * shrink  # samples per mm
+    x, y = frame.grid_mm(shape)
+    from_disc = np.hypot(x, y)
+
+    tint = (
+        np.array(_TINTS[rng.integers(len(_TINTS))]) * rng.normal(1, 0.06) * rng.normal(1, (0.02, 0.06, 0.1))
+    )
+    shade = 0.04 * _noise(rng, shape, 4.0 * mm) + 0.025 * _noise(rng, shape, 1.2 * mm)
+    grain = _noise(rng, shape, 0.12 * mm) + 0.8 * _noise(rng, shape, 0.3 * mm)
+    shade = shade + rng.uniform(0.012, 0.03) * grain
+    retina = tint * (1 + shade[..., None] * (0.6, 1.0, 1.2))
+
+    # Choroidal vessels show through thinly pigmented retinas as a blurred, light net, except at the macula.
+    ridges = 1 - np.abs(_noise(rng, shape, 0.75 * mm)) - 0.4 * np.abs(_noise(rng, shape, 0.4 * mm))
+    away = 1 - np.exp(-(((x - fovea[0]) ** 2 + (y - fovea[1]) ** 2) / (2 * 2.2**2)))
+    patches = expit(1.5 * _noise(rng, shape, 4.0 * mm))
+    choroid = (
+        np.clip(ridges, -1.0, 1.0) * away * patches * rng.choice([0.03, 0.07, 0.16], p=[0.45, 0.35, 0.2])
+    )
+    retina *= 1 + choroid[..., None] * (0.75, 1.1, 0.9)
+
+    # Nerve fibres: fine rays from the disc, brightest above and below it.
+    angle = np.arctan2(y, x)
+    rays = ndimage.gaussian_filter1d(rng.normal(size=2048), 2.0, mode="wrap")
+    rays = (rays / rays.std()).astype(np.float32)[((angle / (2 * math.pi) + 0.5) * 2047).astype(int)]
+    sheen = np.sin(angle) ** 2 * np.exp(-((from_disc - 1.6) ** 2) / (2 * 1.0**2)) * rng.uniform(0.2, 1.0)
+    retina += (sheen * (9 + 4 * rays))[..., None] * (0.35, 0.8, 0.7)
+
+    # Macula: a wide soft shadow, a darker pit, at times a glint in it.
+    to_fovea = np.hypot(x - fovea[0], (y - fovea[1]) * 1.08)
+    pit = rng.uniform(0.12, 0.24) * np.exp(-(to_fovea**2) / (2 * 0.85**2))
+    pit = pit + rng.uniform(0.1, 0.22) * np.exp(-(to_fovea**2) / (2 * 0.33**2))
+    retina *= 1 - pit[..., None] * (0.55, 1.0, 0.9)
+    if rng.random() < 0.3:
+        retina += (np.exp(-(to_fovea**2) / (2 * 0.05**2)) * 40)[..., None]
+
+    _draw_lesions(rng, retina, x, y, fovea)
+    _draw_disc(rng, retina, x, y, tint)
+
+    # The lamp: falls off to the rim, stronger on one side, now and then with a bright crescent at the rim.
+    across = np.hypot(x - frame.middle_mm[0], y - frame.middle_mm[1]) / frame.radius_mm
+    lean = rng.uniform(0, 2 * math.pi)
+    slope = (
+        (x - frame.middle_mm[0]) * math.cos(lean) + (y - frame.middle_mm[1]) * math.sin(lean)
+    ) / frame.radius_mm
+    light = 1.05 - rng.uniform(0.12, 0.38) * across**2.5 + rng.uniform(0.0, 0.14) * slope
+    retina *= light[..., None]
+    if rng.random() < 0.4:
+        crescent = np.clip(across - 0.88, 0, 0.12) / 0.12 * np.clip(slope, 0, 1) ** 2
+        retina += (crescent * rng.uniform(15, 60))[..., None] * (0.9, 1.0, 0.75)
+
+    if shrink == 1:
+        return retina.astype(np.float32)
+    height, width = frame.size
+    bands = [
+        Image.fromarray(np.ascontiguousarray(retina[..., i], np.float32)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        for i in range(3)
+    ]
+    return np.stack([np.asarray(band) for band in bands], axis=-1)
+
+
+def _draw_disc(
+    rng: np.random.Generator, retina: np.ndarray, x: np.ndarray, y: np.ndarray, tint: np.ndarray
+) -> None:
+    radius = rng.normal(0.88, 0.06)
+    angle = np.arctan2(y, x)
+    wobble = 1 + 0.03 * np.cos(2 * angle + rng.uniform(0, 6)) + 0.02 * np.cos(3 * angle + rng.uniform(0, 6))
+    outwards = np.hypot(x * 1.07, y) / (radius * wobble)  # a little higher than wide
+    # Light scatters round the disc, and a ring of thin tissue shows at its temporal edge in many eyes.
+    retina *= 1 + (0.16 * np.exp(-(((outwards - 0.9) / 0.7) ** 2)))[..., None] * (0.6, 1.0, 1.0)
+    ring = np.exp(-(((outwards - 1.1) / 0.09) ** 2)) * np.clip(0.4 + 0.6 * np.cos(angle), 0, 1)
+    retina *= 1 + rng.choice([-0.14, 0.0, 0.22]) * ring[..., None]
+
+    rim = np.minimum(245, tint * (1.12, 1.65, 1.8) + (12, 16, 10))
+    cup = np.minimum(255, rim * (1.02, 1.12, 1.3) + (4, 8, 14))
+    cup_radius = rng.uniform(0.3, 0.58)
+    in_cup = expit((cup_radius - np.hypot(x - 0.1, y) / radius) / 0.055)
+    # The rim is pinker at the nasal side, where most fibres enter.
+    colour = rim * (1 + 0.1 * np.clip(x / radius, -1, 1))[..., None] * (0.6, 1.0, 1.0) + rim * (0.4, 0, 0)
+    colour = colour + in_cup[..., None] * (cup - colour)
+    inside = expit((1 - outwards) / rng.uniform(0.025, 0.055))[..., None]
+    retina += inside * (colour - retina)
+
+
+def _draw_lesions(
+    rng: np.random.Generator, retina: np.ndarray, x: np.ndarray, y: np.ndarray, fovea: tuple[float, float]
+) -> None:
+    """In a quarter of the eyes a few small haemorrhages and yellow deposits."""
+    if rng.random() > 0.25:
+        return
+    for _ in range(rng.integers(3, 14)):
+        self_x, self_y, size = *rng.normal(fovea, 2.2), rng.uniform(0.03, 0.1)
+        spot = np.exp(-((((x - self_x) ** 2 + (y - self_y) ** 2) / size**2) ** 2))
+        retina *= 1 - rng.uniform(0.25, 0.5) * spot[..., None] * (0.6, 1.0, 0.9)
+    middle = rng.normal(fovea, 1.2)
+    for _ in range(rng.integers(0, 16)):
+        self_x, self_y, size = *rng.normal(middle, 0.5), rng.uniform(0.03, 0.08)
+        spot = np.exp(-((((x - self_x) ** 2 + (y - self_y) ** 2) / size**2) ** 2))
+        retina += rng.uniform(20, 60) * spot[..., None] * (0.8, 1.0, 0.35)
+
+
+def _photograph(
+    rng: np.random.Generator,
+    retina: np.ndarray,
+    depth: np.ndarray,
+    reflex: np.ndarray,
+    fov: np.ndarray,
+    frame: _Frame,
+) -> np.ndarray:
+    """Blood, lens and sensor: (H, W, 3) uint8."""
+    contrast = rng.uniform(0.65, 1.05)
+    blur = max(0.5, frame.radius_px * rng.uniform(0.002, 0.0038))
+    grain = rng.uniform(0.015, 0.04)
+    grain_scale = max(0.5, 0.0016 * frame.radius_px)
+    surround = rng.uniform(0, 7)
+    image = np.empty((*frame.size, 3), np.uint8)
+    # Blood takes little red and much green; veins, poorer in oxygen, take more of either.
+    shared = ndimage.gaussian_filter(rng.normal(size=frame.size).astype(np.float32), grain_scale)
+    shared /= shared.std()
+    for band, (vein, artery) in enumerate(((0.40, 0.17), (0.78, 0.55), (0.62, 0.45))):
+        light = retina[..., band] * np.exp(-contrast * (vein * depth[0] + artery * depth[1]))
+        light += (
+            reflex
+            * (0.15, 0.14, 0.1)[band]
+            * np.minimum(retina[..., band], np.median(retina[::8, ::8, band]))
+        )
+        light = ndimage.gaussian_filter(light, blur) * fov
+        own = ndimage.gaussian_filter(rng.normal(size=frame.size).astype(np.float32), 0.6 * grain_scale)
+        noise = 0.6 * shared + 0.6 * own / own.std()
+        light += noise * grain * np.sqrt(np.maximum(light, 1) * 90)
+        image[..., band] = np.clip(np.rint(light + surround * (1 - fov)), 0, 255)
+    return image

@@ -1,0 +1,503 @@
+"""The one training loop: from data sets to a release folder, through any number of interruptions."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from resegnet.config import Config
+from resegnet.geometry import as_network_input
+from resegnet.learning.augment import random_crop, vary_camera
+from resegnet.learning.data import Sample, load_vessels, read_sample, split_validation
+from resegnet.learning.losses import bce_dice_loss
+from resegnet.learning.metrics import fit_threshold, probability_histograms
+from resegnet.model import ReSegNet
+from resegnet.segmenter import Segmenter, TorchNetwork, prepare
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_NAME = "checkpoint.pt"
+BEST_NAME = "best.pt"
+OPTIONS_NAME = "options.json"
+METRICS_NAME = "metrics.jsonl"
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start or go on; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """All that a training run depends on besides its data; kept in `options.json` of the run's folder."""
+
+    dataset: tuple[str, ...]
+    encoder: str = "resnet34"
+    encoder_depth: int = 5
+    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    encoder_weights: str = "imagenet"  # or `none`, or a file with the encoder's tensors
+    input_size: int = 768  # px, working size that every field is scaled to
+    crop_size: int = 320  # px, cut at random from the working size
+    batch_size: int = 2
+    steps_per_epoch: int = 100
+    epochs: int = 40
+    optimizer: str = "adamw"  # or `adam`
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    schedule: str = "cosine"  # warm-up and cosine; or `plateau`, ReduceLROnPlateau on validation F1
+    patience: int = 15  # epochs without a better validation F1 until training stops
+    average_decay: float = 0.998  # of the running average of the weights, which is what is kept; 0 turns it off
+    validation_fraction: float = 0.15  # of the patients
+    seed: int = 0
+    preview_every: int = 5  # epochs
+    device: str = "cpu"
+    workers: int = 0  # processes that cut and vary crops; the result does not depend on their number
+    threads: int = 0  # of torch on the CPU; 0 leaves torch's own choice
+
+    def __post_init__(self) -> None:
+        for name in ("dataset", "decoder_channels"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.dataset:
+            raise TrainingError("No data set was named. Give one or more with --dataset, or `--dataset drawn`.")
+        choices = {"optimizer": ("adamw", "adam"), "schedule": ("cosine", "plateau")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise TrainingError(f"--{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}.")
+        for name in ("crop_size", "batch_size", "steps_per_epoch", "epochs", "patience", "preview_every"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 1 or more.")
+        if self.crop_size > self.input_size or self.crop_size % 2**self.encoder_depth:
+            raise TrainingError(
+                f"--crop-size is {self.crop_size}, expected a multiple of {2**self.encoder_depth} up to the input size "
+                f"of {self.input_size}."
+            )
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise TrainingError("--device is cuda, but torch sees no CUDA device here. Use `--device cpu`.")
+
+    def config(self) -> Config:
+        """The part that a prediction depends on."""
+        return Config(
+            encoder=self.encoder,
+            encoder_depth=self.encoder_depth,
+            decoder_channels=self.decoder_channels,
+            input_size=self.input_size,
+        )
+
+
+@dataclass(frozen=True)
+class WorkingSample:
+    """A photograph, its vessels and field at the working size, kept in 8 bit so that a whole set fits into memory.
+
+    `pixels` is (S, S, 3) uint8, the network's input before scaling to [0, 1]; `vessels` and `field` are (S, S) uint8,
+    255 for certain, soft at the borders.
+    """
+
+    pixels: np.ndarray
+    vessels: np.ndarray
+    field: np.ndarray
+    dataset: str
+
+    @classmethod
+    def of(cls, sample: Sample, input_size: int) -> WorkingSample:
+        pixels, fov, geometry = prepare(sample.image, input_size)
+        soft = [np.round(geometry.to_input(mask) * 255).astype(np.uint8) for mask in (sample.vessels, fov)]
+        return cls(pixels, *soft, sample.dataset)
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (3, S, S) and masks (2, S, S: vessels, field), float32 in [0, 1]; the image as prediction feeds it."""
+        masks = np.stack([self.vessels, self.field]).astype(np.float32) / np.float32(255)
+        return torch.from_numpy(as_network_input(self.pixels)), torch.from_numpy(masks)
+
+
+class Crops(torch.utils.data.Dataset):
+    """An endless row of augmented crops: the crop at a place depends on the seed and the place, on nothing else.
+
+    That is what lets an interrupted run go on exactly, with any number of worker processes.
+    """
+
+    def __init__(self, samples: list[WorkingSample], crop_size: int, seed: int) -> None:
+        self.samples = samples
+        self.crop_size = crop_size
+        self.seed = seed
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        passed, position = divmod(place, len(self.samples))
+        order = np.random.default_rng((self.seed, 0, passed)).permutation(len(self.samples))
+        image, masks = self.samples[order[position]].tensors()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.default_rng((self.seed, 1, place)).integers(2**63)))
+            image, masks = random_crop(image, masks, self.crop_size)
+            return vary_camera(image), masks
+
+
+class Run:
+    """State of a training run: all that a checkpoint holds, and the steps that change it."""
+
+    def __init__(self, options: Options, train: list[WorkingSample], validation: list[WorkingSample]) -> None:
+        self.options = options
+        self.train_samples, self.validation_samples = train, validation
+        self.device = torch.device(options.device)
+        self.model = ReSegNet(options.config())
+        self.model.to(self.device, memory_format=torch.channels_last)
+        self.average = AveragedModel(self.model, avg_fn=_average_with(options.average_decay), use_buffers=True)
+        make = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = make(self.model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+        if options.schedule == "cosine":
+            self.schedule = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer, _warm_up_and_cosine(options.epochs * options.steps_per_epoch)
+            )
+        else:
+            self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimizer, "max", factor=0.5, patience=3)
+        # bfloat16 needs no loss scaling; on the CPU it is slower than float32.
+        self.autocast = torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
+        self.epoch = 0  # finished epochs
+        self.best_f1 = -1.0
+        self.best_epoch = 0
+
+    @property
+    def finished(self) -> bool:
+        """True after the last epoch, or where validation has not improved for `patience` epochs."""
+        return self.epoch >= self.options.epochs or self.epoch - self.best_epoch >= self.options.patience
+
+    def state(self) -> dict:
+        """Tensors and plain values only, so that it loads with `weights_only=True`."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": torch.get_rng_state(),
+            "epoch": self.epoch,
+            "best_f1": self.best_f1,
+            "best_epoch": self.best_epoch,
+        }
+
+    def load_state(self, state: dict) -> None:
+        """Go back to what `state` gave."""
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        torch.set_rng_state(state["generator"].cpu())
+        self.epoch, self.best_f1, self.best_epoch = state["epoch"], state["best_f1"], state["best_epoch"]
+
+    def train_epoch(self) -> dict[str, float]:
+        """One epoch of steps; gives its mean loss and its rates."""
+        options = self.options
+        first = self.epoch * options.steps_per_epoch * options.batch_size
+        loader = DataLoader(
+            Crops(self.train_samples, options.crop_size, options.seed),
+            batch_size=options.batch_size,
+            sampler=range(first, first + options.steps_per_epoch * options.batch_size),
+            num_workers=options.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        self.model.train()
+        losses, waited, started = [], 0.0, time.perf_counter()
+        asked = started
+        steps = tqdm(loader, desc=f"epoch {self.epoch + 1}/{options.epochs}", unit="step", leave=False, disable=None)
+        for image, masks in steps:
+            waited += time.perf_counter() - asked
+            image = image.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+            masks = masks.to(self.device, non_blocking=True)
+            with self.autocast:
+                logits = self.model(image)
+            loss = bce_dice_loss(logits.float(), masks[:, :1], masks[:, 1:])
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"The loss is {loss.item()} in epoch {self.epoch + 1}. Try a lower --learning-rate than "
+                    f"{options.learning_rate}; the last checkpoint is kept."
+                )
+            self.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            if options.schedule == "cosine":
+                self.schedule.step()
+            self.average.update_parameters(self.model)
+            losses.append(loss.item())
+            steps.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}")
+            asked = time.perf_counter()
+        seconds = time.perf_counter() - started
+        self.epoch += 1
+        return {
+            "loss": float(np.mean(losses)),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": round(seconds, 2),
+            "waited_for_data": round(waited / seconds, 4),
+        }
+
+    def validate(self) -> dict[str, float]:
+        """F1 at the working size of the averaged weights, at the best threshold: mean over the sets, and each set's."""
+        probabilities = list(self.predict_validation())
+        histograms = [
+            probability_histograms(probability, sample.vessels > 127, sample.field > 127)
+            for probability, sample in zip(probabilities, self.validation_samples, strict=True)
+        ]
+        names = [sample.dataset for sample in self.validation_samples]
+        _, f1 = fit_threshold(histograms, names)
+        scores = {"validation_f1": f1}
+        for name in sorted(set(names)):
+            own = [histogram for histogram, owner in zip(histograms, names, strict=True) if owner == name]
+            scores[f"validation_f1_{name}"] = fit_threshold(own)[1]
+        if self.options.schedule == "plateau":
+            self.schedule.step(f1)
+        if f1 > self.best_f1:
+            self.best_f1, self.best_epoch = f1, self.epoch
+        return {name: round(value, 5) for name, value in scores.items()}
+
+    def predict_validation(self) -> Iterator[np.ndarray]:
+        """Probability (S, S) of each validation photograph, by the averaged weights."""
+        network = TorchNetwork(self.average.module)
+        for sample in self.validation_samples:
+            yield network(as_network_input(sample.pixels)[None])[0]
+
+
+def train(options: Options, out: Path, resume: bool = False) -> Path:
+    """Train, fit the threshold, score `test` once and write the release.
+
+    Parameters
+    ----------
+    options
+        What to do.
+    out
+        Folder of the run: `options.json`, `metrics.jsonl`, `checkpoint.pt`, `best.pt`, `previews/`, `release/`.
+    resume
+        Go on with the run that lies in `out`. Epochs that a kill cut short are run again from their beginning, so
+        that the weights end up the same, bit for bit on the same CPU, as without the interruption.
+
+    Returns
+    -------
+    release
+        `out/release`.
+
+    Raises
+    ------
+    TrainingError
+        If there is a run in `out` and `resume` is False, or none and it is True; for weights that cannot be had; for
+        a loss that is no number.
+    resegnet.learning.data.DataError
+        For unusable data.
+    """
+    out = Path(out)
+    checkpoint = out / CHECKPOINT_NAME
+    if resume and not checkpoint.exists():
+        raise TrainingError(f"{out} holds no {CHECKPOINT_NAME} to go on from. Start without --resume.")
+    if not resume and checkpoint.exists():
+        raise TrainingError(f"{out} holds a run already. Add --resume to go on with it, or name another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+
+    chosen, kept_back = split_validation(
+        load_vessels(options.dataset, "train"), options.validation_fraction, options.seed
+    )
+    logger.info("%d photographs to train on, %d to validate on", len(chosen), len(kept_back))
+    train_samples, validation_samples = (
+        [WorkingSample.of(read_sample(row), options.input_size) for row in tqdm(rows, desc="reading", disable=None)]
+        for rows in (chosen, kept_back)
+    )
+    torch.manual_seed(options.seed)
+    run = Run(options, train_samples, validation_samples)
+    if resume:
+        run.load_state(torch.load(checkpoint, map_location=run.device, weights_only=True))
+        _cut_metrics(out / METRICS_NAME, run.epoch)
+        logger.info("going on after epoch %d", run.epoch)
+    else:
+        load_encoder_weights(run.model, options.encoder_weights)
+        run.average.module.load_state_dict(run.model.state_dict())
+        write_atomically(out / OPTIONS_NAME, json.dumps(dataclasses.asdict(options), indent=2).encode() + b"\n")
+        _save(run.state(), checkpoint)
+    while not run.finished:
+        record = {"epoch": run.epoch + 1, **run.train_epoch(), **run.validate()}
+        if run.best_epoch == run.epoch:
+            _save(run.average.module.state_dict(), out / BEST_NAME)
+        with (out / METRICS_NAME).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if run.epoch % options.preview_every == 0:
+            write_previews(run, out / "previews" / f"epoch_{run.epoch:04d}.png")
+        _save(run.state(), checkpoint)
+        logger.info(
+            "epoch %d: loss %.4f, validation F1 %.4f (best %.4f in epoch %d), %.0f s",
+            run.epoch, record["loss"], record["validation_f1"], run.best_f1, run.best_epoch, record["seconds"],
+        )  # fmt: skip
+    return finish(run, out, chosen, kept_back)
+
+
+def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset) -> Path:
+    """Take the best epoch, fit the threshold on validation eyes at original size, score `test`, write the release."""
+    from resegnet.learning.evaluation import evaluate_dataset
+    from resegnet.release import write_release
+
+    options = run.options
+    run.average.module.load_state_dict(torch.load(out / BEST_NAME, map_location=run.device, weights_only=True))
+    model = run.average.module.eval()
+    segmenter = Segmenter(TorchNetwork(model), model.config)
+    histograms, names = [], []
+    for row in tqdm(kept_back, desc="fitting the threshold", disable=None):
+        sample = read_sample(row)
+        result = segmenter(sample.image)
+        histograms.append(probability_histograms(result.probability * result.fov, sample.vessels, sample.fov))
+        names.append(sample.dataset)
+    threshold, f1 = fit_threshold(histograms, names)
+    logger.info("threshold %.4f, validation F1 %.4f at original size", threshold, f1)
+    config = dataclasses.replace(model.config, threshold=round(threshold, 4))
+    model.config = config
+    record = {
+        "options": dataclasses.asdict(options),
+        "best_epoch": run.best_epoch,
+        "epochs_run": run.epoch,
+        "validation_f1": f1,
+        "threshold_fitted_on": "validation eyes of the train splits, original size, mean of the sets' pooled F1",
+        "train_ids": list(chosen["image_id"]),
+        "validation_ids": list(kept_back["image_id"]),
+        "data_sha256": hashlib.sha256(
+            b"".join(hashlib.sha256(row["image"]["bytes"]).digest() for rows in (chosen, kept_back) for row in rows)
+        ).hexdigest(),
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+            "commit": _commit(),
+        },
+    }
+    reports = {}
+    segmenter = Segmenter(TorchNetwork(model), config)
+    for source in options.dataset:
+        reports[Path(source).name] = evaluate_dataset(segmenter, load_vessels(source, "test"))
+    return write_release(model, record, reports, out / "release")
+
+
+def load_encoder_weights(model: ReSegNet, source: str) -> None:
+    """Start the encoder from `imagenet` (smp's, from the Hub), `none` (random) or a file of tensors.
+
+    A file (safetensors, or a .pth that holds tensors only) is matched by name, else in order: weights of one network
+    go by different names in different collections. Every shape has to fit, and every tensor of the encoder gets one.
+
+    Raises
+    ------
+    TrainingError
+        If the weights cannot be had or do not fit.
+    """
+    config = model.config
+    if source == "none":
+        return
+    if source == "imagenet":
+        import segmentation_models_pytorch as smp
+
+        try:
+            donor = smp.encoders.get_encoder(config.encoder, depth=config.encoder_depth, weights="imagenet")
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise TrainingError(
+                f"ImageNet weights for {config.encoder} cannot be had ({str(error).splitlines()[0]}). Connect to the "
+                "Hub, give a file with --encoder-weights FILE, or start from random weights: --encoder-weights none."
+            ) from error
+        model.net.encoder.load_state_dict(donor.state_dict())
+        return
+    path = Path(source)
+    try:
+        tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # torch and pickle raise many kinds for a bad file
+        raise TrainingError(
+            f"--encoder-weights {source}: cannot be read ({str(error).splitlines()[0]}). Expected `imagenet`, `none`, "
+            "or a file of tensors."
+        ) from error
+    own = model.net.encoder.state_dict()
+    if not set(own) <= set(tensors):
+        tensors = dict(zip(own, tensors.values(), strict=False))
+    unfit = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]
+    if unfit:
+        raise TrainingError(
+            f"--encoder-weights {source}: {len(unfit)} of {len(own)} tensors of {config.encoder} are missing or of "
+            f"another shape, {unfit[0]} first. Give a file that belongs to this encoder."
+        )
+    model.net.encoder.load_state_dict({name: tensors[name] for name in own})
+
+
+def write_previews(run: Run, path: Path, most: int = 4) -> None:
+    """A picture with a row for each of some validation photographs: photograph, truth, probability."""
+    rows = []
+    # Spread over the list, so that every set is seen.
+    shown = np.linspace(0, len(run.validation_samples) - 1, min(most, len(run.validation_samples))).astype(int)
+    for index, probability in enumerate(run.predict_validation()):
+        if index in shown:
+            sample = run.validation_samples[index]
+            maps = (sample.vessels, np.round(probability * 255).astype(np.uint8))
+            rows.append(np.hstack([sample.pixels, *(np.repeat(grey[:, :, None], 3, axis=2) for grey in maps)]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.vstack(rows)).save(path)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write so that a kill at any moment leaves the old file or the new one, never a part."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _save(state: dict, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _cut_metrics(path: Path, epochs: int) -> None:
+    """Drop what was noted of epochs that the checkpoint does not know."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    write_atomically(path, "".join(line + "\n" for line in lines[:epochs]).encode())
+
+
+def _average_with(decay: float):
+    # Young averages forget faster, or the random start would linger.
+    def average(kept: torch.Tensor, new: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+        share = min(decay, (1 + int(count)) / (10 + int(count)))
+        return kept * share + new * (1 - share)
+
+    return average
+
+
+def _warm_up_and_cosine(steps: int):
+    warm_up = max(1, round(0.05 * steps))
+
+    def factor(step: int) -> float:
+        if step < warm_up:
+            return (step + 1) / warm_up
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
+
+    return factor
+
+
+def _commit() -> str | None:
+    """The commit that trains, where the package runs from a git checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

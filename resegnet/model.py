@@ -1,0 +1,118 @@
+"""The network: a U-Net that takes plain RGB and gives logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import segmentation_models_pytorch as smp
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from resegnet.config import Config
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+
+
+class WeightsError(ValueError):
+    """Weights that do not fit the configuration, or no readable safetensors file."""
+
+
+class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license="mit"):
+    """U-Net with an encoder of `segmentation_models_pytorch`; the normalisation is part of it.
+
+    Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28. Always built with random weights: a release brings its
+    own, and ImageNet's are a training choice (`resegnet.learning.training`).
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        try:
+            self.net = smp.Unet(
+                config.encoder,
+                encoder_weights=None,
+                encoder_depth=config.encoder_depth,
+                decoder_channels=config.decoder_channels,
+            )
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"Cannot build a U-Net with encoder {config.encoder!r} ({error}); expected a name listed by "
+                "segmentation_models_pytorch.encoders.get_encoder_names(), or `tu-` before a timm name."
+            ) from error
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, rgb: torch.Tensor) -> torch.Tensor:
+        """Logits (N, 1, S, S) of `rgb` (N, 3, S, S) float32 in [0, 1]; S is a multiple of 2 ** encoder_depth."""
+        return self.net((rgb - self.mean) / self.std)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_weights(self, save_directory / WEIGHTS_NAME)
+        (save_directory / CONFIG_NAME).write_text(self.config.to_json(), encoding="utf-8")
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        config: object = None,  # what the mixin read loosely; read again below, strictly
+    ) -> ReSegNet:
+        folder = Path(model_id)
+        if folder.is_dir():
+            paths = {name: folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)}
+        else:
+            paths = {
+                name: Path(
+                    hf_hub_download(
+                        model_id,
+                        name,
+                        revision=revision,
+                        cache_dir=cache_dir,
+                        force_download=force_download,
+                        local_files_only=local_files_only,
+                        token=token,
+                    )
+                )
+                for name in (CONFIG_NAME, WEIGHTS_NAME)
+            }
+        model = cls(Config.load(paths[CONFIG_NAME]))
+        load_weights(model, paths[WEIGHTS_NAME])
+        return model.eval()
+
+
+def save_weights(model: nn.Module, path: Path, half: bool = False) -> None:
+    """Write the weights as safetensors; with `half`, convolution kernels as float16.
+
+    Only kernels are halved: the running variances of batch normalisation may lie outside float16's range.
+    """
+    tensors = {
+        name: (tensor.half() if half and tensor.ndim == 4 else tensor).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(tensors, path)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a safetensors file strictly: every tensor of the model, no other, each of its shape.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, no safetensors, or does not fit; the model is then not to be used.
+    """
+    try:
+        model.load_state_dict(load_file(path), strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise WeightsError(
+            f"{path}: the weights cannot be loaded ({str(error).splitlines()[0]}); expected the {WEIGHTS_NAME} that "
+            "belongs to the config.json beside it. Download or train the model again."
+        ) from error

@@ -1,0 +1,1 @@
+"""What is made of a `Segmentation`: numbers (`measure`), pictures (`render`) and files (`export`)."""

@@ -1,0 +1,118 @@
+"""Pictures to look at: overlay, error map, heat map. Colours hold for colour-blind eyes too."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Cyan stands opposite to the orange of a fundus. CIEDE2000 distance to orange field, dark field, bright disc
+# and vessel, for normal, protanopic, deuteranopic and tritanopic eyes (Machado et al. 2009,
+# 10.1109/TVCG.2009.113): 39 or more in all sixteen cases; green falls to 10, white to 16, yellow to 3, red to
+# 4.
+OVERLAY_COLOR = (0, 220, 255)
+OVERLAY_OPACITY = 0.7
+
+# The legend of `error_map`. By the same measure any two of these, or one and the dimmed grey, are 28 or more
+# apart.
+ERROR_COLORS = {"hit": (255, 255, 255), "miss": (255, 140, 0), "false alarm": (0, 150, 255)}
+
+# The photograph behind an error map: grey up to this, and up to half of it outside the field of view.
+_GREY_MAX = 70
+
+# Every sixteenth colour of matplotlib's "magma" (S. van der Walt and N. Smith, CC0); between them, linear
+# interpolation is within 2.3 grey levels of the original. Its lightness rises steadily, and 0 is nearly
+# black.
+_MAGMA = (
+    (0, 0, 4), (10, 8, 34), (29, 17, 71), (54, 16, 107), (81, 18, 124), (106, 28, 129), (131, 38, 129),
+    (156, 46, 127), (183, 55, 121), (207, 64, 112), (229, 80, 100), (244, 105, 92), (251, 135, 97),
+    (254, 165, 113), (254, 194, 135), (253, 224, 161), (252, 253, 191),
+)  # fmt: skip
+_MAGMA_AT = (0, 16, 32, 48, 64, 80, 96, 112, 128, 143, 159, 175, 191, 207, 223, 239, 255)
+
+
+def overlay(
+    image: np.ndarray,
+    mask: np.ndarray,
+    color: tuple[int, int, int] = OVERLAY_COLOR,
+    opacity: float = OVERLAY_OPACITY,
+) -> np.ndarray:
+    """Photograph with the vessels coloured; every pixel outside the mask stays as it is.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8, RGB
+    mask : (H, W) bool
+    color : RGB, 0 to 255
+    opacity : float in [0, 1]
+
+    Returns
+    -------
+    (H, W, 3) uint8, RGB
+
+    Raises
+    ------
+    ValueError
+        If sizes differ or the opacity is out of range.
+    """
+    _check_size(image, mask=mask)
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"got an opacity of {opacity}; it goes from 0 (nothing drawn) to 1 (plain colour)")
+    drawn = image.copy()
+    blend = opacity * np.array(color, np.float32) + (1 - opacity) * image[mask].astype(np.float32)
+    drawn[mask] = np.round(blend).astype(np.uint8)
+    return drawn
+
+
+def error_map(image: np.ndarray, prediction: np.ndarray, truth: np.ndarray, fov: np.ndarray) -> np.ndarray:
+    """Hits, misses and false alarms inside the field of view, in `ERROR_COLORS`, over the dimmed grey photograph.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8, RGB
+    prediction, truth, fov : (H, W) bool
+
+    Returns
+    -------
+    (H, W, 3) uint8, RGB
+
+    Raises
+    ------
+    ValueError
+        If sizes differ.
+    """
+    _check_size(image, prediction=prediction, truth=truth, fov=fov)
+    grey = image.mean(axis=2, dtype=np.float32) * (_GREY_MAX / 255)
+    grey[~fov] /= 2
+    drawn = np.repeat(np.round(grey).astype(np.uint8)[:, :, None], 3, axis=2)
+    drawn[prediction & truth & fov] = ERROR_COLORS["hit"]
+    drawn[~prediction & truth & fov] = ERROR_COLORS["miss"]
+    drawn[prediction & ~truth & fov] = ERROR_COLORS["false alarm"]
+    return drawn
+
+
+def heatmap(probability: np.ndarray) -> np.ndarray:
+    """Probability in the colours of "magma".
+
+    Parameters
+    ----------
+    probability : (H, W) float in [0, 1]
+
+    Returns
+    -------
+    (H, W, 3) uint8, RGB
+    """
+    levels = np.arange(256)
+    table = np.stack([np.interp(levels, _MAGMA_AT, channel) for channel in zip(*_MAGMA, strict=True)], axis=1)
+    return np.round(table).astype(np.uint8)[np.round(probability * 255).astype(np.uint8)]
+
+
+def _check_size(image: np.ndarray, **masks: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"got an image of shape {image.shape} and type {image.dtype}; give (H, W, 3) uint8 RGB"
+        )
+    for name, mask in masks.items():
+        if mask.shape != image.shape[:2] or mask.dtype != bool:
+            raise ValueError(
+                f"got a {name} of shape {mask.shape} and type {mask.dtype} for an image of "
+                f"{image.shape[:2]}; give bool of the image's height and width"
+            )

@@ -1,0 +1,79 @@
+"""Train a vessel segmenter: `python train.py --dataset DIR [DIR ...] --out runs/first`; see --help."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from pathlib import Path
+
+from resegnet.config import ConfigError
+from resegnet.learning.data import DataError
+from resegnet.learning.training import OPTIONS_NAME, Options, TrainingError, train
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Options default to None: what is not given comes from `Options`, or with --resume from the run itself."""
+    defaults = {f.name: f.default for f in dataclasses.fields(Options)}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--dataset", nargs="+", metavar="SOURCE", help="Hub ids, image folders, Parquet or the public layout; or `drawn`"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; its `release/` is the result")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly where it was cut")
+    for name, kind, text in [
+        ("encoder", str, "encoder of segmentation_models_pytorch, or tu-<timm name>"),
+        ("encoder_depth", int, "stages of the encoder"),
+        ("encoder_weights", str, "`imagenet` (from the Hub), `none` (random) or a file of tensors"),
+        ("input_size", int, "px, side of the square that the field of view is scaled to"),
+        ("crop_size", int, "px, side of a training crop"),
+        ("batch_size", int, "crops in a step"),
+        ("steps_per_epoch", int, "steps between two validations"),
+        ("epochs", int, "most epochs"),
+        ("optimizer", str, "adamw or adam"),
+        ("learning_rate", float, "highest learning rate"),
+        ("weight_decay", float, "weight decay"),
+        ("schedule", str, "cosine or plateau (ReduceLROnPlateau)"),
+        ("patience", int, "epochs without a better validation F1 until training stops"),
+        ("average_decay", float, "of the running average of the weights; 0 turns it off"),
+        ("validation_fraction", float, "share of the patients kept back for validation"),
+        ("seed", int, "of weights, split and augmentation"),
+        ("preview_every", int, "epochs between preview pictures"),
+        ("device", str, "cpu or cuda"),
+        ("workers", int, "processes that prepare crops"),
+        ("threads", int, "of torch on the CPU; 0: torch's own choice"),
+    ]:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, help=f"{text} (default: {defaults[name]})", metavar=kind.__name__
+        )
+    parser.add_argument(
+        "--decoder-channels", type=int, nargs="+", help=f"coarse to fine (default: {defaults['decoder_channels']})"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run; the exit status is 0 when a release was written."""
+    arguments = vars(build_parser().parse_args(argv))
+    out, resume = arguments.pop("out"), arguments.pop("resume")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        given = {name: value for name, value in arguments.items() if value is not None}
+        if resume and (out / OPTIONS_NAME).exists():
+            given = json.loads((out / OPTIONS_NAME).read_text(encoding="utf-8")) | given
+        options = Options(**{"dataset": (), **given})
+        release = train(options, out, resume=resume)
+    except (TrainingError, DataError, ConfigError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"train.py: stopped. Go on with: python train.py --out {out} --resume", file=sys.stderr)
+        return 130
+    print(f"release: {release}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
