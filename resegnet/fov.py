@@ -65,6 +65,37 @@ def find_fov(image: np.ndarray) -> np.ndarray:
     return _draw(ellipse, bounds, (height, width))
 
 
+def fit_rim(fov: np.ndarray) -> tuple[float, float, float, float] | None:
+    """Fit the circle, or upright ellipse, of which a field of view is the part that the frame left.
+
+    Parameters
+    ----------
+    fov
+        (H, W) bool, True inside the field.
+
+    Returns
+    -------
+    rim
+        (centre y, centre x, radius y, radius x) in pixels of `fov`, or None where no rounded edge is in sight.
+    """
+    step = max(1, round(max(fov.shape) / SMALL_PX))
+    small = fov[step // 2 :: step, step // 2 :: step]
+    bounds = _bounds(small)
+    if bounds is None:
+        return None
+    points = _outermost(small, bounds)
+    random = np.random.default_rng(0)
+    ellipse, share = _fit_by_trials(points, small.shape, False, random)
+    if share < 0.9:
+        upright, upright_share = _fit_by_trials(points, small.shape, True, random)
+        if upright_share > share:
+            ellipse = upright
+    if ellipse is None:
+        return None
+    centre_y, centre_x, radius_y, radius_x = (float(value) * step for value in ellipse)
+    return centre_y + step // 2, centre_x + step // 2, radius_y, radius_x
+
+
 def check_image(image: np.ndarray) -> None:
     """Refuse anything but an (H, W, 3) uint8 array with at least one pixel (TypeError, ValueError)."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:

@@ -89,6 +89,14 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         return model.eval()
 
 
+def round_to_half(model: nn.Module) -> None:
+    """Round the convolution kernels to float16, in place, as `save_weights` with `half` stores them."""
+    with torch.no_grad():
+        for tensor in model.parameters():
+            if tensor.ndim == 4:
+                tensor.copy_(tensor.half())
+
+
 def save_weights(model: nn.Module, path: Path, half: bool = False) -> None:
     """Write the weights as safetensors; with `half`, convolution kernels as float16.
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +39,7 @@ def picture(seed, good):
     vessels[10:14, 12:80] = vessels[30:33, 8:70] = vessels[20:60, 40:43] = True
     fov[5:65, 5:85] = True
     own[5:65, 10:85] = True
-    green = np.where(np.where(random.random(SIZE) < good, vessels, ~vessels), 180, 20) + random.integers(
-        -19, 20, SIZE
-    )
+    green = np.where(np.where(random.random(SIZE) < good, vessels, ~vessels), 180, 20) + random.integers(-19, 20, SIZE)
     image = np.stack([np.full(SIZE, 90), green, np.where(own, 200, 50)], axis=2).astype(np.uint8)
     return image, vessels, fov, own
 
@@ -87,9 +84,7 @@ def evaluate(dataset, **options):
 def flat(pictures, field):
     """Truth and probability as the product gives it, 0 outside its own field, over all pixels that count."""
     truth = np.concatenate([vessels[field(fov, own)] for _, vessels, fov, own in pictures])
-    answer = np.concatenate(
-        [(image[:, :, 1] / 255 * own)[field(fov, own)] for image, _, fov, own in pictures]
-    )
+    answer = np.concatenate([(image[:, :, 1] / 255 * own)[field(fov, own)] for image, _, fov, own in pictures])
     return truth, answer
 
 
@@ -98,9 +93,7 @@ def test_scores_count_the_sets_field_and_what_the_own_field_leaves_out_is_missed
     truth, answer = flat(PICTURES.values(), lambda fov, own: fov)
     assert report["pooled"]["f1"] == pytest.approx(f1_score(truth, answer >= THRESHOLD))
     assert report["pooled"]["auroc"] == pytest.approx(roc_auc_score(truth, answer))
-    each = [
-        f1_score(t, a >= THRESHOLD) for t, a in (flat([p], lambda fov, own: fov) for p in PICTURES.values())
-    ]
+    each = [f1_score(t, a >= THRESHOLD) for t, a in (flat([p], lambda fov, own: fov) for p in PICTURES.values())]
     assert [row["f1"] for row in report["pictures"]] == pytest.approx(each)
     assert [row["image_id"] for row in report["pictures"]] == list(PICTURES)
     assert report["mean"]["f1"] == pytest.approx(np.mean(each))
@@ -164,9 +157,7 @@ def test_no_second_observer_for_a_hub_id_or_a_set_without():
 def test_ceiling_is_what_a_flawless_network_of_that_size_would_score(dataset):
     report = evaluate(dataset)
     fov, vessels = PICTURES["eye_a"][2], PICTURES["eye_a"][1]
-    assert report["ceiling"] == pytest.approx(
-        report["pictures"][0]["ceiling"]
-    )  # the same tracing three times
+    assert report["ceiling"] == pytest.approx(report["pictures"][0]["ceiling"])  # the same tracing three times
     assert 0.95 < report["ceiling"] < 1
     assert f"{report['ceiling']:.4f}" in format_table(report)
     # A comb of 1 px lines, 2 px apart, drowns at a sixteenth of its size; at its own size nothing is lost.
@@ -197,8 +188,8 @@ def test_worst_pictures_are_written_as_error_maps(dataset, tmp_path):
 
 
 def test_error_maps_are_asked_for_and_of_a_size_to_look_at(tmp_path):
-    image = np.full((1200, 2400, 3), (90, 20, 200), np.uint8)
-    vessels = np.zeros((1200, 2400), bool)
+    image = np.full((240, 2400, 3), (90, 20, 200), np.uint8)
+    vessels = np.zeros((240, 2400), bool)
     vessels[100:110] = True
     folder = write_dataset(tmp_path / "large", {"eye": (image, vessels, np.ones_like(vessels))})
     dataset = load_vessels(folder, "test")
@@ -206,7 +197,7 @@ def test_error_maps_are_asked_for_and_of_a_size_to_look_at(tmp_path):
     assert evaluate(dataset, out=tmp_path / "none", worst=0)["error_maps"] == []
     report = evaluate(dataset, out=tmp_path / "maps")
     with Image.open(report["error_maps"][0]) as file:
-        assert file.size == (2000, 1000)
+        assert file.size == (2000, 200)
 
 
 def test_undefined_scores_are_none_in_the_report_and_a_dash_in_the_table(tmp_path):
@@ -266,11 +257,11 @@ def test_second_observer_of_drive_scores_what_is_published():
     if not drive.is_dir():
         pytest.skip("needs ../shared/data")
     report = evaluate(load_vessels(drive, "test"), second_observer=find_second_observer(drive))
-    # Staal et al. 2004, 10.1109/TMI.2004.825627: accuracy 0.947 inside the field; sensitivity 0.776,
-    # specificity 0.973 are quoted from it throughout the field.
+    # Fraz et al. 2012, 10.1016/j.cmpb.2012.03.009, and many after it quote sensitivity 0.7760, specificity
+    # 0.9724 and accuracy 0.9472: means over the pictures, inside the field of view.
     second = report["second_observer"]
     assert second["count"] == 20
-    assert second["pooled"]["accuracy"] == pytest.approx(0.947, abs=0.001)
-    assert second["pooled"]["recall"] == pytest.approx(0.776, abs=0.001)
-    assert second["pooled"]["specificity"] == pytest.approx(0.973, abs=0.001)
-    assert math.isclose(second["pooled"]["f1"], 0.789, abs_tol=0.001)
+    assert second["mean"]["recall"] == pytest.approx(0.7760, abs=0.0001)
+    assert second["mean"]["specificity"] == pytest.approx(0.9724, abs=0.0002)
+    assert second["mean"]["accuracy"] == pytest.approx(0.9472, abs=0.0002)
+    assert second["pooled"]["f1"] == pytest.approx(0.789, abs=0.0005)

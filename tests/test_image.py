@@ -15,7 +15,7 @@ from PIL import Image
 
 from resegnet.image import MAX_PIXELS, ImageError, read_image
 
-# Eight flat blocks: JPEG and WebP keep their middles to a few grey levels, and no turn maps them to each other
+# Eight flat blocks: JPEG and WebP keep their middles to a few grey levels, and every turn of them differs.
 COLOURS = np.array(
     [
         [[0, 0, 0], [255, 255, 255], [200, 60, 30], [30, 200, 60]],

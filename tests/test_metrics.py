@@ -63,9 +63,7 @@ def test_scores_of_a_picture_agree_with_scikit_learn():
 def test_metric_pools_pixels_and_gives_mean_and_sd_over_pictures():
     pictures = list(draw_pictures())
     predictions, references, fov = zip(*pictures, strict=True)
-    result = VesselScores(threshold=THRESHOLD).compute(
-        predictions=predictions, references=references, fov=fov
-    )
+    result = VesselScores(threshold=THRESHOLD).compute(predictions=predictions, references=references, fov=fov)
     pooled = sklearn_scores(*inside(pictures))
     single = [sklearn_scores(p[f], v[f]) for p, v, f in pictures]
     for name, value in pooled.items():
@@ -121,23 +119,22 @@ def test_a_stack_of_pictures_is_taken():
 
 
 def test_plain_lists_are_taken_as_evaluate_takes_them():
-    result = VesselScores(threshold=0.5).compute(
-        predictions=[[[0.9, 0.1], [0.8, 0.2]]], references=[[[1, 0], [0, 0]]]
-    )
+    result = VesselScores(threshold=0.5).compute(predictions=[[[0.9, 0.1], [0.8, 0.2]]], references=[[[1, 0], [0, 0]]])
     assert (result["precision"], result["recall"], result["accuracy"]) == (0.5, 1.0, 0.75)
     assert result["auroc"] == 1.0
     assert math.isnan(result["sd"]["f1"])
 
 
+NAN = math.nan
+NOTHING = dict.fromkeys(SCORE_NAMES, NAN) | {"accuracy": 1.0, "specificity": 1.0}
+MISSED = {"f1": 0.0, "precision": NAN, "recall": 0.0, "specificity": NAN, "mcc": NAN, "cldice": 0.0}
+INVENTED = {"f1": 0.0, "precision": 0.0, "recall": NAN, "specificity": 0.0, "mcc": NAN, "cldice": 0.0}
+
+
 @pytest.mark.parametrize(
     ("predicted", "true", "expected"),
-    [
-        (False, False, {"f1": math.nan, "iou": math.nan, "precision": math.nan, "recall": math.nan, "accuracy": 1.0,
-                        "specificity": 1.0, "mcc": math.nan, "auroc": math.nan, "cldice": math.nan}),
-        (False, True, {"f1": 0.0, "precision": math.nan, "recall": 0.0, "specificity": math.nan, "cldice": 0.0}),
-        (True, False, {"f1": 0.0, "precision": 0.0, "recall": math.nan, "specificity": 0.0, "cldice": 0.0}),
-    ],
-)  # fmt: skip
+    [(False, False, NOTHING), (False, True, MISSED), (True, False, INVENTED)],
+)
 def test_what_is_not_defined_is_nan(predicted, true, expected):
     shape = (12, 15)
     result = scores(count_picture(np.full(shape, predicted), np.full(shape, true), None, 0.5))
@@ -149,9 +146,7 @@ def test_undefined_scores_are_left_out_of_mean_and_sd():
     bar = np.zeros((20, 20), bool)
     bar[8:11, 2:18] = True
     nothing = np.zeros_like(bar)
-    result = VesselScores(threshold=0.5).compute(
-        predictions=[bar, bar, nothing], references=[bar, ~bar, nothing]
-    )
+    result = VesselScores(threshold=0.5).compute(predictions=[bar, bar, nothing], references=[bar, ~bar, nothing])
     assert math.isnan(result["pictures"][2]["f1"])
     assert result["mean"]["f1"] == 0.5
     assert result["sd"]["f1"] == pytest.approx(math.sqrt(0.5))
@@ -216,9 +211,7 @@ def test_counts_from_histograms_are_the_very_counts_of_pixels():
     precision, recall = precision_recall(histograms, thresholds)
     for index, threshold in enumerate(thresholds):
         mask = probability[fov] >= threshold
-        assert precision[index] == pytest.approx(
-            sklearn_metrics.precision_score(vessels[fov], mask), abs=1e-12
-        )
+        assert precision[index] == pytest.approx(sklearn_metrics.precision_score(vessels[fov], mask), abs=1e-12)
         assert recall[index] == pytest.approx(sklearn_metrics.recall_score(vessels[fov], mask), abs=1e-12)
 
 

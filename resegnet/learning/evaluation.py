@@ -33,23 +33,15 @@ FIELD_FOUND = "found by ReSegNet (the data set gives none)"
 
 PROTOCOL = (
     "Scores count the pixels inside the field of view at each photograph's own size. A pixel is a vessel where "
-    "the probability reaches the threshold, which came with the model and was not fitted here, and where ReSegNet "
-    "itself sees the field of view. Pooled: all pixels of all pictures together. Mean and SD: over the pictures, "
-    "the SD with n - 1, undefined scores left out. AUROC from histograms of 65,536 bins. clDice: Shit et al. 2021, "
-    "10.1109/CVPR46437.2021.01629, skeletons by scikit-image. Ceiling: F1 of the tracing itself after it went "
-    "through the network's input size and back, which is about what a flawless network of that size would score."
+    "the probability reaches the threshold, which came with the model and was not fitted here, and where "
+    "ReSegNet itself sees the field of view. Pooled: all pixels of all pictures together. Mean and SD: over "
+    "the pictures, the SD with n - 1, undefined scores left out. AUROC from histograms of 65,536 bins. "
+    "clDice: Shit et al. 2021, 10.1109/CVPR46437.2021.01629, skeletons by scikit-image. Ceiling: F1 of the "
+    "tracing after its way through the network's input size and back, about what a flawless network scores."
 )
 
-_PACKAGES = (
-    "torch",
-    "segmentation-models-pytorch",
-    "datasets",
-    "evaluate",
-    "numpy",
-    "scipy",
-    "scikit-image",
-    "pillow",
-)
+# What the figures depend on besides this package.
+_PACKAGES = ("torch", "segmentation-models-pytorch", "numpy", "scipy", "scikit-image", "pillow")
 
 
 def evaluate_dataset(
@@ -103,8 +95,7 @@ def evaluate_dataset(
         sample = read_sample(dataset[index])
         segmentation = segmenter(sample.image)
         field = segmentation.fov if sample.fov is None else sample.fov
-        # Outside the field that it sees itself, ReSegNet calls nothing a vessel; its ranks must say so as
-        # well.
+        # Outside the field that it sees itself, ReSegNet calls nothing a vessel; AUROC must know that too.
         inputs = {
             "prediction": segmentation.probability * segmentation.fov,
             "reference": sample.vessels,
@@ -153,9 +144,7 @@ def evaluate_dataset(
     if out is not None and worst > 0:
         scored = [index for index, picture in enumerate(pictures) if not math.isnan(picture["f1"])]
         order = sorted(scored, key=lambda index: pictures[index]["f1"])
-        report["error_maps"] = [
-            str(_write_error_map(segmenter, dataset[i], Path(out))) for i in order[:worst]
-        ]
+        report["error_maps"] = [str(_write_error_map(segmenter, dataset[i], Path(out))) for i in order[:worst]]
     return _none_for_nan(report)
 
 
@@ -191,12 +180,8 @@ def format_table(report: Mapping[str, Any]) -> str:
         " ".join([" " * label_width, *(f"{column:>11}" for column in columns)]),
     ]
     for label, row in rows:
-        lines.append(
-            " ".join([f"{label:<{label_width}}", *(f"{_number(row[name]):>11}" for name in SCORE_NAMES)])
-        )
-    worst = sorted((row for row in report["pictures"] if row["f1"] is not None), key=lambda row: row["f1"])[
-        :3
-    ]
+        lines.append(" ".join([f"{label:<{label_width}}", *(f"{_number(row[name]):>11}" for name in SCORE_NAMES)]))
+    worst = sorted((row for row in report["pictures"] if row["f1"] is not None), key=lambda row: row["f1"])[:3]
     lines += [
         "",
         f"Ceiling of the input size: F1 {_number(report['ceiling'])}",
@@ -230,9 +215,7 @@ def run(args: argparse.Namespace) -> int:
     report = evaluate_dataset(
         segmenter,
         dataset,
-        second_observer=find_second_observer(args.dataset)
-        if args.second_observer is None
-        else args.second_observer,
+        second_observer=find_second_observer(args.dataset) if args.second_observer is None else args.second_observer,
         worst=3 if args.worst is None else args.worst,
         out=args.out,
     )

@@ -66,9 +66,7 @@ class Counts:
         return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
 
-def count_picture(
-    probability: np.ndarray, vessels: np.ndarray, fov: np.ndarray | None, threshold: float
-) -> Counts:
+def count_picture(probability: np.ndarray, vessels: np.ndarray, fov: np.ndarray | None, threshold: float) -> Counts:
     """Reduce one picture to the counts that its scores are made of.
 
     Parameters
@@ -153,9 +151,7 @@ def mean_and_sd(pictures: Sequence[dict[str, float]]) -> tuple[dict[str, float],
     return mean, sd
 
 
-def probability_histograms(
-    probability: np.ndarray, vessels: np.ndarray, fov: np.ndarray | None = None
-) -> np.ndarray:
+def probability_histograms(probability: np.ndarray, vessels: np.ndarray, fov: np.ndarray | None = None) -> np.ndarray:
     """Histogram of the probability over background and over vessels; sums over pictures pool them.
 
     Arguments as for `count_picture`.
@@ -201,9 +197,7 @@ def precision_recall(histograms: np.ndarray, thresholds: np.ndarray) -> tuple[np
     return _shares(vessels, vessels + background), _shares(vessels, total)
 
 
-def fit_threshold(
-    histograms: Sequence[np.ndarray], dataset_names: Sequence[str] | None = None
-) -> tuple[float, float]:
+def fit_threshold(histograms: Sequence[np.ndarray], dataset_names: Sequence[str] | None = None) -> tuple[float, float]:
     """Threshold of the highest F1 over validation pictures, and that F1.
 
     Parameters
@@ -388,9 +382,7 @@ def _check_picture(
             f"view of {fov.shape}; all three are (H, W) of one photograph"
         )
     if not fov.any():
-        raise ValueError(
-            "the field of view has no pixel; give one that holds the retina, or None to count all"
-        )
+        raise ValueError("the field of view has no pixel; give one that holds the retina, or None to count all")
     low, high = probability.min(), probability.max()
     if not (low >= 0 and high <= 1):  # also catches nan
         raise ValueError(f"got predictions from {low} to {high}; give probabilities in [0, 1] or a bool mask")

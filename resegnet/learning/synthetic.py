@@ -1,8 +1,8 @@
 """Drawn fundus photographs with the exact truth of their vessels.
 
 For tests, for examples that anybody may copy, and for trying a training run with no data at hand. The eye is
-laid out in millimetres on the retina, so that vessels, disc and macula keep their true proportions at every field
-of view and size; a camera then puts it on pixels. Sizes of the parts are textbook values for adult eyes.
+laid out in millimetres on the retina, so that vessels, disc and macula keep their true proportions at every
+field of view and size; a camera then puts it on pixels. Sizes of the parts are those of adult eyes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ _STEP = 0.06  # between the points of a vessel, mm
 _CELL = 0.12  # of the grid that tells a growing vessel what is near, mm
 _THINNEST = 0.020  # capillaries below are not seen in a photograph, mm
 _WORKING_SIDE = 700  # the background holds no detail finer than this many pixels a side can carry
+
+# The lower trunks, (x, y) in mm from the disc's middle, towards the macula and down: the arcades bend round
+# the macula, the nasal trunks run off straight.
+_ARCADE = ((0, 0), (0.05, 0.7), (0.4, 1.5), (1.35, 2.3), (3.0, 2.8), (5.0, 2.75), (7.2, 2.2), (9.6, 1.6))
+_NASAL = ((0, 0), (-0.3, 0.7), (-1.05, 1.5), (-2.2, 2.4), (-3.8, 3.5), (-5.6, 4.5))
 
 # What the retina looks like to a few cameras and eyes, mean RGB: pink, orange, red, brown, dark.
 _TINTS = ((206, 88, 62), (208, 108, 62), (196, 62, 34), (160, 60, 14), (136, 62, 18))
@@ -153,20 +158,8 @@ def _grow_vessels(rng: np.random.Generator, fovea: tuple[float, float]) -> list[
     grower = _Grower(rng, fovea)
     for is_vein in (True, False):
         for down in (-1, 1):
-            # The arcades bend round the macula; the nasal trunks run off straight.
-            arcade = [
-                (0.0, 0.0),
-                (0.05, 0.7),
-                (0.4, 1.5),
-                (1.35, 2.3),
-                (3.0, 2.8),
-                (5.0, 2.75),
-                (7.2, 2.2),
-                (9.6, 1.6),
-            ]
-            nasal = [(0.0, 0.0), (-0.3, 0.7), (-1.05, 1.5), (-2.2, 2.4), (-3.8, 3.5), (-5.6, 4.5)]
             spread = rng.normal(-0.12 if is_vein else 0.3, 0.12)  # the two of a pair run side by side
-            for knots, width, aside in ((arcade, 0.150, (-0.4, 1.0)), (nasal, 0.115, (-0.9, 0.0))):
+            for knots, width, aside in ((_ARCADE, 0.150, (-0.4, 1.0)), (_NASAL, 0.115, (-0.9, 0.0))):
                 knots = np.array(knots) * (1, rng.normal(1, 0.06)) + spread * np.array(aside)
                 knots[0] = rng.normal((-0.03, 0.0), 0.03)
                 grower.trunk(knots * (1, down), width, is_vein)
@@ -179,12 +172,12 @@ def _grow_vessels(rng: np.random.Generator, fovea: tuple[float, float]) -> list[
 class _Grower:
     """Grows vessels step by step, each away from others of its own kind."""
 
-    def __init__(self, rng: np.random.Generator, fovea: tuple[float, float]):
+    def __init__(self, rng: np.random.Generator, fovea: tuple[float, float]) -> None:
         self.rng = rng
         self.fovea = fovea
         self.tortuosity = rng.uniform(0.5, 1.5)
         self.vessels: list[_Vessel] = []
-        self.taken: dict[tuple[bool, int, int], int] = {}
+        self.taken: dict[tuple[bool, int, int], int] = {}  # cell of the grid to the vessel that came first
 
     def trunk(self, knots: np.ndarray, width: float, is_vein: bool) -> None:
         rng = self.rng
@@ -192,7 +185,7 @@ class _Grower:
         along = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(knots, axis=0).T))])
         s = np.arange(0, along[-1], _STEP)
         points = CubicSpline(along, knots)(s)
-        for wave in (0.25, 0.9):  # mm; slow and quick bends
+        for wave in (0.25, 0.9):  # mm; quick and slow bends
             bend = ndimage.gaussian_filter1d(rng.normal(size=points.shape), wave / _STEP, axis=0)
             points += bend * (0.16 * self.tortuosity * wave / bend.std()) * np.minimum(1, s / 1.0)[:, None]
         width *= rng.normal(1, 0.08) * (1.0 if is_vein else 0.78)
@@ -235,9 +228,7 @@ class _Grower:
             x += _STEP * math.cos(heading)
             y += _STEP * math.sin(heading)
             points.append((x, y))
-        if (
-            len(points) > 7 and len(points) * _STEP > 14 * width
-        ):  # what met another vessel at once is no branch
+        if len(points) > max(7, 14 * width / _STEP):  # what met another vessel at once is no branch
             widths = np.maximum(width * np.linspace(1, 0, len(points)) ** 0.45, _THINNEST)
             self._keep(np.array(points), widths, is_vein, parent, generation)
 
@@ -264,7 +255,7 @@ class _Grower:
                 heading = math.atan2(dy, dx) + side * (1.35 - 0.8 * ratio + rng.normal(0, 0.12))
                 self.branch(tuple(points[i]), heading, width, is_vein, index, generation + 1)
             side = -side if rng.random() < 0.75 else side
-            position += rng.gamma(3, (0.3, 0.28, 0.28)[generation])
+            position += rng.gamma(3, (0.33, 0.30, 0.30)[generation])
 
 
 def _cell(x: float, y: float, heading: float, distance: float, is_vein: bool) -> tuple[bool, int, int]:
@@ -294,7 +285,7 @@ def _draw_vessels(vessels: list[_Vessel], frame: _Frame) -> tuple[np.ndarray, np
         (H, W), float32 in [0, 1]: the light streak along the middle of wide vessels.
     """
     height, width = frame.size
-    fine = 3 if max(frame.size) <= 1000 else 2 if max(frame.size) <= 2000 else 1
+    fine = 3 if max(frame.size) <= 800 else 2 if max(frame.size) <= 2000 else 1
     scale = frame.px_per_mm * fine
     canvases = [Image.new("L", (width * fine, height * fine)) for _ in range(4)]
     covered, reflexes, vein_depth, artery_depth = map(ImageDraw.Draw, canvases)
@@ -452,13 +443,13 @@ def _draw_lesions(
     if rng.random() > 0.25:
         return
     for _ in range(rng.integers(3, 14)):
-        self_x, self_y, size = *rng.normal(fovea, 2.2), rng.uniform(0.03, 0.1)
-        spot = np.exp(-((((x - self_x) ** 2 + (y - self_y) ** 2) / size**2) ** 2))
+        spot_x, spot_y, size = *rng.normal(fovea, 2.2), rng.uniform(0.03, 0.1)
+        spot = np.exp(-((((x - spot_x) ** 2 + (y - spot_y) ** 2) / size**2) ** 2))
         retina *= 1 - rng.uniform(0.25, 0.5) * spot[..., None] * (0.6, 1.0, 0.9)
     middle = rng.normal(fovea, 1.2)
     for _ in range(rng.integers(0, 16)):
-        self_x, self_y, size = *rng.normal(middle, 0.5), rng.uniform(0.03, 0.08)
-        spot = np.exp(-((((x - self_x) ** 2 + (y - self_y) ** 2) / size**2) ** 2))
+        spot_x, spot_y, size = *rng.normal(middle, 0.5), rng.uniform(0.03, 0.08)
+        spot = np.exp(-((((x - spot_x) ** 2 + (y - spot_y) ** 2) / size**2) ** 2))
         retina += rng.uniform(20, 60) * spot[..., None] * (0.8, 1.0, 0.35)
 
 

@@ -29,9 +29,12 @@ from resegnet.config import Config
 from resegnet.geometry import as_network_input
 from resegnet.learning.augment import random_crop, vary_camera
 from resegnet.learning.data import Sample, load_vessels, read_sample, split_validation
+from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
 from resegnet.learning.losses import bce_dice_loss
 from resegnet.learning.metrics import fit_threshold, probability_histograms
-from resegnet.model import ReSegNet
+from resegnet.model import ReSegNet, round_to_half
+from resegnet.release import write_release
+from resegnet.results.export import write_atomically
 from resegnet.segmenter import Segmenter, TorchNetwork, prepare
 
 logger = logging.getLogger(__name__)
@@ -345,12 +348,42 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
 
 def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset) -> Path:
     """Take the best epoch, fit the threshold on validation eyes at original size, score `test`, write the release."""
-    from resegnet.learning.evaluation import evaluate_dataset
-    from resegnet.release import write_release
-
     options = run.options
-    run.average.module.load_state_dict(torch.load(out / BEST_NAME, map_location=run.device, weights_only=True))
-    model = run.average.module.eval()
+    model = run.average.module
+    model.load_state_dict(torch.load(out / BEST_NAME, map_location=run.device, weights_only=True))
+    round_to_half(model)  # as the release stores it, so that what is fitted and scored here is what people get
+    threshold, validation_f1 = fit_operating_point(model, kept_back)
+    logger.info("threshold %.4f, validation F1 %.4f at original size", threshold, validation_f1)
+    model.config = dataclasses.replace(model.config, threshold=round(threshold, 4))
+    training = {
+        "options": dataclasses.asdict(options),
+        "epochs_run": run.epoch,
+        "best_epoch": run.best_epoch,
+        "validation_f1": validation_f1,
+        "threshold_fitted_on": "validation_ids at original size: highest mean of the sets' pooled F1",
+        "train_ids": list(chosen["image_id"]),
+        "validation_ids": list(kept_back["image_id"]),
+        "data_sha256": _fingerprint(chosen, kept_back),
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+            "device": options.device,
+            "commit": _commit(),
+        },
+    }
+    segmenter = Segmenter(TorchNetwork(model), model.config)
+    metrics = {
+        _short_name(source): evaluate_dataset(
+            segmenter, load_vessels(source, "test"), second_observer=find_second_observer(source)
+        )
+        for source in options.dataset
+    }
+    return write_release(model, training, metrics, out / "release")
+
+
+def fit_operating_point(model: ReSegNet, kept_back: Dataset) -> tuple[float, float]:
+    """Threshold of the highest mean F1 over the sets, at original size inside each set's field; and that F1."""
     segmenter = Segmenter(TorchNetwork(model), model.config)
     histograms, names = [], []
     for row in tqdm(kept_back, desc="fitting the threshold", disable=None):
@@ -358,33 +391,7 @@ def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset) -> Path:
         result = segmenter(sample.image)
         histograms.append(probability_histograms(result.probability * result.fov, sample.vessels, sample.fov))
         names.append(sample.dataset)
-    threshold, f1 = fit_threshold(histograms, names)
-    logger.info("threshold %.4f, validation F1 %.4f at original size", threshold, f1)
-    config = dataclasses.replace(model.config, threshold=round(threshold, 4))
-    model.config = config
-    record = {
-        "options": dataclasses.asdict(options),
-        "best_epoch": run.best_epoch,
-        "epochs_run": run.epoch,
-        "validation_f1": f1,
-        "threshold_fitted_on": "validation eyes of the train splits, original size, mean of the sets' pooled F1",
-        "train_ids": list(chosen["image_id"]),
-        "validation_ids": list(kept_back["image_id"]),
-        "data_sha256": hashlib.sha256(
-            b"".join(hashlib.sha256(row["image"]["bytes"]).digest() for rows in (chosen, kept_back) for row in rows)
-        ).hexdigest(),
-        "environment": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-            "commit": _commit(),
-        },
-    }
-    reports = {}
-    segmenter = Segmenter(TorchNetwork(model), config)
-    for source in options.dataset:
-        reports[Path(source).name] = evaluate_dataset(segmenter, load_vessels(source, "test"))
-    return write_release(model, record, reports, out / "release")
+    return fit_threshold(histograms, names)
 
 
 def load_encoder_weights(model: ReSegNet, source: str) -> None:
@@ -447,16 +454,6 @@ def write_previews(run: Run, path: Path, most: int = 4) -> None:
     Image.fromarray(np.vstack(rows)).save(path)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write so that a kill at any moment leaves the old file or the new one, never a part."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 def _save(state: dict, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
@@ -490,6 +487,20 @@ def _warm_up_and_cosine(steps: int):
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
 
     return factor
+
+
+def _fingerprint(*parts: Dataset) -> str:
+    """SHA-256 over the photographs and tracings, in order."""
+    digest = hashlib.sha256()
+    for rows in parts:
+        for row in rows:
+            for column in ("image", "mask"):
+                digest.update(hashlib.sha256(row[column]["bytes"]).digest())
+    return digest.hexdigest()
+
+
+def _short_name(source: str) -> str:
+    return Path(source).name or source
 
 
 def _commit() -> str | None:

@@ -60,9 +60,7 @@ def summary(segmentation: Segmentation) -> dict:
     }
 
 
-def save(
-    segmentation: Segmentation, folder: str | os.PathLike[str], name: str = "photograph"
-) -> dict[str, Path]:
+def save(segmentation: Segmentation, folder: str | os.PathLike[str], name: str = "photograph") -> dict[str, Path]:
     """Write mask, probability, overlay and summary of a segmentation into a folder, which is made if need be.
 
     A file is there whole or not at all; one of the same name is replaced.

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-# Cyan stands opposite to the orange of a fundus. CIEDE2000 distance to orange field, dark field, bright disc
-# and vessel, for normal, protanopic, deuteranopic and tritanopic eyes (Machado et al. 2009,
-# 10.1109/TVCG.2009.113): 39 or more in all sixteen cases; green falls to 10, white to 16, yellow to 3, red to
-# 4.
+# Cyan stands opposite to the orange of a fundus. CIEDE2000 distance to orange field, dark field, bright disc and
+# vessel, for normal, protanopic, deuteranopic and tritanopic eyes (Machado et al. 2009, 10.1109/TVCG.2009.113):
+# 39 or more in all sixteen cases; green falls to 10, white to 16, red to 4, yellow to 3.
 OVERLAY_COLOR = (0, 220, 255)
-OVERLAY_OPACITY = 0.7
+OVERLAY_OPACITY = 0.85  # over dark vessels 0.7 looks dull; 1 would hide where two vessels cross
 
-# The legend of `error_map`. By the same measure any two of these, or one and the dimmed grey, are 28 or more
-# apart.
+# The legend of `error_map`. By the same measure any two of these, or one and the grey behind, are 30 or more apart.
 ERROR_COLORS = {"hit": (255, 255, 255), "miss": (255, 140, 0), "false alarm": (0, 150, 255)}
 
-# The photograph behind an error map: grey up to this, and up to half of it outside the field of view.
-_GREY_MAX = 70
+# The photograph behind an error map: its brightest grey, and half of that outside the field of view.
+_GREY_MAX = 100
 
 # Every sixteenth colour of matplotlib's "magma" (S. van der Walt and N. Smith, CC0); between them, linear
 # interpolation is within 2.3 grey levels of the original. Its lightness rises steadily, and 0 is nearly
@@ -63,7 +61,7 @@ def overlay(
 
 
 def error_map(image: np.ndarray, prediction: np.ndarray, truth: np.ndarray, fov: np.ndarray) -> np.ndarray:
-    """Hits, misses and false alarms inside the field of view, in `ERROR_COLORS`, over the dimmed grey photograph.
+    """Hits, misses and false alarms inside the field of view over the dimmed photograph, in `ERROR_COLORS`.
 
     Parameters
     ----------
@@ -80,7 +78,10 @@ def error_map(image: np.ndarray, prediction: np.ndarray, truth: np.ndarray, fov:
         If sizes differ.
     """
     _check_size(image, prediction=prediction, truth=truth, fov=fov)
-    grey = image.mean(axis=2, dtype=np.float32) * (_GREY_MAX / 255)
+    grey = image.mean(axis=2, dtype=np.float32)
+    # The mean level of a fundus is low; stretched to its 98th percentile it can still be made out when dimmed.
+    bright = max(float(np.percentile(grey[fov], 98)), 1.0) if fov.any() else 255.0
+    grey = np.minimum(grey * (_GREY_MAX / bright), _GREY_MAX)
     grey[~fov] /= 2
     drawn = np.repeat(np.round(grey).astype(np.uint8)[:, :, None], 3, axis=2)
     drawn[prediction & truth & fov] = ERROR_COLORS["hit"]
@@ -107,9 +108,7 @@ def heatmap(probability: np.ndarray) -> np.ndarray:
 
 def _check_size(image: np.ndarray, **masks: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(
-            f"got an image of shape {image.shape} and type {image.dtype}; give (H, W, 3) uint8 RGB"
-        )
+        raise ValueError(f"got an image of shape {image.shape} and type {image.dtype}; give (H, W, 3) uint8 RGB")
     for name, mask in masks.items():
         if mask.shape != image.shape[:2] or mask.dtype != bool:
             raise ValueError(

@@ -1,0 +1,115 @@
+"""The command line: `python -m resegnet segment | evaluate | prepare | verify`, also installed as `resegnet`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from resegnet import ConfigError, ImageError, Segmenter
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; each command's `run` takes the parsed arguments and gives the exit status."""
+    parser = argparse.ArgumentParser(prog="resegnet", description="Find the blood vessels in colour fundus photographs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    segment = commands.add_parser("segment", help="write mask, probability and overlay of photographs")
+    segment.add_argument("photographs", nargs="+", type=Path, metavar="PHOTO")
+    segment.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    segment.add_argument("--model", help="folder or Hub id of a release (default: the bundled one)")
+    segment.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
+    segment.add_argument("--threshold", type=float, help="probability from which a pixel is a vessel (default: fitted)")
+    segment.set_defaults(run=_segment)
+
+    evaluate = commands.add_parser("evaluate", help="score a model on a data set with traced vessels")
+    # Its options come from the module that runs it; that module takes seconds to import, so only if it is asked for.
+    evaluate.set_defaults(run=_evaluate)
+
+    prepare = commands.add_parser("prepare", help="turn the original download of a data set into an image folder")
+    prepare.add_argument("name", help="drive, chase_db1, stare, hrf or fives")
+    prepare.add_argument("source", type=Path, metavar="SRC", help="folder of the unpacked download")
+    prepare.add_argument("destination", type=Path, metavar="DST", help="folder to make")
+    prepare.set_defaults(run=_prepare)
+
+    verify = commands.add_parser("verify", help="check a release: files, hashes, self-test")
+    verify.add_argument("folder", type=Path, nargs="?", help="default: the bundled release")
+    verify.set_defaults(run=_verify)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit status is 0 if all went well, 1 if something could not be done."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = build_parser()
+    if argv[:1] == ["evaluate"]:
+        from resegnet.learning import evaluation
+
+        evaluation.add_arguments(parser._subparsers._group_actions[0].choices["evaluate"])
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return arguments.run(arguments)
+    except (ValueError, OSError) as error:  # ImageError, ConfigError, DataError, ReleaseError, and the Hub's own
+        print(f"resegnet: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("resegnet: stopped", file=sys.stderr)
+        return 130
+
+
+def _segment(arguments: argparse.Namespace) -> int:
+    segmenter = Segmenter.from_pretrained(arguments.model, revision=arguments.revision)
+    taken: set[str] = set()
+    failed = 0
+    for path in arguments.photographs:
+        try:
+            result = segmenter(path)
+        except ImageError as error:
+            print(f"resegnet: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        if arguments.threshold is not None:
+            result = result.at(arguments.threshold)
+        paths = result.save(arguments.out, _free_name(path.stem, taken))
+        print(f"{path}: vessels in {result.measure()['vessel_density']:.1%} of the field, {paths['mask']}")
+        for warning in result.warnings:
+            print(f"  note: {warning}")
+    return 1 if failed else 0
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    """`stem`, numbered where another photograph of this call has it already."""
+    name, number = stem, 2
+    while name.casefold() in taken:
+        name, number = f"{stem}_{number}", number + 1
+    taken.add(name.casefold())
+    return name
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from resegnet.learning import evaluation
+
+    return evaluation.run(arguments)
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from resegnet.learning.prepare import prepare
+
+    counts = prepare(arguments.name, arguments.source, arguments.destination)
+    print(f"{arguments.destination}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from resegnet.release import verify_release
+    from resegnet.segmenter import BUNDLED
+
+    folder = arguments.folder or BUNDLED
+    print(f"{folder}: sound, self-test off by {verify_release(folder):.6f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

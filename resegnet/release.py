@@ -1,0 +1,132 @@
+"""A release: the folder that carries a model, where it came from, and a test of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from resegnet.config import Config, ConfigError
+from resegnet.image import ImageError
+from resegnet.learning.synthetic import draw_fundus
+from resegnet.model import CONFIG_NAME, WEIGHTS_NAME, ReSegNet, WeightsError, save_weights
+from resegnet.results.export import json_bytes, png, probability_png
+from resegnet.segmenter import Segmenter
+
+TRAINING_NAME = "training.json"
+METRICS_NAME = "metrics.json"
+SELFTEST = "selftest"
+EXPECTED_NAME = "expected.json"
+
+# Other processors and library versions add up a convolution in another order. Seen between one and two threads: 1e-5.
+TOLERANCE = 0.01
+SELFTEST_SEED = 7
+
+
+class ReleaseError(ValueError):
+    """A release that is incomplete, altered or does not predict what it should; the text lists why."""
+
+
+def write_release(model: ReSegNet, training: Mapping[str, Any], metrics: Mapping[str, Any], folder: Path) -> Path:
+    """Write and verify a release folder; it appears only once it is whole.
+
+    Parameters
+    ----------
+    model
+        Its `config` holds the fitted threshold. Kernels are stored as float16 (see `resegnet.model.save_weights`).
+    training, metrics
+        Records for `training.json` and `metrics.json`; never read at inference.
+    folder
+        Replaced if there.
+
+    Raises
+    ------
+    ReleaseError
+        If what was written does not verify.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+    (partial / SELFTEST).mkdir(parents=True)
+    save_weights(model, partial / WEIGHTS_NAME, half=True)
+    (partial / CONFIG_NAME).write_text(model.config.to_json(), encoding="utf-8")
+    (partial / TRAINING_NAME).write_bytes(json_bytes(dict(training)))
+    (partial / METRICS_NAME).write_bytes(json_bytes(dict(metrics)))
+    photograph = partial / SELFTEST / "photograph.png"
+    photograph.write_bytes(png(draw_fundus(SELFTEST_SEED).image, compress_level=9))
+    result = Segmenter.from_pretrained(partial)(photograph)
+    (partial / SELFTEST / "probability.png").write_bytes(probability_png(result))
+    names = (WEIGHTS_NAME, CONFIG_NAME, f"{SELFTEST}/photograph.png", f"{SELFTEST}/probability.png")
+    expected = {"tolerance": TOLERANCE, "sha256": {name: sha256(partial / name) for name in names}}
+    (partial / SELFTEST / EXPECTED_NAME).write_bytes(json_bytes(expected))
+    verify_release(partial)
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.replace(folder)
+    return folder
+
+
+def verify_release(folder: str | Path) -> float:
+    """Check the files and hashes of a release, load it strictly and compare its prediction with the stored one.
+
+    Returns
+    -------
+    difference
+        Largest absolute difference of the probability, at most the release's tolerance.
+
+    Raises
+    ------
+    ReleaseError
+        With every reason found.
+    """
+    folder = Path(folder)
+    try:
+        expected = json.loads((folder / SELFTEST / EXPECTED_NAME).read_text(encoding="utf-8"))
+        hashes, tolerance = dict(expected["sha256"]), float(expected["tolerance"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(
+            f"{folder} is no ReSegNet release: {SELFTEST}/{EXPECTED_NAME} cannot be read ({error})."
+        ) from error
+    names = (WEIGHTS_NAME, CONFIG_NAME, f"{SELFTEST}/photograph.png", f"{SELFTEST}/probability.png")
+    faults = [f"{name} has no hash" for name in names if name not in hashes]
+    for name in (*names, TRAINING_NAME, METRICS_NAME):
+        if not (folder / name).is_file():
+            faults.append(f"{name} is missing")
+        elif name in hashes and sha256(folder / name) != hashes[name]:
+            faults.append(f"{name} was altered: its SHA-256 is not the one noted at release")
+    if faults:
+        raise ReleaseError(f"{folder}: {'; '.join(faults)}. Download or write the release again.")
+    try:
+        result = Segmenter.from_pretrained(folder)(folder / SELFTEST / "photograph.png")
+        with Image.open(folder / SELFTEST / "probability.png") as file:
+            stored = np.asarray(file, np.float32) / np.float32(65535)
+    except (ConfigError, WeightsError, ImageError, OSError) as error:
+        raise ReleaseError(f"{folder}: {error}") from error
+    if stored.shape != result.probability.shape:
+        raise ReleaseError(f"{folder}: the self-test gives {result.probability.shape}, stored is {stored.shape}.")
+    difference = float(np.abs(stored - result.probability).max())
+    if difference > tolerance:
+        raise ReleaseError(
+            f"{folder}: the self-test's probability is off by {difference:.4f}, more than {tolerance}. The weights or "
+            "the installed versions do not predict as they did at release."
+        )
+    return difference
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(folder: str | Path) -> dict[str, Any]:
+    """`config.json`, `training.json` and `metrics.json` of a release, by the names `config`, `training`, `metrics`."""
+    folder = Path(folder)
+    records = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("training", "metrics")}
+    return {"config": Config.load(folder / CONFIG_NAME), **records}

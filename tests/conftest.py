@@ -1,0 +1,35 @@
+"""Shared by the tests: drawn photographs, a network that needs no weights, the place of the real photographs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before anything imports the hub client: no test but those marked `network` may reach out.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import pytest
+
+from resegnet.learning.synthetic import draw_fundus
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not REAL.is_dir():
+        for item in items:
+            if item.get_closest_marker("data"):
+                item.add_marker(pytest.mark.skip(reason=f"no real photographs in {REAL}"))
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """Folder of the real photographs; only for tests marked `data`."""
+    return REAL
+
+
+@pytest.fixture(scope="session")
+def drawn():
+    """A drawn photograph with its exact truth."""
+    return draw_fundus(3)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from resegnet.config import Config, ConfigError
+
+
+def test_survives_the_way_through_json(tmp_path):
+    config = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 4, 2), input_size=128, threshold=0.37)
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert Config.load(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"input_size": 500}, "multiple of 32"),
+        ({"input_size": True}, "input_size is True"),
+        ({"input_size": 2**30}, "to 4096"),
+        ({"decoder_channels": [8, 4]}, "one for each encoder stage"),
+        ({"decoder_channels": 8}, "decoder_channels is 8"),
+        ({"threshold": 0.0}, "threshold"),
+        ({"threshold": float("nan")}, "threshold"),
+        ({"std": [0.1, 0.0, 0.1]}, "std"),
+        ({"encoder": ""}, "encoder"),
+        ({"encoder_depth": 9}, "encoder_depth"),
+        ({"format_version": 2}, "Upgrade"),
+        ({"format_version": 2, "novelty": 1}, "Upgrade"),
+        ({"novelty": 1}, "unknown keys ['novelty']"),
+    ],
+)
+def test_refuses_what_would_change_a_prediction_unseen(change, words):
+    values = json.loads(Config().to_json()) | change
+    with pytest.raises(ConfigError) as caught:
+        Config.from_dict(values)
+    assert words in str(caught.value)
+
+
+def test_refuses_a_missing_key():
+    values = json.loads(Config().to_json())
+    del values["threshold"]
+    with pytest.raises(ConfigError, match="missing keys \\['threshold'\\]"):
+        Config.from_dict(values)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '"a"', "[" * 100_000])
+def test_refuses_a_file_that_is_no_config(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError):
+        Config.load(tmp_path / "config.json")

@@ -1,0 +1,82 @@
+"""The way to the network's frame and back puts every pixel where it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from resegnet.geometry import Geometry, as_network_input
+
+
+def field(height: int, width: int, row: float, column: float, radius: float) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+
+
+FIELDS = {
+    "whole circle": field(584, 565, 290, 280, 268),
+    "off centre": field(400, 900, 200, 640, 150),
+    "cut at top and bottom": field(700, 1000, 350, 500, 420),
+    "cut at one side": field(600, 500, 300, 80, 290),
+    "fills the frame": np.ones((480, 640), bool),
+    "no field at all": np.zeros((120, 90), bool),
+}
+
+
+@pytest.mark.parametrize("fov", FIELDS.values(), ids=FIELDS)
+def test_there_and_back_leaves_a_ramp_where_it_was(fov):
+    height, width = fov.shape
+    geometry = Geometry.around(fov, 768)
+    # Linear in both directions, so that a shift shows as a difference.
+    ramp = (np.mgrid[:height, :width][0] / height + np.mgrid[:height, :width][1] / width).astype(np.float32) / 2
+    back = geometry.to_original(geometry.to_input(ramp))
+    assert back.shape == fov.shape
+    assert back.dtype == np.float32
+    # A few pixels from the frame and the box, where the black outside bleeds in.
+    rows, columns = np.flatnonzero(fov.any(axis=1)), np.flatnonzero(fov.any(axis=0))
+    if rows.size == 0:
+        rows, columns = np.arange(height), np.arange(width)
+    inner = np.s_[rows[0] + 6 : rows[-1] - 6, columns[0] + 6 : columns[-1] - 6]
+    one_pixel = 0.5 / max(height, width)
+    difference = (back - ramp)[inner]
+    assert abs(difference.mean()) < 0.01 * one_pixel
+    assert np.abs(difference).max() < 0.3 * one_pixel  # a triangle filter on whole pixels is off by that much
+
+
+@pytest.mark.parametrize("fov", FIELDS.values(), ids=FIELDS)
+def test_the_aspect_is_kept_and_the_field_fits(fov):
+    geometry = Geometry.around(fov, 512)
+    top, left, side = geometry.box
+    rows, columns = np.nonzero(fov if fov.any() else np.ones_like(fov))
+    assert top <= rows.min()
+    assert left <= columns.min()
+    assert top + side > rows.max()
+    assert left + side > columns.max()
+    assert side <= 1.03 * max(np.ptp(rows) + 1, np.ptp(columns) + 1) + 1
+    scaled = geometry.to_input(fov)
+    assert scaled.shape == (512, 512)
+
+
+def test_colours_keep_their_order_and_range():
+    image = np.zeros((300, 300, 3), np.uint8)
+    image[..., 0], image[..., 1], image[..., 2] = 200, 120, 40
+    geometry = Geometry.around(np.ones((300, 300), bool), 256)
+    pixels = geometry.to_input(image)
+    assert pixels.dtype == np.uint8
+    assert pixels[128, 128].tolist() == [200, 120, 40]
+    rgb = as_network_input(pixels)
+    assert rgb.shape == (3, 256, 256)
+    assert rgb.dtype == np.float32
+    assert rgb[:, 128, 128] == pytest.approx(np.array([200, 120, 40]) / 255)
+
+
+def test_thin_vessels_of_a_large_photograph_survive_the_round_trip():
+    # 7 px lines in a field of 3300 px, as in HRF: a nearest-neighbour way loses them.
+    truth = np.zeros((2336, 3504), bool)
+    for k in range(20):
+        truth[:, 150 + 160 * k : 157 + 160 * k] = True
+    fov = field(2336, 3504, 1168, 1752, 1650)
+    geometry = Geometry.around(fov, 1024)
+    back = geometry.to_original(geometry.to_input(truth)) >= 0.5
+    dice = 2 * (back & truth & fov).sum() / ((back & fov).sum() + (truth & fov).sum())
+    assert dice > 0.95

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from resegnet.config import Config, ConfigError
+from resegnet.model import ReSegNet, WeightsError, load_weights, round_to_half, save_weights
+from resegnet.segmenter import TorchNetwork
+
+TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64)
+
+
+def predict(model: ReSegNet) -> np.ndarray:
+    rgb = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+    return TorchNetwork(model)(rgb)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> ReSegNet:
+    torch.manual_seed(0)
+    return ReSegNet(TINY).eval()
+
+
+def test_saved_and_loaded_it_predicts_the_same(tmp_path, tiny):
+    tiny.save_pretrained(tmp_path)
+    assert {"config.json", "model.safetensors"} <= {path.name for path in tmp_path.iterdir()}
+    loaded = ReSegNet.from_pretrained(tmp_path)
+    assert loaded.config == TINY
+    assert not loaded.training
+    assert np.array_equal(predict(loaded), predict(tiny))
+
+
+def test_normalisation_is_inside(tiny):
+    grey = torch.full((1, 3, 64, 64), 0.5)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (TINY.mean, TINY.std))
+    with torch.no_grad():
+        assert torch.equal(tiny(grey), tiny.net((grey - mean) / std))
+
+
+def test_half_precision_is_rounding_done_beforehand(tmp_path, tiny):
+    rounded = ReSegNet(TINY)
+    rounded.load_state_dict(tiny.state_dict())
+    round_to_half(rounded)
+    save_weights(tiny, tmp_path / "half.safetensors", half=True)
+    loaded = ReSegNet(TINY)
+    load_weights(loaded, tmp_path / "half.safetensors")
+    assert np.array_equal(predict(loaded), predict(rounded))
+    assert np.abs(predict(loaded) - predict(tiny)).max() < 0.01
+    full = save_weights(tiny, tmp_path / "full.safetensors") or (tmp_path / "full.safetensors").stat().st_size
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.55 * full
+
+
+def damage_missing(tensors):
+    del tensors["net.segmentation_head.0.bias"]
+
+
+def damage_extra(tensors):
+    tensors["net.more"] = torch.zeros(1)
+
+
+def damage_shape(tensors):
+    tensors["net.segmentation_head.0.bias"] = torch.zeros(2)
+
+
+@pytest.mark.parametrize("damage", [damage_missing, damage_extra, damage_shape])
+def test_weights_that_do_not_fit_are_refused(tmp_path, tiny, damage):
+    tiny.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    damage(tensors)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="model.safetensors"):
+        ReSegNet.from_pretrained(tmp_path)
+
+
+def test_truncated_weights_and_pickles_are_refused(tmp_path, tiny):
+    tiny.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsError):
+        ReSegNet.from_pretrained(tmp_path)
+    torch.save(tiny.state_dict(), path)
+    with pytest.raises(WeightsError):
+        ReSegNet.from_pretrained(tmp_path)
+    path.rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError):
+        ReSegNet.from_pretrained(tmp_path)
+
+
+def test_an_unknown_key_of_the_config_is_refused(tmp_path, tiny):
+    tiny.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"input_sise": 512}))
+    with pytest.raises(ConfigError, match="input_sise"):
+        ReSegNet.from_pretrained(tmp_path)
+    path.unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        ReSegNet.from_pretrained(tmp_path)
+
+
+def test_an_unknown_encoder_is_refused():
+    with pytest.raises(ValueError, match="no_such_net"):
+        ReSegNet(Config(encoder="no_such_net"))

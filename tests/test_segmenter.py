@@ -1,0 +1,100 @@
+"""The whole line, with networks whose answer is known."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resegnet import Config, ImageError, Segmenter
+from resegnet.learning.synthetic import draw_fundus
+
+
+def green(rgb: np.ndarray) -> np.ndarray:
+    """Identity: the network that answers with its green channel."""
+    return rgb[:, 1]
+
+
+@pytest.mark.parametrize("size", [(584, 565), (960, 999), (700, 1300)])
+def test_results_line_up_with_the_photograph(size):
+    image = draw_fundus(1, size).image
+    result = Segmenter(green, Config())(image)
+    assert result.image.tobytes() == image.tobytes()
+    assert result.probability.shape == result.fov.shape == result.mask.shape == size
+    assert result.probability.dtype == np.float32
+    truth = image[..., 1].astype(np.float32) / 255
+    # Away from the rim, where the field's edge is blurred by the scaling.
+    inner = np.zeros(size, bool)
+    inner[size[0] // 4 : -size[0] // 4, size[1] // 4 : -size[1] // 4] = True
+    inner &= result.fov
+
+    def difference(rows: int, columns: int) -> float:
+        moved = np.roll(result.probability, (rows, columns), (0, 1))
+        return float(np.abs(moved - truth)[inner].mean())
+
+    here = difference(0, 0)
+    assert here < 0.02
+    for shift in [(1, 0), (-1, 0), (0, 1), (0, -1)]:
+        assert difference(*shift) > here
+
+
+def test_mask_is_the_probability_at_the_threshold_inside_the_field(drawn):
+    result = Segmenter(green, Config(threshold=0.4))(drawn.image)
+    assert np.array_equal(result.mask, (result.probability >= 0.4) & result.fov)
+    assert not result.mask[~result.fov].any()
+    assert result.mask.any()
+
+
+def test_another_threshold_needs_no_second_forward_pass(drawn):
+    calls = []
+
+    def counting(rgb):
+        calls.append(rgb.shape)
+        return green(rgb)
+
+    result = Segmenter(counting, Config(threshold=0.3))(drawn.image)
+    other = result.at(0.5)
+    assert calls == [(1, 3, 768, 768)]
+    assert other.threshold == 0.5
+    assert result.threshold == 0.3
+    assert other.mask.sum() < result.mask.sum()
+    for bad in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="expected a number from 0 to 1"):
+            result.at(bad)
+
+
+def test_every_kind_of_source_gives_the_same_result(tmp_path, drawn):
+    segmenter = Segmenter(green, Config())
+    expected = segmenter(drawn.image).probability
+    path = tmp_path / "eye.png"
+    Image.fromarray(drawn.image).save(path)
+    for source in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), Image.open(path)):
+        assert np.array_equal(segmenter(source).probability, expected)
+
+
+def test_what_is_no_picture_is_refused_in_words(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("no picture")
+    with pytest.raises(ImageError) as caught:
+        Segmenter(green, Config())(path)
+    assert "notes.txt" in str(caught.value)
+
+
+def test_a_picture_of_something_else_brings_a_warning():
+    from skimage import data
+
+    segmenter = Segmenter(green, Config())
+    assert segmenter(data.astronaut()).warnings
+    assert not segmenter(data.retina()).warnings
+
+
+def test_save_writes_files_of_the_photographs_size(tmp_path, drawn):
+    result = Segmenter(green, Config(threshold=0.4))(drawn.image)
+    paths = result.save(tmp_path, "eye")
+    mask = np.asarray(Image.open(paths["mask"]))
+    assert np.array_equal(mask, np.where(result.mask, 255, 0))
+    probability = np.asarray(Image.open(paths["probability"]))
+    assert np.abs(probability / 65535 - result.probability).max() < 1e-5
+    assert np.array_equal(np.asarray(Image.open(paths["overlay"])), result.overlay())
