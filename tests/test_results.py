@@ -229,7 +229,8 @@ def test_names_are_made_harmless(name, safe, result, tmp_path):
     assert export.safe_name(name) == safe
     folder = tmp_path / "out"
     for path in export.save(result, folder, name).values():
-        assert path.parent == folder and path.is_file()
+        assert path.parent == folder
+        assert path.is_file()
     assert list(tmp_path.iterdir()) == [folder]
 
 

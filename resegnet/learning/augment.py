@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 
+import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional as F
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as T
 
 
@@ -66,8 +68,7 @@ def vary_camera(image: torch.Tensor) -> torch.Tensor:
         image = image + torch.randn_like(image) * _uniform(0.0, 0.04)
     image = image.clamp(0, 1)
     if torch.rand(()) < 0.2:
-        quality = int(torch.randint(40, 95, ()))
-        image = v2.JPEG(quality)((image * 255).round().to(torch.uint8)).float() / 255
+        image = _jpeg(image, quality=int(torch.randint(40, 95, ())))
     return image
 
 
@@ -88,6 +89,14 @@ def _uneven_light(size: int) -> torch.Tensor:
     """A smooth field of light, (1, C, C), about 1: vignetting, shadows and reflexes of the lens."""
     coarse = torch.exp(torch.randn(1, 1, 4, 4) * 0.2)
     return F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)[0]
+
+
+def _jpeg(image: torch.Tensor, quality: int) -> torch.Tensor:
+    """Through JPEG and back, by Pillow: torchvision's own encoder is on its way out."""
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float() / 255
 
 
 def _uniform(low: float, high: float) -> float:

@@ -139,7 +139,7 @@ def read_sample(row: Mapping[str, Any]) -> Sample:
         If the photograph or a mask cannot be decoded.
     """
     return Sample(
-        image=read_image(_content(row["image"])),
+        image=read_image(encoded(row["image"])),
         vessels=read_mask(row["mask"]),
         fov=None if row["fov"] is None else read_mask(row["fov"]),
         image_id=row["image_id"],
@@ -159,7 +159,7 @@ def read_mask(cell: Mapping[str, Any]) -> np.ndarray:
     ImageError
         If the mask cannot be decoded.
     """
-    red, green, blue = np.moveaxis(read_image(_content(cell)), 2, 0)
+    red, green, blue = np.moveaxis(read_image(encoded(cell)), 2, 0)
     values = np.maximum(np.maximum(red, green), blue)  # 25 times as fast as .max(axis=2)
     return values > (127 if values.max() > 1 else 0)
 
@@ -388,7 +388,7 @@ def _check_row(row: Mapping[str, Any]) -> list[str]:
             continue
         try:
             cell = row[column]
-            pixels[column] = read_image(_content(cell)) if column == "image" else read_mask(cell)
+            pixels[column] = read_image(encoded(cell)) if column == "image" else read_mask(cell)
         except FileNotFoundError:
             problems.append(f"{_label(row, column)}: the file is missing")
         except (OSError, ImageError) as error:
@@ -418,14 +418,14 @@ def _polarity(row: Mapping[str, Any], vessels: np.ndarray, fov: np.ndarray | Non
     return [f"{_label(row, 'mask')}: {found} the {place} (expected 255 on vessels, 0 elsewhere)"]
 
 
-def _content(cell: Mapping[str, Any]) -> bytes:
+def encoded(cell: Mapping[str, Any]) -> bytes:
     """Encoded bytes of a picture column's cell."""
     return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
 
 
 def _digest(cell: Mapping[str, Any] | None) -> str | None:
     try:
-        return None if cell is None else hashlib.sha256(_content(cell)).hexdigest()
+        return None if cell is None else hashlib.sha256(encoded(cell)).hexdigest()
     except OSError:
         return None
 

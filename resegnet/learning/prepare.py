@@ -210,7 +210,7 @@ def _write_mask(cell: Mapping[str, Any], path: Path) -> None:
         mask = read_mask(cell)
     except OSError as error:
         raise DataError(f"{cell['path']} cannot be read ({error}).") from error
-    Image.fromarray(mask.astype("uint8") * 255).save(path, optimize=True)
+    Image.fromarray(mask.astype("uint8") * 255).save(path)
 
 
 def _readme(original: Original) -> str:

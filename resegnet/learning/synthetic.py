@@ -96,7 +96,8 @@ def draw_fundus(seed: int, size: tuple[int, int] = (584, 565)) -> DrawnFundus:
     Parameters
     ----------
     seed
-        The eye and the camera. The same seed and size give the same bytes; another size gives the same eye.
+        The eye and the camera. The same seed and size give the same bytes; another size gives the same eye
+        with a texture of its own.
     size
         Height and width in pixels, each from 128 to 4000.
 
@@ -353,19 +354,22 @@ def _draw_retina(rng: np.random.Generator, frame: _Frame, fovea: tuple[float, fl
     mm = frame.px_per_mm * shrink  # samples per mm
     x, y = frame.grid_mm(shape)
     from_disc = np.hypot(x, y)
+    texture_rng = rng.spawn(1)[0]  # draws as many numbers as there are samples, which must not shift all else
 
     tint = (
         np.array(_TINTS[rng.integers(len(_TINTS))]) * rng.normal(1, 0.06) * rng.normal(1, (0.02, 0.06, 0.1))
     )
-    shade = 0.04 * _noise(rng, shape, 4.0 * mm) + 0.025 * _noise(rng, shape, 1.2 * mm)
-    grain = _noise(rng, shape, 0.12 * mm) + 0.8 * _noise(rng, shape, 0.3 * mm)
+    shade = 0.04 * _noise(texture_rng, shape, 4.0 * mm) + 0.025 * _noise(texture_rng, shape, 1.2 * mm)
+    grain = _noise(texture_rng, shape, 0.12 * mm) + 0.8 * _noise(texture_rng, shape, 0.3 * mm)
     shade = shade + rng.uniform(0.012, 0.03) * grain
     retina = tint * (1 + shade[..., None] * (0.6, 1.0, 1.2))
 
     # Choroidal vessels show through thinly pigmented retinas as a blurred, light net, except at the macula.
-    ridges = 1 - np.abs(_noise(rng, shape, 0.75 * mm)) - 0.4 * np.abs(_noise(rng, shape, 0.4 * mm))
+    ridges = (
+        1 - np.abs(_noise(texture_rng, shape, 0.75 * mm)) - 0.4 * np.abs(_noise(texture_rng, shape, 0.4 * mm))
+    )
     away = 1 - np.exp(-(((x - fovea[0]) ** 2 + (y - fovea[1]) ** 2) / (2 * 2.2**2)))
-    patches = expit(1.5 * _noise(rng, shape, 4.0 * mm))
+    patches = expit(1.5 * _noise(texture_rng, shape, 4.0 * mm))
     choroid = (
         np.clip(ridges, -1.0, 1.0) * away * patches * rng.choice([0.03, 0.07, 0.16], p=[0.45, 0.35, 0.2])
     )

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from resegnet.config import Config
 from resegnet.geometry import as_network_input
 from resegnet.learning.augment import random_crop, vary_camera
-from resegnet.learning.data import Sample, load_vessels, read_sample, split_validation
+from resegnet.learning.data import Sample, encoded, load_vessels, read_sample, split_validation
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
 from resegnet.learning.losses import bce_dice_loss
 from resegnet.learning.metrics import fit_threshold, probability_histograms
@@ -495,7 +495,7 @@ def _fingerprint(*parts: Dataset) -> str:
     for rows in parts:
         for row in rows:
             for column in ("image", "mask"):
-                digest.update(hashlib.sha256(row[column]["bytes"]).digest())
+                digest.update(hashlib.sha256(encoded(row[column])).digest())
     return digest.hexdigest()
 
 

@@ -1,0 +1,259 @@
+"""Training: what it feeds is what prediction feeds, and a cut run ends as an uncut one does."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import train as train_script
+from resegnet import Segmenter
+from resegnet.config import Config
+from resegnet.geometry import as_network_input
+from resegnet.learning.augment import random_crop, vary_camera
+from resegnet.learning.data import load_vessels, read_sample
+from resegnet.learning.losses import bce_dice_loss
+from resegnet.learning.synthetic import draw_fundus
+from resegnet.learning.training import Crops, Options, TrainingError, WorkingSample, load_encoder_weights, train
+from resegnet.model import ReSegNet
+from resegnet.release import verify_release
+
+TINY = {
+    "encoder": "resnet18",
+    "encoder_weights": "none",
+    "encoder_depth": 3,
+    "decoder_channels": (16, 8, 8),
+    "input_size": 192,
+    "crop_size": 64,
+    "steps_per_epoch": 6,
+    "epochs": 5,
+    "patience": 5,
+    "preview_every": 2,
+    "threads": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A small image folder of drawn photographs with exact truth: six to learn from, two to be scored on."""
+    root = tmp_path_factory.mktemp("data") / "tiny"
+    for split, seeds in (("train", range(6)), ("test", range(100, 102))):
+        (root / split).mkdir(parents=True)
+        lines = []
+        for seed in seeds:
+            eye = draw_fundus(seed, (220, 210))
+            names = {part: f"eye{seed}_{part}.png" for part in ("image", "mask", "fov")}
+            for part, pixels in zip(names, (eye.image, eye.vessels, eye.fov), strict=True):
+                pixels = pixels if part == "image" else pixels.astype(np.uint8) * 255
+                Image.fromarray(pixels).save(root / split / names[part])
+            lines.append({"image_id": f"eye{seed}", "patient": f"p{seed}", "dataset": "tiny"})
+            lines[-1] |= {f"{part}_file_name": name for part, name in names.items()}
+        (root / split / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory) -> Path:
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(Options(dataset=(str(folder),), **TINY), out)
+    return out
+
+
+def command(folder: Path, out: Path) -> list[str]:
+    line = [sys.executable, str(Path(train_script.__file__)), "--out", str(out), "--dataset", str(folder)]
+    for name, value in TINY.items():
+        values = value if isinstance(value, tuple) else (value,)
+        line += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return line
+
+
+def test_training_and_prediction_feed_the_network_the_same_bits(folder):
+    seen = []
+
+    def network(rgb):
+        seen.append(rgb.copy())
+        return rgb[:, 1]
+
+    segmenter = Segmenter(network, Config(input_size=192))
+    for row in load_vessels(folder, "train"):
+        sample = read_sample(row)
+        image, _ = WorkingSample.of(sample, 192).tensors()
+        segmenter(row["image"]["bytes"] or row["image"]["path"])
+        assert seen[-1].dtype == np.float32
+        assert seen[-1][0].tobytes() == image.numpy().tobytes()
+
+
+def test_a_killed_run_resumes_to_identical_weights(folder, finished, tmp_path):
+    out = tmp_path / "cut"
+    cuts = 0
+    for epochs, pause in ((1, 0.0), (3, 0.4)):  # at the start of an epoch, and inside one
+        process = subprocess.Popen(
+            command(folder, out) if cuts == 0 else [*command(folder, out), "--resume"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        metrics = out / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not metrics.exists() or len(metrics.read_text().splitlines()) < epochs:
+            assert process.poll() is None, "training ended before it could be cut"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(pause)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        cuts += 1
+    done = subprocess.run([*command(folder, out), "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch" in done.stdout
+    for name in ("best.pt", "checkpoint.pt"):
+        ours, theirs = (torch.load(run / name, weights_only=True) for run in (out, finished))
+        assert_same(ours, theirs)
+    assert (out / "release/model.safetensors").read_bytes() == (finished / "release/model.safetensors").read_bytes()
+    rows = [
+        [json.loads(line) | {"seconds": 0, "waited_for_data": 0} for line in (run / "metrics.jsonl").open()]
+        for run in (out, finished)
+    ]
+    assert rows[0] == rows[1]
+
+
+def assert_same(ours, theirs):
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs)
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert_same(ours[key], theirs[key])
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert_same(one, other)
+    else:
+        assert ours == theirs
+
+
+def test_a_run_leaves_its_record_and_a_sound_release(finished, folder):
+    release = finished / "release"
+    assert verify_release(release) < 1e-3
+    training = json.loads((release / "training.json").read_text())
+    metrics = json.loads((release / "metrics.json").read_text())
+    config = json.loads((release / "config.json").read_text())
+    assert not set(training["train_ids"]) & set(training["validation_ids"])
+    assert len(training["train_ids"]) + len(training["validation_ids"]) == 6
+    assert metrics["tiny"]["count"] == 2
+    assert metrics["tiny"]["threshold"] == config["threshold"]
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").open()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert {path.name for path in (finished / "previews").iterdir()} == {"epoch_0002.png", "epoch_0004.png"}
+    result = Segmenter.from_pretrained(release)(draw_fundus(100, (220, 210)).image)
+    assert result.mask.shape == (220, 210)
+
+
+def test_workers_do_not_change_the_crops(folder):
+    samples = [WorkingSample.of(read_sample(row), 192) for row in load_vessels(folder, "train")]
+    crops = Crops(samples, 64, seed=4)
+    state = torch.get_rng_state()
+    expected = [crops[place] for place in range(8)]
+    assert torch.equal(torch.get_rng_state(), state)
+    loader = torch.utils.data.DataLoader(crops, batch_size=2, sampler=range(8), num_workers=2)
+    for index, (image, masks) in enumerate(loader):
+        for k in range(2):
+            assert torch.equal(image[k], expected[2 * index + k][0])
+            assert torch.equal(masks[k], expected[2 * index + k][1])
+    assert not torch.equal(expected[0][0], Crops(samples, 64, seed=5)[0][0])
+
+
+def test_augmentation_moves_photograph_and_vessels_together():
+    # The picture is its own mask, so whatever the crop does has to happen to both.
+    eye = draw_fundus(5, (400, 400))
+    vessels = torch.from_numpy(eye.vessels.astype(np.float32))
+    masks = torch.stack([vessels, torch.from_numpy(eye.fov.astype(np.float32))])
+    torch.manual_seed(0)
+    for _ in range(20):
+        image, cropped = random_crop(vessels.expand(3, -1, -1), masks, 128)
+        assert image.shape == (3, 128, 128)
+        assert torch.equal(image[0], cropped[0])
+        changed = vary_camera(image)
+        assert changed.shape == image.shape
+        assert changed.min() >= 0
+        assert changed.max() <= 1
+
+
+def test_loss_counts_the_field_only():
+    logits = torch.zeros(1, 1, 8, 8)
+    vessels = torch.zeros(1, 1, 8, 8)
+    field = torch.zeros(1, 1, 8, 8)
+    field[..., :4] = 1
+    vessels[..., 2:4] = 1
+    before = bce_dice_loss(logits, vessels, field)
+    logits[..., 4:] = 30  # wrong, and outside
+    assert torch.equal(bce_dice_loss(logits, vessels, field), before)
+    perfect = torch.where(vessels > 0, 30.0, -30.0)
+    assert bce_dice_loss(perfect, vessels, field) < 1e-4
+    assert bce_dice_loss(-perfect, vessels, field) > 10
+
+
+def test_encoder_weights_from_a_file(tmp_path):
+    config = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64)
+    donor, model = ReSegNet(config), ReSegNet(config)
+    renamed = {f"other.{name}": tensor for name, tensor in donor.net.encoder.state_dict().items()}
+    torch.save(renamed, tmp_path / "weights.pth")  # in order, by other names
+    load_encoder_weights(model, str(tmp_path / "weights.pth"))
+    assert_same(dict(model.net.encoder.state_dict()), dict(donor.net.encoder.state_dict()))
+    torch.save(dict(list(renamed.items())[1:]), tmp_path / "short.pth")
+    with pytest.raises(TrainingError, match="another shape"):
+        load_encoder_weights(model, str(tmp_path / "short.pth"))
+    (tmp_path / "broken.pth").write_bytes(b"nothing")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        load_encoder_weights(model, str(tmp_path / "broken.pth"))
+    with pytest.raises(TrainingError, match="cannot be read"):
+        load_encoder_weights(model, str(tmp_path / "absent.pth"))
+
+
+def test_imagenet_weights_out_of_reach_name_the_way_out(capsys, folder, tmp_path):
+    # conftest.py sets HF_HUB_OFFLINE.
+    arguments = ["--dataset", str(folder), "--out", str(tmp_path / "run"), "--input-size", "192", "--crop-size", "64"]
+    assert train_script.main(arguments) == 1
+    assert "--encoder-weights none" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_overwritten_and_an_absent_one_not_resumed(capsys, folder, finished, tmp_path):
+    assert train_script.main(["--dataset", str(folder), "--out", str(finished)]) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert train_script.main(["--dataset", str(folder), "--out", str(tmp_path), "--resume"]) == 1
+    assert "Start without --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "No data set"),
+        (["--dataset", "nowhere", "--crop-size", "100"], "--crop-size is 100"),
+        (["--dataset", "nowhere", "--schedule", "sometimes"], "cosine, plateau"),
+        (["--dataset", "nowhere", "--epochs", "0"], "--epochs is 0"),
+        (["--dataset", "nowhere"], "nowhere"),
+    ],
+)
+def test_unusable_options_are_explained(capsys, tmp_path, arguments, words):
+    assert train_script.main([*arguments, "--out", str(tmp_path / "run")]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_the_plateau_schedule_halves_the_rate(folder, tmp_path):
+    options = Options(
+        dataset=(str(folder),), **(TINY | {"epochs": 6, "steps_per_epoch": 1, "patience": 6}), schedule="plateau",
+        learning_rate=1e-12,
+    )  # fmt: skip
+    train(options, tmp_path / "run")
+    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert rates[0] == 1e-12
+    assert rates[-1] == pytest.approx(0.5e-12)
