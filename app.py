@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import sys
+import tempfile
 import threading
 from collections import OrderedDict
 from html import escape
@@ -42,16 +44,19 @@ SAVE_JS = """(file) => {
 
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1200px !important; margin: 0 auto !important; }
-#title, #about, #message, #numbers { padding: 0; }
+.html-container { padding: 0 !important; }
 #title h1 { font-size: 1.75rem; font-weight: 650; letter-spacing: -0.01em; margin: 0; }
 #title h1 span { color: var(--primary-600); }
-#title p, #about p { color: var(--body-text-color-subdued); margin: 0.2rem 0 0; }
+#title p, #about p { color: var(--body-text-color); opacity: 0.75; margin: 0.2rem 0 0; }
 #about { font-size: 0.85rem; border-top: 1px solid var(--border-color-primary); padding-top: 0.6rem; }
 #overlay, #overlay .empty { background: #0b1016; }
 #overlay .empty { min-height: 340px; color: #94a3b8; }
 #overlay .empty::after { content: "The vessels of your photograph appear here"; position: absolute; margin-top: 4rem; }
 #overlay .image-frame img { height: auto; max-height: min(70vh, 680px); }
 #numbers strong { font-size: 1.3rem; font-variant-numeric: tabular-nums; }
+#examples .container.gallery { width: 70px; height: 70px; }
+#examples img { object-fit: cover; }
+#message:not(:has(.note)) { display: none; }
 .note { border-left: 4px solid #d97706; background: #d977061c; padding: 0.5rem 0.8rem; border-radius: 4px; margin: 0;
         overflow-wrap: anywhere; }
 .note.error { border-color: #dc2626; background: #dc26261c; }
@@ -90,7 +95,7 @@ class RecentResults:
                 self._results.popitem(last=False)
         return result
 
-    def forget(self, path: str | None) -> None:
+    def forget(self, path: str) -> None:
         """Drop the segmentation of `path`, if it is there."""
         with self._lock:
             self._results.pop(path, None)
@@ -111,7 +116,7 @@ class Handlers:
     def show(self, path: str | None, previous: str | None) -> tuple:
         """Open a photograph, or close the last one (None); gives `shown` of `build_app`."""
         if previous != path:
-            self.results.forget(previous)
+            self.forget(previous)
         if path is None:
             return None, "", None, "", self._fitted, gr.Column(visible=False)
         try:
@@ -126,6 +131,11 @@ class Handlers:
     def show_example(self, index: int, previous: str | None) -> tuple:
         """Open an example; gives the upload field, empty, and `shown`."""
         return None, *self.show(str(self._examples[index]), previous)
+
+    def forget(self, path: str | None) -> None:
+        """Drop what is in memory of a session's photograph; examples stay, since others look at them too."""
+        if path is not None and Path(path) not in self._examples:
+            self.results.forget(path)
 
     def redraw(self, path: str | None, threshold: float) -> tuple[str, str]:
         """The overlay and numbers at another threshold."""
@@ -148,7 +158,7 @@ class Handlers:
 
         Parameters:
             photograph: JPEG, PNG, TIFF, BMP, WebP, PPM or GIF of 8 or 16 bit.
-            threshold: probability from 0 to 1 from which on a pixel is vessel; null for the model's fitted value.
+            threshold: from 0 to 1; pixels of this probability or more are vessel. If not given, the model's own.
 
         Returns:
             overlay: PNG of the photograph's size, the vessels coloured.
@@ -200,7 +210,7 @@ def build_app(segmenter: Segmenter) -> gr.Blocks:
             elem_id="title",
         )
         # The file of the session's photograph; when it expires, the result leaves the memory too.
-        current = gr.State(time_to_live=KEEP_S, delete_callback=handlers.results.forget)
+        current = gr.State(time_to_live=KEEP_S, delete_callback=handlers.forget)
         with gr.Row():
             with gr.Column(scale=2, min_width=270):
                 # Not gr.Image, whose preview knows no TIFF and which refuses other files without our sentence.
@@ -211,6 +221,7 @@ def build_app(segmenter: Segmenter) -> gr.Blocks:
                     samples=[[str(path)] for path in examples],
                     type="index",
                     visible=bool(examples),
+                    elem_id="examples",
                 )
             with gr.Column(scale=5, min_width=300):
                 message = gr.HTML(elem_id="message")
@@ -233,9 +244,9 @@ def build_app(segmenter: Segmenter) -> gr.Blocks:
                         elem_id="threshold",
                     )
                     with gr.Row():
-                        save_mask = gr.Button("Save mask", min_width=100)
-                        save_probability = gr.Button("Save probability", min_width=100)
-                        save_overlay = gr.Button("Save overlay", min_width=100)
+                        save_mask = gr.Button("Save mask", size="sm", min_width=90)
+                        save_probability = gr.Button("Save probability", size="sm", min_width=90)
+                        save_overlay = gr.Button("Save overlay", size="sm", min_width=90)
         gr.HTML(
             "<p>Research software, not a medical device: not for diagnosis or treatment.</p>"
             "<p>Photographs are not kept: an upload and its results are deleted after about an hour.</p>"
@@ -245,7 +256,7 @@ def build_app(segmenter: Segmenter) -> gr.Blocks:
         saved = gr.DownloadButton(visible="hidden")
         with gr.Group(visible=False):  # only for the types of `/segment`
             api_photograph = gr.File(label="photograph")
-            api_threshold = gr.Number(label="threshold", value=None)
+            api_threshold = gr.Number(label="threshold", value=fitted)
             api_overlay = gr.File(label="overlay")
             api_mask = gr.File(label="mask")
             api_numbers = gr.JSON(label="numbers")
@@ -319,11 +330,15 @@ def main(argv: list[str] | None = None) -> int:
         reason = str(error).strip().partition("\n")[0]
         print(f"The model {name or '(bundled)'} cannot be had: {reason}", file=sys.stderr)
         return 1
-    try:
-        build_app(segmenter).launch(server_name=arguments.host, server_port=arguments.port, **launch_options())
-    except OSError as error:  # the port is taken
-        print(f"The page cannot be served: {error}", file=sys.stderr)
-        return 1
+    # A folder of our own, emptied at the end also by SIGTERM: /tmp/gradio is every app's, and outlives them.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="resegnet-") as folder:
+        os.environ.setdefault("GRADIO_TEMP_DIR", folder)
+        try:
+            build_app(segmenter).launch(server_name=arguments.host, server_port=arguments.port, **launch_options())
+        except OSError as error:  # the port is taken
+            print(f"The page cannot be served: {error}", file=sys.stderr)
+            return 1
     return 0
 
 

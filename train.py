@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     defaults = {f.name: f.default for f in dataclasses.fields(Options)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--dataset", nargs="+", metavar="SOURCE", help="Hub ids, image folders, Parquet or the public layout; or `drawn`"
+        "--dataset", nargs="+", metavar="SOURCE", help="Hub ids, image folders, Parquet, the public layout, or `drawn`"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; its `release/` is the result")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly where it was cut")

@@ -7,12 +7,12 @@ import logging
 import sys
 from pathlib import Path
 
-from resegnet import ConfigError, ImageError, Segmenter
+from resegnet import ImageError, Segmenter
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; each command's `run` takes the parsed arguments and gives the exit status."""
-    parser = argparse.ArgumentParser(prog="resegnet", description="Find the blood vessels in colour fundus photographs.")
+    parser = argparse.ArgumentParser(prog="resegnet", description="Find the vessels in colour fundus photographs.")
     commands = parser.add_subparsers(dest="command", required=True)
 
     segment = commands.add_parser("segment", help="write mask, probability and overlay of photographs")
@@ -24,7 +24,13 @@ def build_parser() -> argparse.ArgumentParser:
     segment.set_defaults(run=_segment)
 
     evaluate = commands.add_parser("evaluate", help="score a model on a data set with traced vessels")
-    # Its options come from the module that runs it; that module takes seconds to import, so only if it is asked for.
+    evaluate.add_argument("--dataset", required=True, metavar="SOURCE", help="folder, Hub id or `drawn`")
+    evaluate.add_argument("--split", help="split to score (default: test)")
+    evaluate.add_argument("--model", help="folder or Hub id of a release (default: the bundled one)")
+    evaluate.add_argument("--second-observer", type=Path, metavar="DIR", help="a second person's tracings")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
+    evaluate.add_argument("--out", type=Path, metavar="DIR", help="write the worst pictures here as error maps")
+    evaluate.add_argument("--worst", type=int, metavar="N", help="how many of them (default: 3)")
     evaluate.set_defaults(run=_evaluate)
 
     prepare = commands.add_parser("prepare", help="turn the original download of a data set into an image folder")
@@ -41,13 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status is 0 if all went well, 1 if something could not be done."""
-    argv = sys.argv[1:] if argv is None else argv
-    parser = build_parser()
-    if argv[:1] == ["evaluate"]:
-        from resegnet.learning import evaluation
-
-        evaluation.add_arguments(parser._subparsers._group_actions[0].choices["evaluate"])
-    arguments = parser.parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         return arguments.run(arguments)
@@ -89,9 +89,23 @@ def _free_name(stem: str, taken: set[str]) -> str:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from resegnet.learning import evaluation
+    from resegnet.learning.data import load_vessels
+    from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table
+    from resegnet.results.export import json_bytes, write_atomically
 
-    return evaluation.run(arguments)
+    split = arguments.split or "test"
+    report = evaluate_dataset(
+        Segmenter.from_pretrained(arguments.model),
+        load_vessels(arguments.dataset, split),
+        second_observer=arguments.second_observer or find_second_observer(arguments.dataset),
+        worst=3 if arguments.worst is None else arguments.worst,
+        out=arguments.out,
+    )
+    print(format_table(report))
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(arguments.json, json_bytes({"source": arguments.dataset, "split": split, **report}))
+    return 0
 
 
 def _prepare(arguments: argparse.Namespace) -> int:

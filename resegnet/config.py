@@ -62,7 +62,10 @@ class Config:
         )
         _check(len(self.mean) == 3 and all(map(_finite, self.mean)), "mean", self.mean, "three numbers")
         _check(
-            len(self.std) == 3 and all(_finite(s) and s > 0 for s in self.std), "std", self.std, "three positive numbers"
+            len(self.std) == 3 and all(_finite(s) and s > 0 for s in self.std),
+            "std",
+            self.std,
+            "three positive numbers",
         )
         _check(_finite(self.threshold) and 0 < self.threshold < 1, "threshold", self.threshold, "a number in (0, 1)")
 

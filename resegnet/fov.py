@@ -112,8 +112,11 @@ def _surround_colour(image: np.ndarray) -> np.ndarray | None:
     height, width = image.shape[:2]
     rows, cols = max(2, height // 50), max(2, width // 50)
     corners = np.array(
-        [np.median(image[y, x].reshape(-1, 3), axis=0) for y in (slice(rows), slice(-rows, None))
-         for x in (slice(cols), slice(-cols, None))]
+        [
+            np.median(image[y, x].reshape(-1, 3), axis=0)
+            for y in (slice(rows), slice(-rows, None))
+            for x in (slice(cols), slice(-cols, None))
+        ]
     )
     white = corners.min(axis=1) > 200
     if white.sum() >= 3:
@@ -197,7 +200,7 @@ def _outermost(lit: np.ndarray, bounds: tuple[int, int, int, int]) -> np.ndarray
             free = (position > 0) & (position < length - 1)
             pair = np.stack([line[free], position[free] + shift], axis=1)
             points.append(pair[:, ::-1] if flipped else pair)
-    return np.concatenate(points) + (top, left)
+    return np.concatenate(points) + np.array([top, left])
 
 
 def _solve(points: np.ndarray, squashed: bool) -> np.ndarray:
@@ -291,9 +294,7 @@ def _rim_contrast(light: np.ndarray, ellipse: np.ndarray, bounds: tuple[int, int
     return float(contrast.mean()) if (contrast > 0.1).mean() > 0.6 else 0.0
 
 
-def _keep_cuts(
-    light: np.ndarray, ellipse: np.ndarray, bounds: tuple[int, int, int, int]
-) -> tuple[int, int, int, int]:
+def _keep_cuts(light: np.ndarray, ellipse: np.ndarray, bounds: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     """Bounds moved out to the frame wherever no sharp, straight step cuts the ellipse: light only fades there."""
     top, left, bottom, right = bounds
     height, width = light.shape

@@ -49,17 +49,32 @@ class Geometry:
         top, left, side = self.box
         rows, columns = self._inside()
         part = picture[rows, columns]
-        if part.shape[:2] != (side, side):
-            padded = np.zeros((side, side, *picture.shape[2:]), picture.dtype)
-            padded[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = part
-            part = padded
-        if picture.ndim == 2:
+        if part.ndim == 2:
             part = part.astype(np.float32)
-        size = (self.input_size, self.input_size)
-        return np.array(Image.fromarray(np.ascontiguousarray(part)).resize(size, Image.Resampling.BILINEAR))
+        scaled = np.zeros((self.input_size, self.input_size, *part.shape[2:]), part.dtype)
+        # Only what lies in the frame is scaled, to the pixels of the square that it covers whole: no black bleeds into
+        # the field where the frame cuts it, and no square of the photograph's longer side is ever held in memory.
+        (first_row, end_row), (first_column, end_column) = (
+            (-(-(inside.start - start) * self.input_size // side), (inside.stop - start) * self.input_size // side)
+            for inside, start in ((rows, top), (columns, left))
+        )
+        if first_row < end_row and first_column < end_column:
+            source = (
+                max(0.0, first_column * side / self.input_size - (columns.start - left)),
+                max(0.0, first_row * side / self.input_size - (rows.start - top)),
+                min(part.shape[1], end_column * side / self.input_size - (columns.start - left)),
+                min(part.shape[0], end_row * side / self.input_size - (rows.start - top)),
+            )
+            scaled[first_row:end_row, first_column:end_column] = Image.fromarray(np.ascontiguousarray(part)).resize(
+                (end_column - first_column, end_row - first_row), Image.Resampling.BILINEAR, box=source
+            )
+        return scaled
 
     def to_original(self, probability: np.ndarray) -> np.ndarray:
-        """The inverse: (S, S) float32 in the network's frame to (H, W) float32 in the photograph's, 0 outside the box."""
+        """The inverse: (S, S) float32 in the network's frame to (H, W) float32 in the photograph's.
+
+        Outside the box it is 0.
+        """
         top, left, side = self.box
         rows, columns = self._inside()
         scale = self.input_size / side

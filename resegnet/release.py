@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resegnet.config import Config, ConfigError
+from resegnet.config import ConfigError
 from resegnet.image import ImageError
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.model import CONFIG_NAME, WEIGHTS_NAME, ReSegNet, WeightsError, save_weights
@@ -123,10 +123,3 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal text."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def describe(folder: str | Path) -> dict[str, Any]:
-    """`config.json`, `training.json` and `metrics.json` of a release, by the names `config`, `training`, `metrics`."""
-    folder = Path(folder)
-    records = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("training", "metrics")}
-    return {"config": Config.load(folder / CONFIG_NAME), **records}

@@ -50,7 +50,7 @@ class Segmentation:
         return replace(self, threshold=float(threshold))
 
     def overlay(self, **options: Any) -> np.ndarray:
-        """The photograph with its vessels painted over, (H, W, 3) uint8; options as `resegnet.results.render.overlay`."""
+        """The photograph with its vessels painted over, (H, W, 3) uint8; see `resegnet.results.render.overlay`."""
         from resegnet.results.render import overlay
 
         return overlay(self.image, self.mask, **options)

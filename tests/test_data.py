@@ -248,9 +248,7 @@ def test_public_layout_takes_patients_from_metadata(tmp_path):
     folder = write_public_layout(tmp_path / "eyes")
     for split, seeds in (("train", (1, 2)), ("test", (3,))):
         lines = [
-            json.dumps(
-                {"image_file_name": f"image/{seed}.png", "mask_file_name": f"mask/{seed}.png", "patient": 21}
-            )
+            json.dumps({"image_file_name": f"image/{seed}.png", "mask_file_name": f"mask/{seed}.png", "patient": 21})
             for seed in seeds
         ]
         (folder / split / "metadata.jsonl").write_text("\n".join(lines))

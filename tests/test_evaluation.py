@@ -1,6 +1,5 @@
 """Reports on data sets whose scores are known, by a segmenter that reads its answer off the photograph."""
 
-import argparse
 import json
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score, roc_auc_score
 
+from resegnet.__main__ import main
 from resegnet.config import Config
 from resegnet.geometry import Geometry
 from resegnet.learning import evaluation
@@ -233,11 +233,9 @@ def test_command_prints_the_table_and_writes_the_report(bars, tmp_path, monkeypa
     monkeypatch.setattr(evaluation.Segmenter, "from_pretrained", from_pretrained)
     for name, (_, vessels, *_) in PICTURES.items():
         write(bars.parent / "second_observer" / f"{name}.png", vessels)
-    parser = argparse.ArgumentParser()
-    evaluation.add_arguments(parser)
     path = tmp_path / "new" / "report.json"
     arguments = ["--dataset", str(bars), "--json", str(path), "--out", str(tmp_path / "maps"), "--worst", "1"]
-    assert evaluation.run(parser.parse_args(arguments)) == 0
+    assert main(["evaluate", *arguments]) == 0
     printed = capsys.readouterr().out
     report = json.loads(path.read_text())
     assert printed == format_table(report) + "\n"
@@ -247,13 +245,6 @@ def test_command_prints_the_table_and_writes_the_report(bars, tmp_path, monkeypa
     assert len(list((tmp_path / "maps").iterdir())) == 1
     assert {"resegnet", "torch", "numpy"} <= set(report["versions"])
     assert asked == [None]
-
-
-def test_options_are_unset_until_given():
-    parser = argparse.ArgumentParser()
-    evaluation.add_arguments(parser)
-    options = vars(parser.parse_args(["--dataset", "drawn"]))
-    assert {value for name, value in options.items() if name != "dataset"} == {None}
 
 
 @pytest.mark.data

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from resegnet.fov import find_fov, fit_rim
-
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def draw(shape, centre, radii, *, surround=0, noise=3.0, dim=0.0, seed=0):
@@ -138,7 +135,9 @@ def test_refuses_other_shapes(shape):
         find_fov(np.zeros(shape, np.uint8))
 
 
-@pytest.mark.parametrize(("centre", "radii"), [((148, 165), (140, 140)), ((150, 160), (190, 190)), ((150, 160), (200, 140))])
+@pytest.mark.parametrize(
+    ("centre", "radii"), [((148, 165), (140, 140)), ((150, 160), (190, 190)), ((150, 160), (200, 140))]
+)
 def test_fit_rim_gives_the_uncut_ellipse(centre, radii):
     _, fov = draw((300, 320), centre, radii)
     assert fit_rim(fov) == pytest.approx((*centre, *radii), abs=2.5)
@@ -152,15 +151,15 @@ def test_fit_rim_finds_none_where_no_edge_is_rounded():
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["drive", "chase_db1", "hrf"])
-def test_agrees_with_the_given_fields(name):
-    folder = DATA / name / "train"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
+def test_agrees_with_the_given_fields(real, name):
+    folder = real / name / "train"
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     scores = {}
     for row in rows:
-        with Image.open(folder / row["image_file_name"]) as photograph, Image.open(folder / row["fov_file_name"]) as given:
-            image, truth = np.array(photograph.convert("RGB")), np.array(given.convert("L")) > 127
+        with Image.open(folder / row["image_file_name"]) as photograph:
+            image = np.array(photograph.convert("RGB"))
+        with Image.open(folder / row["fov_file_name"]) as given:
+            truth = np.array(given.convert("L")) > 127
         scores[row["image_id"]] = overlap(find_fov(image), truth)
     assert np.mean(list(scores.values())) >= 0.98
     assert min(scores.values()) >= 0.95, scores
@@ -168,12 +167,9 @@ def test_agrees_with_the_given_fields(name):
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_one_camera_gives_one_field():
-    folder = DATA / "idrid_unlabelled" / "train"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
+def test_one_camera_gives_one_field(real):
     shares = {}
-    for path in sorted(folder.glob("*.jpg")):
+    for path in sorted((real / "idrid_unlabelled" / "train").glob("*.jpg")):
         with Image.open(path) as photograph:
             shares[path.name] = find_fov(np.array(photograph.convert("RGB"))).mean()
     assert len(shares) == 516

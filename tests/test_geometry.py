@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -80,3 +82,17 @@ def test_thin_vessels_of_a_large_photograph_survive_the_round_trip():
     back = geometry.to_original(geometry.to_input(truth)) >= 0.5
     dice = 2 * (back & truth & fov).sum() / ((back & fov).sum() + (truth & fov).sum())
     assert dice > 0.95
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20000), (20000, 1), (3, 5000)])
+def test_odd_shapes_cost_no_memory(size):
+    geometry = Geometry.around(np.ones(size, bool), 256)
+    tracemalloc.start()
+    pixels = geometry.to_input(np.full((*size, 3), 9, np.uint8))
+    back = geometry.to_original(np.full((256, 256), 0.5, np.float32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pixels.shape == (256, 256, 3)
+    assert back.shape == size
+    assert (back == 0.5).all()
+    assert peak < 5e6

@@ -284,9 +284,7 @@ def test_tiff_layouts_that_pillow_misreads_are_refused():
 
 
 def test_float_tiff():
-    np.testing.assert_array_equal(
-        read_image(encode(Image.fromarray(GREY / np.float32(255)), "TIFF")), GREY_AS_RGB
-    )
+    np.testing.assert_array_equal(read_image(encode(Image.fromarray(GREY / np.float32(255)), "TIFF")), GREY_AS_RGB)
     with pytest.raises(ImageError, match=r"from 0 to 255.*\[0, 1\]"):
         read_image(encode(Image.fromarray(GREY.astype(np.float32)), "TIFF"))
 
@@ -378,9 +376,7 @@ def test_folders_and_pipes_are_refused_without_waiting(tmp_path):
 
 def test_the_message_names_the_file_not_its_folder(tmp_path):
     (tmp_path / "notes.jpg").write_text("no picture")
-    with pytest.raises(
-        ImageError, match=r"^'notes\.jpg' cannot be identified; expected a JPEG.*: convert"
-    ) as caught:
+    with pytest.raises(ImageError, match=r"^'notes\.jpg' cannot be identified; expected a JPEG.*: convert") as caught:
         read_image(tmp_path / "notes.jpg")
     assert tmp_path.name not in str(caught.value)
 
@@ -428,9 +424,7 @@ def test_damaged_files_raise_nothing_but_image_error():
     exif = Image.Exif()
     exif[0x0112] = 6
     for kind in ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "PPM", "GIF"):
-        data = encode(
-            Image.fromarray(PHOTO), kind, **({"exif": exif} if kind in ("JPEG", "PNG", "TIFF") else {})
-        )
+        data = encode(Image.fromarray(PHOTO), kind, **({"exif": exif} if kind in ("JPEG", "PNG", "TIFF") else {}))
         read = 0
         for _ in range(120):
             damaged = bytearray(data)
@@ -456,9 +450,7 @@ def test_pixel_limit_is_exact_for_every_source():
             read_image(source, max_pixels=32 * 64 - 1)
 
 
-@pytest.mark.parametrize(
-    "side", [8_001, 9_500, 40_000]
-)  # over our limit, over Pillow's warning, over its error
+@pytest.mark.parametrize("side", [8_001, 9_500, 40_000])  # over our limit, over Pillow's warning, over its error
 def test_oversize_is_refused_by_the_header_alone(side):
     data = png(side, side, 8, b"")
     assert side**2 > MAX_PIXELS

@@ -17,7 +17,6 @@ from PIL import Image
 import train as train_script
 from resegnet import Segmenter
 from resegnet.config import Config
-from resegnet.geometry import as_network_input
 from resegnet.learning.augment import random_crop, vary_camera
 from resegnet.learning.data import load_vessels, read_sample
 from resegnet.learning.losses import bce_dice_loss
@@ -76,6 +75,10 @@ def command(folder: Path, out: Path) -> list[str]:
     return line
 
 
+def records(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 def test_training_and_prediction_feed_the_network_the_same_bits(folder):
     seen = []
 
@@ -94,13 +97,9 @@ def test_training_and_prediction_feed_the_network_the_same_bits(folder):
 
 def test_a_killed_run_resumes_to_identical_weights(folder, finished, tmp_path):
     out = tmp_path / "cut"
-    cuts = 0
-    for epochs, pause in ((1, 0.0), (3, 0.4)):  # at the start of an epoch, and inside one
-        process = subprocess.Popen(
-            command(folder, out) if cuts == 0 else [*command(folder, out), "--resume"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+    # Cut at the start of an epoch, then inside one.
+    for epochs, pause, more in ((1, 0.0, []), (3, 0.4, ["--resume"])):
+        process = subprocess.Popen([*command(folder, out), *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         metrics = out / "metrics.jsonl"
         deadline = time.monotonic() + 120
         while not metrics.exists() or len(metrics.read_text().splitlines()) < epochs:
@@ -110,7 +109,6 @@ def test_a_killed_run_resumes_to_identical_weights(folder, finished, tmp_path):
         time.sleep(pause)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        cuts += 1
     done = subprocess.run([*command(folder, out), "--resume"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "going on after epoch" in done.stdout
@@ -118,11 +116,9 @@ def test_a_killed_run_resumes_to_identical_weights(folder, finished, tmp_path):
         ours, theirs = (torch.load(run / name, weights_only=True) for run in (out, finished))
         assert_same(ours, theirs)
     assert (out / "release/model.safetensors").read_bytes() == (finished / "release/model.safetensors").read_bytes()
-    rows = [
-        [json.loads(line) | {"seconds": 0, "waited_for_data": 0} for line in (run / "metrics.jsonl").open()]
-        for run in (out, finished)
-    ]
-    assert rows[0] == rows[1]
+    times = {"seconds": 0, "waited_for_data": 0}
+    ours, theirs = ([record | times for record in records(run)] for run in (out, finished))
+    assert ours == theirs
 
 
 def assert_same(ours, theirs):
@@ -150,7 +146,7 @@ def test_a_run_leaves_its_record_and_a_sound_release(finished, folder):
     assert len(training["train_ids"]) + len(training["validation_ids"]) == 6
     assert metrics["tiny"]["count"] == 2
     assert metrics["tiny"]["threshold"] == config["threshold"]
-    lines = [json.loads(line) for line in (finished / "metrics.jsonl").open()]
+    lines = records(finished)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert {path.name for path in (finished / "previews").iterdir()} == {"epoch_0002.png", "epoch_0004.png"}
@@ -254,6 +250,6 @@ def test_the_plateau_schedule_halves_the_rate(folder, tmp_path):
         learning_rate=1e-12,
     )  # fmt: skip
     train(options, tmp_path / "run")
-    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    rates = [record["learning_rate"] for record in records(tmp_path / "run")]
     assert rates[0] == 1e-12
     assert rates[-1] == pytest.approx(0.5e-12)

@@ -44,7 +44,7 @@ COLUMNS = datasets.Features(
 )
 
 # Seeds of the drawn photographs. Far apart, so that either split can grow without meeting the other.
-DRAWN_SEEDS = {"train": range(0, 24), "test": range(1_000_000, 1_000_008)}
+DRAWN_SEEDS = {"train": range(24), "test": range(1_000_000, 1_000_008)}
 
 FORMS = (
     "the word 'drawn', an image folder with metadata.jsonl, a folder with train/image and train/mask, "
@@ -122,9 +122,7 @@ def load_vessels(source: str | os.PathLike | Sequence[str | os.PathLike], split:
             known = DRAWN_SEEDS if name == "drawn" else splits
             raise DataError(f"{item} has no split '{split}'; it has: {', '.join(sorted(known)) or 'none'}.")
         parts.append(_unify(splits.pop(split), name, str(item)))
-        other_splits += [
-            (f"{name}, {key}", rows) for key, rows in splits.items() if "image" in rows.column_names
-        ]
+        other_splits += [(f"{name}, {key}", rows) for key, rows in splits.items() if "image" in rows.column_names]
     joined = datasets.concatenate_datasets(parts)
     check_vessels(joined, f"the split '{split}'", other_splits)
     return joined
@@ -195,9 +193,7 @@ def split_validation(dataset: Dataset, fraction: float, seed: int) -> tuple[Data
             continue
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         # Ordered by a hash, as a random generator would make the choice in one set depend on the other sets.
-        members.sort(
-            key=lambda patient, name=name: hashlib.sha256(f"{seed}\n{name}\n{patient}".encode()).digest()
-        )
+        members.sort(key=lambda patient, name=name: hashlib.sha256(f"{seed}\n{name}\n{patient}".encode()).digest())
         chosen.update((name, patient) for patient in members[:count])
     if not chosen:
         raise DataError(
@@ -234,9 +230,7 @@ def check_vessels(
             where[digest] = _label(row, "image")
     if not ids:
         raise DataError(f"There are no pictures in {what}.")
-    problems += [
-        f"{image_id}: {count} pictures have this image_id" for image_id, count in ids.items() if count > 1
-    ]
+    problems += [f"{image_id}: {count} pictures have this image_id" for image_id, count in ids.items() if count > 1]
     for name, other in other_splits:
         for cell in other.select_columns("image").cast_column("image", COLUMNS["image"])["image"]:
             digest = _digest(cell)
@@ -244,8 +238,7 @@ def check_vessels(
                 problems.append(f"{where[digest]}: the same photograph is in another split ({name})")
     if problems:
         raise DataError(
-            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {what}:\n- "
-            + "\n- ".join(problems)
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {what}:\n- " + "\n- ".join(problems)
         )
 
 
@@ -305,9 +298,7 @@ def _pair_by_name(folder: Path, name: str) -> Dataset:
     stems = sorted(files["image"].keys() | files["mask"].keys(), key=_natural)
     numbers = [re.match(r"(\d+)_(?:training|test|manual1)(?![a-z])", stem) for stem in stems]
     if not all(numbers):
-        logger.warning(
-            "%s does not say whose eye is whose: each picture counts as a patient of its own.", folder
-        )
+        logger.warning("%s does not say whose eye is whose: each picture counts as a patient of its own.", folder)
     columns: dict[str, list[str | None]] = {
         kind: [str(found[stem]) if stem in found else None for stem in stems] for kind, found in files.items()
     }
@@ -354,9 +345,7 @@ def _unify(part: Dataset, name: str, source: str) -> Dataset:
         else [None] * len(part)
         for column in ("image_id", "patient", "dataset")
     }
-    unified = part.select_columns(
-        [column for column in ("image", "mask", "fov") if column in part.column_names]
-    )
+    unified = part.select_columns([column for column in ("image", "mask", "fov") if column in part.column_names])
     for column in unified.column_names:
         unified = unified.cast_column(column, COLUMNS[column])
     if "fov" not in unified.column_names:
@@ -366,9 +355,7 @@ def _unify(part: Dataset, name: str, source: str) -> Dataset:
         value or (Path(path).stem if path else f"{name}_{index:04d}")
         for index, (value, path) in enumerate(zip(texts["image_id"], paths, strict=True))
     ]
-    texts["patient"] = [
-        value or other for value, other in zip(texts["patient"], texts["image_id"], strict=True)
-    ]
+    texts["patient"] = [value or other for value, other in zip(texts["patient"], texts["image_id"], strict=True)]
     texts["dataset"] = [value or name for value in texts["dataset"]]
     for column, values in texts.items():
         unified = unified.add_column(column, values, feature=COLUMNS[column])
@@ -397,8 +384,7 @@ def _check_row(row: Mapping[str, Any]) -> list[str]:
     for column in ("mask", "fov"):
         if image is not None and column in pixels and pixels[column].shape != image.shape[:2]:
             problems.append(
-                f"{_label(row, column)}: its size {_size(pixels[column])} differs from the photograph's, "
-                f"{_size(image)}"
+                f"{_label(row, column)}: its size {_size(pixels[column])} differs from the photograph's, {_size(image)}"
             )
     if vessels is not None and (fov is None or fov.shape == vessels.shape):
         problems += _polarity(row, vessels, fov)

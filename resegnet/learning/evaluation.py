@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import platform
@@ -19,9 +18,9 @@ from tqdm import tqdm
 import resegnet
 from resegnet.geometry import Geometry
 from resegnet.image import read_image
-from resegnet.learning.data import Sample, load_vessels, read_sample
+from resegnet.learning.data import Sample, read_sample
 from resegnet.learning.metrics import SCORE_NAMES, VesselScores, mean_and_sd
-from resegnet.results.export import json_bytes, png, safe_name, write_atomically
+from resegnet.results.export import png, safe_name, write_atomically
 from resegnet.results.render import error_map
 from resegnet.segmenter import Segmenter
 
@@ -189,42 +188,6 @@ def format_table(report: Mapping[str, Any]) -> str:
     ]
     lines += [f"Error map: {path}" for path in report["error_maps"]]
     return "\n".join(lines)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `resegnet evaluate`."""
-    parser.add_argument("--dataset", required=True, metavar="SOURCE", help="folder, Hub id or 'drawn'")
-    parser.add_argument("--split", help="split to score (default: test)")
-    parser.add_argument("--model", help="folder or Hub id of a release (default: the bundled one)")
-    parser.add_argument(
-        "--second-observer",
-        type=Path,
-        metavar="DIR",
-        help="a second person's tracings (default: second_observer in SOURCE or beside it)",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the worst pictures here as error maps")
-    parser.add_argument("--worst", type=int, metavar="N", help="how many of them (default: 3)")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run `resegnet evaluate`: print the table, write report and error maps where asked."""
-    split = "test" if args.split is None else args.split
-    dataset = load_vessels(args.dataset, split)
-    segmenter = Segmenter.from_pretrained(args.model)
-    report = evaluate_dataset(
-        segmenter,
-        dataset,
-        second_observer=find_second_observer(args.dataset) if args.second_observer is None else args.second_observer,
-        worst=3 if args.worst is None else args.worst,
-        out=args.out,
-    )
-    report = {"source": str(args.dataset), "split": split, **report}
-    print(format_table(report))
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(args.json, json_bytes(report))
-    return 0
 
 
 def _read_second(folder: Path | None, sample: Sample) -> np.ndarray | None:

@@ -113,9 +113,7 @@ def prepare(name: str, source: str | os.PathLike, destination: str | os.PathLike
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return {
-        split: sum(eye.split == split for eye in eyes) for split in dict.fromkeys(eye.split for eye in eyes)
-    }
+    return {split: sum(eye.split == split for eye in eyes) for split in dict.fromkeys(eye.split for eye in eyes)}
 
 
 def _index(source: Path) -> Files:
@@ -131,9 +129,7 @@ def _index(source: Path) -> Files:
     return files
 
 
-def _resolve(
-    eyes: Sequence[Eye], files: Files, source: Path, original: Original
-) -> dict[str, dict[str, Path]]:
+def _resolve(eyes: Sequence[Eye], files: Files, source: Path, original: Original) -> dict[str, dict[str, Path]]:
     """Paths by `image_id` and role; one error that lists every file that is missing or there twice."""
     found: dict[str, dict[str, Path]] = {}
     problems = []
@@ -151,9 +147,7 @@ def _resolve(
             elif role != "second":
                 problems.append(f"{name}: missing")
     if not eyes or problems:
-        archives = [
-            path.name for path in sorted(source.rglob("*")) if path.suffix in (".zip", ".tar", ".rar", ".tgz")
-        ]
+        archives = [path.name for path in sorted(source.rglob("*")) if path.suffix in (".zip", ".tar", ".rar", ".tgz")]
         raise DataError(
             f"{source} is not a whole download of {original.title}. Expected, in any folder below it: "
             + original.layout
@@ -343,8 +337,7 @@ PREPARERS = {
         url="https://cecas.clemson.edu/~ahoover/stare",
         licence="none stated; free to download for research",
         citation="Hoover et al. 2000, IEEE TMI 19(3):203-210, doi:10.1109/42.845178",
-        split="the first ten by number to train, the last ten to test, as mmsegmentation has it; "
-        "the owner gives none",
+        split="the first ten by number to train, the last ten to test, as mmsegmentation has it; the owner gives none",
         layout="im0001.ppm (stare-images.tar), im0001.ah.ppm (labels-ah.tar) and so on, or their .gz, "
         "of 20 photographs",
         find_eyes=_stare_eyes,

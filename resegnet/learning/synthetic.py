@@ -236,9 +236,7 @@ class _Grower:
     def _is_near(self, x: float, y: float, heading: float, distance: float, is_vein: bool) -> bool:
         return _cell(x, y, heading, distance, is_vein) in self.taken
 
-    def _keep(
-        self, points: np.ndarray, widths: np.ndarray, is_vein: bool, parent: int, generation: int
-    ) -> None:
+    def _keep(self, points: np.ndarray, widths: np.ndarray, is_vein: bool, parent: int, generation: int) -> None:
         rng = self.rng
         index = len(self.vessels)
         self.vessels.append(_Vessel(points, widths, is_vein))
@@ -301,12 +299,8 @@ def _draw_vessels(vessels: list[_Vessel], frame: _Frame) -> tuple[np.ndarray, np
         normal = tangent[:, ::-1] * (-1, 1) / np.maximum(np.hypot(*tangent.T), 1e-9)[:, None]
         for start in range(0, len(middle) - 1, 8):
             part = slice(start, start + 9)
-            strips.append(
-                (float(vessel.widths[start]), middle[part], normal[part] * half[part], vessel.is_vein)
-            )
-    strips.sort(
-        key=lambda strip: strip[0]
-    )  # wide ones over thin ones, so that a fork does not notch its parent
+            strips.append((float(vessel.widths[start]), middle[part], normal[part] * half[part], vessel.is_vein))
+    strips.sort(key=lambda strip: strip[0])  # wide ones over thin ones, so that a fork does not notch its parent
 
     def ribbon(draw: ImageDraw.ImageDraw, middle: np.ndarray, side: np.ndarray, level: float) -> None:
         outline = np.concatenate([middle + side, (middle - side)[::-1]])
@@ -340,9 +334,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np
     coarse = rng.normal(size=[math.ceil(side / step) + 4 for side in shape]).astype(np.float32)
     coarse = ndimage.gaussian_filter(coarse, scale / 2 / step)
     height, width = coarse.shape
-    full = Image.fromarray(coarse).resize(
-        (round(width * step), round(height * step)), Image.Resampling.BICUBIC
-    )
+    full = Image.fromarray(coarse).resize((round(width * step), round(height * step)), Image.Resampling.BICUBIC)
     noise = np.asarray(full)[: shape[0], : shape[1]]
     return (noise - noise.mean()) / max(float(noise.std()), 1e-6)
 
@@ -356,23 +348,17 @@ def _draw_retina(rng: np.random.Generator, frame: _Frame, fovea: tuple[float, fl
     from_disc = np.hypot(x, y)
     texture_rng = rng.spawn(1)[0]  # draws as many numbers as there are samples, which must not shift all else
 
-    tint = (
-        np.array(_TINTS[rng.integers(len(_TINTS))]) * rng.normal(1, 0.06) * rng.normal(1, (0.02, 0.06, 0.1))
-    )
+    tint = np.array(_TINTS[rng.integers(len(_TINTS))]) * rng.normal(1, 0.06) * rng.normal(1, (0.02, 0.06, 0.1))
     shade = 0.04 * _noise(texture_rng, shape, 4.0 * mm) + 0.025 * _noise(texture_rng, shape, 1.2 * mm)
     grain = _noise(texture_rng, shape, 0.12 * mm) + 0.8 * _noise(texture_rng, shape, 0.3 * mm)
     shade = shade + rng.uniform(0.012, 0.03) * grain
     retina = tint * (1 + shade[..., None] * (0.6, 1.0, 1.2))
 
     # Choroidal vessels show through thinly pigmented retinas as a blurred, light net, except at the macula.
-    ridges = (
-        1 - np.abs(_noise(texture_rng, shape, 0.75 * mm)) - 0.4 * np.abs(_noise(texture_rng, shape, 0.4 * mm))
-    )
+    ridges = 1 - np.abs(_noise(texture_rng, shape, 0.75 * mm)) - 0.4 * np.abs(_noise(texture_rng, shape, 0.4 * mm))
     away = 1 - np.exp(-(((x - fovea[0]) ** 2 + (y - fovea[1]) ** 2) / (2 * 2.2**2)))
     patches = expit(1.5 * _noise(texture_rng, shape, 4.0 * mm))
-    choroid = (
-        np.clip(ridges, -1.0, 1.0) * away * patches * rng.choice([0.03, 0.07, 0.16], p=[0.45, 0.35, 0.2])
-    )
+    choroid = np.clip(ridges, -1.0, 1.0) * away * patches * rng.choice([0.03, 0.07, 0.16], p=[0.45, 0.35, 0.2])
     retina *= 1 + choroid[..., None] * (0.75, 1.1, 0.9)
 
     # Nerve fibres: fine rays from the disc, brightest above and below it.
@@ -396,9 +382,7 @@ def _draw_retina(rng: np.random.Generator, frame: _Frame, fovea: tuple[float, fl
     # The lamp: falls off to the rim, stronger on one side, now and then with a bright crescent at the rim.
     across = np.hypot(x - frame.middle_mm[0], y - frame.middle_mm[1]) / frame.radius_mm
     lean = rng.uniform(0, 2 * math.pi)
-    slope = (
-        (x - frame.middle_mm[0]) * math.cos(lean) + (y - frame.middle_mm[1]) * math.sin(lean)
-    ) / frame.radius_mm
+    slope = ((x - frame.middle_mm[0]) * math.cos(lean) + (y - frame.middle_mm[1]) * math.sin(lean)) / frame.radius_mm
     light = 1.05 - rng.uniform(0.12, 0.38) * across**2.5 + rng.uniform(0.0, 0.14) * slope
     retina *= light[..., None]
     if rng.random() < 0.4:
@@ -417,9 +401,7 @@ def _draw_retina(rng: np.random.Generator, frame: _Frame, fovea: tuple[float, fl
     return np.stack([np.asarray(band) for band in bands], axis=-1)
 
 
-def _draw_disc(
-    rng: np.random.Generator, retina: np.ndarray, x: np.ndarray, y: np.ndarray, tint: np.ndarray
-) -> None:
+def _draw_disc(rng: np.random.Generator, retina: np.ndarray, x: np.ndarray, y: np.ndarray, tint: np.ndarray) -> None:
     radius = rng.normal(0.88, 0.06)
     angle = np.arctan2(y, x)
     wobble = 1 + 0.03 * np.cos(2 * angle + rng.uniform(0, 6)) + 0.02 * np.cos(3 * angle + rng.uniform(0, 6))
@@ -477,11 +459,7 @@ def _photograph(
     shared /= shared.std()
     for band, (vein, artery) in enumerate(((0.40, 0.17), (0.78, 0.55), (0.62, 0.45))):
         light = retina[..., band] * np.exp(-contrast * (vein * depth[0] + artery * depth[1]))
-        light += (
-            reflex
-            * (0.15, 0.14, 0.1)[band]
-            * np.minimum(retina[..., band], np.median(retina[::8, ::8, band]))
-        )
+        light += reflex * (0.15, 0.14, 0.1)[band] * np.minimum(retina[..., band], np.median(retina[::8, ::8, band]))
         light = ndimage.gaussian_filter(light, blur) * fov
         own = ndimage.gaussian_filter(rng.normal(size=frame.size).astype(np.float32), 0.6 * grain_scale)
         noise = 0.6 * shared + 0.6 * own / own.std()

@@ -389,7 +389,8 @@ def fit_operating_point(model: ReSegNet, kept_back: Dataset) -> tuple[float, flo
     for row in tqdm(kept_back, desc="fitting the threshold", disable=None):
         sample = read_sample(row)
         result = segmenter(sample.image)
-        histograms.append(probability_histograms(result.probability * result.fov, sample.vessels, sample.fov))
+        field = result.fov if sample.fov is None else sample.fov
+        histograms.append(probability_histograms(result.probability * result.fov, sample.vessels, field))
         names.append(sample.dataset)
     return fit_threshold(histograms, names)
 

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resegnet.__main__ import main
+from resegnet.learning.synthetic import draw_fundus
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    path = tmp_path / "eye.png"
+    Image.fromarray(draw_fundus(11, (300, 320)).image).save(path)
+    return path
+
+
+def test_segment_writes_files_of_the_photographs_size(tmp_path, photograph):
+    out = tmp_path / "out"
+    line = [sys.executable, "-m", "resegnet", "segment", str(photograph), "--out", str(out)]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "vessels in" in done.stdout
+    mask = Image.open(out / "eye_mask.png")
+    assert mask.size == (320, 300)
+    assert set(np.unique(np.asarray(mask))) == {0, 255}
+    probability = Image.open(out / "eye_probability.png")
+    assert probability.size == (320, 300)
+    assert probability.mode.startswith("I;16")
+    assert Image.open(out / "eye_overlay.png").size == (320, 300)
+    assert json.loads((out / "eye_summary.json").read_text())["model"] == "bundled"
+
+
+def test_one_bad_file_costs_itself_only(tmp_path, photograph, capsys):
+    bad = tmp_path / "notes.jpg"
+    bad.write_text("no picture")
+    out = tmp_path / "out"
+    assert main(["segment", str(bad), str(photograph), "--out", str(out)]) == 1
+    assert "notes.jpg" in capsys.readouterr().err
+    assert (out / "eye_mask.png").exists()
+
+
+def test_photographs_of_one_name_do_not_overwrite_each_other(tmp_path, photograph):
+    other = tmp_path / "second" / "eye.png"
+    other.parent.mkdir()
+    Image.fromarray(draw_fundus(12, (200, 210)).image).save(other)
+    out = tmp_path / "out"
+    assert main(["segment", str(photograph), str(other), "--out", str(out)]) == 0
+    assert Image.open(out / "eye_mask.png").size == (320, 300)
+    assert Image.open(out / "eye_2_mask.png").size == (210, 200)
+
+
+def test_a_threshold_of_ones_own(tmp_path, photograph):
+    masks = []
+    for threshold in ("0.1", "0.9"):
+        out = tmp_path / threshold
+        assert main(["segment", str(photograph), "--out", str(out), "--threshold", threshold]) == 0
+        masks.append(np.asarray(Image.open(out / "eye_mask.png")) > 0)
+    assert masks[0].sum() > masks[1].sum()
+    assert not (masks[1] & ~masks[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["segment", "eye.png", "--out", "out", "--model", "nobody/nothing"], "nobody/nothing"),
+        (["segment", "eye.png", "--out", "out", "--threshold", "7"], "from 0 to 1"),
+        (["prepare", "mnist", "here", "there"], "mnist"),
+        (["evaluate", "--dataset", "nowhere"], "nowhere"),
+        (["verify", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(tmp_path, photograph, monkeypatch, capsys, line, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(line) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
+    assert error.count("\n") <= 2
+
+
+def test_evaluate_prints_the_table(tmp_path, capsys):
+    report = tmp_path / "report.json"
+    assert main(["evaluate", "--dataset", "drawn", "--split", "test", "--json", str(report)]) == 0
+    assert "pooled" in capsys.readouterr().out
+    assert json.loads(report.read_text())["pooled"]["f1"] > 0.6

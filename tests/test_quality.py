@@ -1,0 +1,171 @@
+"""find_warnings: quiet on good photographs, and the right sentence for each fault."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image, ImageFilter
+
+from resegnet.fov import find_fov
+from resegnet.learning.synthetic import draw_fundus
+from resegnet.quality import BLURRED, CUT_OFF, NOT_FUNDUS, OVEREXPOSED, POOR_CONTRAST, TOO_DARK, find_warnings
+
+EVERYDAY = [
+    *("astronaut", "brick", "camera", "cat", "cell", "clock", "coffee", "coins", "colorwheel", "grass", "gravel"),
+    *("horse", "hubble_deep_field", "immunohistochemistry", "logo", "microaneurysms", "moon", "page", "rocket", "text"),
+]
+
+
+def warnings_for(image):
+    image = np.ascontiguousarray(image)
+    return find_warnings(image, find_fov(image))
+
+
+def blur(image, sigma):
+    return np.array(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
+
+
+def flatten(image, fov, share):
+    middle = np.median(image[fov], axis=0)
+    flat = np.where(fov[..., None], (image - middle) * share + middle, image)
+    return np.clip(flat, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def retina():
+    """The one real photograph that anyone may have: 1411 x 1411, CC0."""
+    return skimage.data.retina()
+
+
+def test_the_free_retina_is_fine(retina):
+    assert warnings_for(retina) == []
+
+
+@pytest.mark.parametrize("longest_px", [512, 700, 1000])
+def test_smaller_copies_of_it_are_fine(retina, longest_px):
+    small = Image.fromarray(retina)
+    small.thumbnail((longest_px, longest_px))
+    assert warnings_for(np.array(small)) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drawn_fundus_is_fine(seed):
+    drawn = draw_fundus(seed)
+    assert find_warnings(drawn.image, drawn.fov) == []
+
+
+def test_cut_at_top_and_bottom_as_cameras_do_is_fine(retina):
+    assert warnings_for(retina[150:-150]) == []
+
+
+@pytest.mark.parametrize("window", [np.s_[:, 560:], np.s_[:850], np.s_[:900, :900], np.s_[400:1000, 400:1000]], ids=str)
+def test_cut_off(retina, window):
+    assert warnings_for(retina[window]) == [CUT_OFF]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.2, 0.1])
+def test_too_dark(retina, share):
+    assert TOO_DARK in warnings_for((retina * share).astype(np.uint8))
+
+
+def test_overexposed(retina):
+    assert OVEREXPOSED in warnings_for(np.clip(retina * 3.5, 0, 255).astype(np.uint8))
+
+
+def test_white_glare_over_a_quarter_of_the_field(retina):
+    y, x = np.mgrid[:1411, :1411]
+    glare = 400 * np.exp(-((((y - 600) / 350) ** 2 + ((x - 900) / 350) ** 2) ** 2)) * find_fov(retina)
+    assert warnings_for(np.clip(retina + glare[..., None], 0, 255).astype(np.uint8)) == [OVEREXPOSED]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.1, 0.0])
+def test_poor_contrast(retina, share):
+    assert POOR_CONTRAST in warnings_for(flatten(retina, find_fov(retina), share))
+
+
+@pytest.mark.parametrize("sigma", [6, 9, 15])
+def test_blurred(retina, sigma):
+    assert BLURRED in warnings_for(blur(retina, sigma))
+
+
+def test_too_small_to_show_thin_vessels(retina):
+    small = Image.fromarray(retina).resize((150, 150), Image.Resampling.BOX)
+    assert warnings_for(np.array(small)) == [BLURRED]
+
+
+def test_blur_and_poor_contrast_are_told_apart(retina):
+    fov = find_fov(retina)
+    assert BLURRED not in find_warnings(flatten(retina, fov, 0.25), fov)
+    assert POOR_CONTRAST not in find_warnings(blur(retina, 6), fov)
+
+
+@pytest.mark.parametrize("name", EVERYDAY)
+def test_everyday_pictures_are_recognised(name):
+    picture = getattr(skimage.data, name)()
+    if picture.dtype == bool:
+        picture = picture.astype(np.uint8) * 255
+    image = np.stack([picture] * 3, axis=-1) if picture.ndim == 2 else picture[..., :3]
+    assert warnings_for(image) == [NOT_FUNDUS]
+
+
+def test_grey_copy_of_a_retina_is_no_colour_photograph(retina):
+    grey = np.repeat(retina[..., 1:2], 3, axis=2)
+    assert warnings_for(grey) == [NOT_FUNDUS]
+
+
+def test_swapped_colours_are_noticed(retina):
+    assert warnings_for(retina[..., ::-1]) == [NOT_FUNDUS]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (200, 200)])
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (128, 128, 128), (200, 90, 40), (10, 90, 200)])
+def test_flat_colour_warns(shape, colour):
+    assert warnings_for(np.full((*shape, 3), colour, np.uint8)) != []
+
+
+def test_noise_warns():
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    assert warnings_for(noise) == [NOT_FUNDUS]
+
+
+def test_empty_field_of_view_warns(retina):
+    assert find_warnings(retina, np.zeros(retina.shape[:2], bool)) == [NOT_FUNDUS]
+
+
+def test_a_field_of_one_pixel_is_survived(retina):
+    fov = np.zeros(retina.shape[:2], bool)
+    fov[700, 700] = True
+    assert find_warnings(retina, fov) != []
+
+
+@pytest.mark.parametrize("fov", [np.ones((9, 9), np.uint8), [[True]], None])
+def test_refuses_a_field_that_is_not_bool(fov):
+    with pytest.raises(TypeError, match="bool"):
+        find_warnings(np.zeros((9, 9, 3), np.uint8), fov)
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (9, 9, 1), (9,)])
+def test_refuses_a_field_of_another_size(shape):
+    with pytest.raises(ValueError, match=r"\(9, 9\)"):
+        find_warnings(np.zeros((9, 9, 3), np.uint8), np.ones(shape, bool))
+
+
+@pytest.mark.parametrize("image", [np.zeros((9, 9, 3)), None])
+def test_refuses_other_images(image):
+    with pytest.raises(TypeError, match="uint8"):
+        find_warnings(image, np.ones((9, 9), bool))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["drive", "chase_db1", "hrf"])
+def test_training_photographs_are_fine(real, name):
+    folder = real / name / "train"
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    found = {}
+    for row in rows:
+        with Image.open(folder / row["image_file_name"]) as photograph:
+            found[row["image_id"]] = warnings_for(np.array(photograph.convert("RGB")))
+    assert {image_id: sentences for image_id, sentences in found.items() if sentences} == {}

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from resegnet import Config, ReSegNet, Segmenter
+from resegnet.learning.synthetic import draw_fundus
+from resegnet.release import ReleaseError, sha256, verify_release, write_release
+from resegnet.segmenter import BUNDLED
+
+TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64, threshold=0.4)
+
+
+@pytest.fixture
+def release(tmp_path) -> Path:
+    torch.manual_seed(0)
+    return write_release(ReSegNet(TINY), {"made": "here"}, {"set": {"f1": 0.5}}, tmp_path / "release")
+
+
+def test_a_release_verifies_and_loads(release):
+    assert verify_release(release) < 1e-4
+    segmenter = Segmenter.from_pretrained(release)
+    assert segmenter.config == TINY
+    assert json.loads((release / "metrics.json").read_text()) == {"set": {"f1": 0.5}}
+    assert not list(release.parent.glob("*.partial"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "training.json", "selftest/expected.json"])
+def test_a_missing_file_is_named(release, name):
+    (release / name).unlink()
+    with pytest.raises(ReleaseError, match=name.replace(".", "\\.")):
+        verify_release(release)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "selftest/photograph.png"])
+def test_a_flipped_bit_is_found(release, name):
+    content = bytearray((release / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (release / name).write_bytes(content)
+    with pytest.raises(ReleaseError, match="altered"):
+        verify_release(release)
+
+
+def test_other_weights_fail_the_self_test_even_with_a_fitting_hash(release):
+    path = release / "model.safetensors"
+    tensors = load_file(path)
+    tensors["net.segmentation_head.0.bias"] += 1
+    save_file(tensors, path)
+    expected_path = release / "selftest" / "expected.json"
+    expected = json.loads(expected_path.read_text())
+    expected["sha256"]["model.safetensors"] = sha256(path)
+    expected_path.write_text(json.dumps(expected))
+    with pytest.raises(ReleaseError, match="self-test"):
+        verify_release(release)
+
+
+def test_the_bundled_release_is_sound_and_finds_drawn_vessels():
+    assert verify_release(BUNDLED) < 0.01
+    assert (BUNDLED / "model.safetensors").stat().st_size < 20e6
+    segmenter = Segmenter.from_pretrained()
+    assert segmenter.model == "bundled"
+    scores = []
+    for seed in (201, 202, 203):
+        eye = draw_fundus(seed)
+        result = segmenter(eye.image)
+        hits = (result.mask & eye.vessels).sum()
+        scores.append(2 * hits / (result.mask.sum() + eye.vessels.sum()))
+    assert np.mean(scores) > 0.6
+
+
+def test_a_model_that_is_not_there_is_an_error_not_a_stand_in(tmp_path):
+    with pytest.raises(OSError, match="nobody/nothing"):
+        Segmenter.from_pretrained("nobody/nothing")
+    with pytest.raises(ValueError, match=r"config\.json"):
+        Segmenter.from_pretrained(tmp_path)
