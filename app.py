@@ -307,6 +307,7 @@ def launch_options() -> dict:
         "css": CSS,
         "footer_links": ["api", "settings"],
         "run_history": False,
+        "enable_monitoring": False,
         "max_file_size": UPLOAD_LIMIT,
         "share": False,
         "ssr_mode": False,

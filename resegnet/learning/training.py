@@ -54,6 +54,7 @@ class Options:
     """All that a training run depends on besides its data; kept in `options.json` of the run's folder."""
 
     dataset: tuple[str, ...]
+    unseen: tuple[str, ...] = ()  # sets whose `test` is scored at the end, but of which nothing is trained on
     encoder: str = "resnet34"
     encoder_depth: int = 5
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
@@ -77,7 +78,7 @@ class Options:
     threads: int = 0  # of torch on the CPU; 0 leaves torch's own choice
 
     def __post_init__(self) -> None:
-        for name in ("dataset", "decoder_channels"):
+        for name in ("dataset", "unseen", "decoder_channels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.dataset:
             raise TrainingError("No data set was named. Give one or more with --dataset, or `--dataset drawn`.")
@@ -377,7 +378,7 @@ def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset) -> Path:
         _short_name(source): evaluate_dataset(
             segmenter, load_vessels(source, "test"), second_observer=find_second_observer(source)
         )
-        for source in options.dataset
+        for source in (*options.dataset, *options.unseen)
     }
     return write_release(model, training, metrics, out / "release")
 
