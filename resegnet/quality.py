@@ -97,7 +97,7 @@ def find_warnings(image: np.ndarray, fov: np.ndarray) -> list[str]:
     # Red saturates on many good photographs, green on none: at most 2 % of the field, on a lesion or the disc.
     if (pixels[:, 1] >= 250).mean() > 0.1:
         found.append(OVEREXPOSED)
-    # 0.09 to 0.21 on the labelled photographs; less than the limit on 4 of 516 of IDRiD, all of them in dense haze.
+    # 0.09 to 0.21 on the labelled photographs; less than the limit on 4 of 516 of IDRiD (dense haze).
     if contrast < 0.055:
         found.append(POOR_CONTRAST)
     # 0.57 and more on the training photographs; 0.50 and less once blurred with a sigma of 1/250 of the frame, about a

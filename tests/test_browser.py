@@ -140,8 +140,10 @@ def assert_shows(page, result):
     shown = shown_picture(page)
     assert shown.shape == result.image.shape
     # A fundus has more red than blue, the colour of the overlay more blue than red.
-    coloured = (shown[:, :, 2] > shown[:, :, 0]) & ndimage.binary_erosion(result.fov, iterations=5)
-    print((coloured & ~result.mask).sum(), (result.mask & ~coloured).sum(), result.mask.sum())
+    inside = ndimage.binary_erosion(result.fov, iterations=5)
+    coloured = (shown[:, :, 2] > shown[:, :, 0]) & inside
+    expected = result.mask & inside
+    assert np.count_nonzero(coloured != expected) < 0.02 * np.count_nonzero(expected)
 
 
 def test_from_a_photograph_to_its_files(open_page, segmenter, photographs, calls):
@@ -157,10 +159,10 @@ def test_from_a_photograph_to_its_files(open_page, segmenter, photographs, calls
     assert name == "my eye_mask_0.6137.png"
     np.testing.assert_array_equal(mask, truth.mask.astype(np.uint8) * 255)
 
-    press(page, "ArrowLeft", "ArrowLeft", "PageDown")
+    press(page, "ArrowLeft", "ArrowLeft", "ArrowLeft")
     moved = truth.at(threshold_of(page))
     assert moved.threshold < 0.6
-    assert moved.mask.sum() > 1.1 * truth.mask.sum()
+    assert moved.mask.sum() > 1.05 * truth.mask.sum()  # more than `assert_shows` lets pass
     assert_shows(page, moved)
     assert f"{moved.measure()['vessel_density']:.1%}" in page.inner_text("#numbers")
     name, mask = save(page, "Save mask")
@@ -197,7 +199,7 @@ def test_two_visitors_do_not_mix(open_page, segmenter, photographs):
     first, second = open_page(), open_page()
     upload(first, photographs[0])
     upload(second, photographs[1])
-    press(first, "PageDown")
+    press(first, "ArrowRight")
     result = segmenter(photographs[0]).at(threshold_of(first))
     np.testing.assert_array_equal(save(first, "Save mask")[1] > 0, result.mask)
     np.testing.assert_array_equal(save(second, "Save mask")[1] > 0, segmenter(photographs[1]).mask)
