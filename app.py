@@ -244,9 +244,9 @@ def build_app(segmenter: Segmenter) -> gr.Blocks:
                         elem_id="threshold",
                     )
                     with gr.Row():
-                        save_mask = gr.Button("Save mask", size="sm", min_width=90)
-                        save_probability = gr.Button("Save probability", size="sm", min_width=90)
-                        save_overlay = gr.Button("Save overlay", size="sm", min_width=90)
+                        save_mask = gr.Button("Save mask", size="sm", min_width=120)
+                        save_probability = gr.Button("Save probability", size="sm", min_width=120)
+                        save_overlay = gr.Button("Save overlay", size="sm", min_width=120)
         gr.HTML(
             "<p>Research software, not a medical device: not for diagnosis or treatment.</p>"
             "<p>Photographs are not kept: an upload and its results are deleted after about an hour.</p>"
@@ -267,6 +267,8 @@ def build_app(segmenter: Segmenter) -> gr.Blocks:
         one_at_a_time = {"concurrency_id": "segment", "concurrency_limit": 1}
         page = {"api_visibility": "private", "trigger_mode": "always_last"}
         opening = {"show_progress_on": overlay, **one_at_a_time, **page}
+        # While a number is being typed, the field may be empty or out of range.
+        in_range = f"(path, value) => [path, Math.min(1, Math.max(0, value ?? {fitted}))]"
         photograph.upload(handlers.show, [photograph, current], shown, **opening)
         photograph.clear(handlers.show, [photograph, current], shown, **opening)
         gallery.click(handlers.show_example, [gallery, current], [photograph, *shown], **opening)
@@ -276,6 +278,7 @@ def build_app(segmenter: Segmenter) -> gr.Blocks:
             [current, threshold],
             [overlay, numbers],
             show_progress="hidden",
+            js=in_range,
             concurrency_limit=2,
             **page,
         )
@@ -284,7 +287,7 @@ def build_app(segmenter: Segmenter) -> gr.Blocks:
             (save_probability, handlers.write_probability),
             (save_overlay, handlers.write_overlay),
         ]:
-            button.click(write, [current, threshold], saved, **page).success(None, saved, js=SAVE_JS)
+            button.click(write, [current, threshold], saved, js=in_range, **page).success(None, saved, js=SAVE_JS)
         api_button.click(
             handlers.segment,
             [api_photograph, api_threshold],

@@ -169,9 +169,14 @@ def test_from_a_photograph_to_its_files(open_page, segmenter, photographs, calls
     assert name == f"my eye_mask_{moved.threshold:.4g}.png"
     np.testing.assert_array_equal(mask, moved.mask.astype(np.uint8) * 255)
     np.testing.assert_array_equal(save(page, "Save overlay")[1], moved.overlay())
+    before = page.get_attribute("#overlay img", "src")
     name, probability = save(page, "Save probability")
     assert name == "my eye_probability.png"
     assert np.abs(probability / 65535 - truth.probability).max() < 1e-5
+
+    page.fill("#threshold input[type=number]", "")  # on the way to another number
+    page.wait_for_function("old => document.querySelector('#overlay img').src !== old", arg=before)
+    assert_shows(page, truth)
 
     page.click("#threshold button")  # reset
     page.wait_for_function("document.querySelector('#threshold input[type=number]').value === '0.6137'")
