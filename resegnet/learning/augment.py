@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as T
 
 
-def random_crop(image: torch.Tensor, masks: torch.Tensor, crop_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def random_crop(
+    image: torch.Tensor, masks: torch.Tensor, crop_size: int, strength: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A crop at a random place inside the field, turned, flipped, scaled and sheared.
 
     All randomness of this module comes from torch's global generator.
@@ -25,6 +27,8 @@ def random_crop(image: torch.Tensor, masks: torch.Tensor, crop_size: int) -> tup
         (2, S, S) float32 in [0, 1]: vessels and field of view.
     crop_size
         Side of the crop, px.
+    strength
+        0 to 1, of scaling and shearing. Turns and flips are always free: an eye looks as likely either way.
 
     Returns
     -------
@@ -38,14 +42,14 @@ def random_crop(image: torch.Tensor, masks: torch.Tensor, crop_size: int) -> tup
     # Drawn towards the middle: about a rim, half of the crop would be black.
     centre = size / 2 + 0.75 * (inside[torch.randint(len(inside), ())] * 8 - size / 2)
     row, column = centre.tolist()
-    scale = math.exp(_uniform(math.log(0.7), math.log(1.4)))
+    scale = math.exp(strength * _uniform(math.log(0.7), math.log(1.4)))
     # One sampling for all channels, linear for the masks too, so that thin vessels stay where the picture shows them.
     stacked = T.affine(
         torch.cat([image, masks]),
         angle=_uniform(-180, 180),
         translate=[round(size / 2 - column), round(size / 2 - row)],
         scale=scale,
-        shear=[_uniform(-8, 8), 0.0],
+        shear=[strength * _uniform(-8, 8), 0.0],
         interpolation=T.InterpolationMode.BILINEAR,
         center=[column, row],
     )
@@ -55,32 +59,35 @@ def random_crop(image: torch.Tensor, masks: torch.Tensor, crop_size: int) -> tup
     return stacked[:3], stacked[3:]
 
 
-def vary_camera(image: torch.Tensor) -> torch.Tensor:
-    """Other light, colour, focus, noise and compression; (3, C, C) float32 in [0, 1] to the same."""
-    image = _colour(image)
-    if torch.rand(()) < 0.5:
+def vary_camera(image: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
+    """Other light, colour, focus, noise and compression; (3, C, C) float32 in [0, 1] to the same.
+
+    `strength`, 0 to 1, scales how much is changed and how often.
+    """
+    image = _colour(image, strength)
+    if _chance(0.5 * strength):
         image = image * _uneven_light(image.shape[-1])
-    if torch.rand(()) < 0.25:
+    if _chance(0.25 * strength):
         image = T.gaussian_blur(image, [7, 7], [_uniform(0.3, 1.5)] * 2)
-    elif torch.rand(()) < 0.15:
+    elif _chance(0.15 * strength):
         image = T.adjust_sharpness(image.clamp(0, 1), _uniform(1.0, 3.0))
-    if torch.rand(()) < 0.4:
+    if _chance(0.4 * strength):
         image = image + torch.randn_like(image) * _uniform(0.0, 0.04)
     image = image.clamp(0, 1)
-    if torch.rand(()) < 0.2:
+    if _chance(0.2 * strength):
         image = _jpeg(image, quality=int(torch.randint(40, 95, ())))
     return image
 
 
-def _colour(image: torch.Tensor) -> torch.Tensor:
-    """Gain for each channel, contrast, gamma, saturation; now and then a grey picture, as red-free cameras give."""
-    gains = torch.exp(torch.randn(3, 1, 1) * 0.12 + torch.randn(()) * 0.15)
-    image = (image * gains).clamp(0, 1) ** math.exp(_uniform(-0.35, 0.35))
-    if torch.rand(()) < 0.5:
-        image = T.adjust_contrast(image.clamp(0, 1), _uniform(0.6, 1.4))
-    if torch.rand(()) < 0.5:
-        image = T.adjust_saturation(image.clamp(0, 1), _uniform(0.3, 1.5))
-    if torch.rand(()) < 0.05:
+def _colour(image: torch.Tensor, strength: float) -> torch.Tensor:
+    """Gain for each channel, gamma, contrast, saturation; now and then a grey picture, as red-free cameras give."""
+    gains = torch.exp(strength * (torch.randn(3, 1, 1) * 0.12 + torch.randn(()) * 0.15))
+    image = (image * gains).clamp(0, 1) ** math.exp(strength * _uniform(-0.35, 0.35))
+    if _chance(0.5):
+        image = T.adjust_contrast(image.clamp(0, 1), 1 + strength * _uniform(-0.4, 0.4))
+    if _chance(0.5):
+        image = T.adjust_saturation(image.clamp(0, 1), 1 + strength * _uniform(-0.7, 0.5))
+    if _chance(0.05 * strength):
         image = image[1:2].expand(3, -1, -1)
     return image
 
@@ -97,6 +104,10 @@ def _jpeg(image: torch.Tensor, quality: int) -> torch.Tensor:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float() / 255
+
+
+def _chance(probability: float) -> bool:
+    return bool(torch.rand(()) < probability)
 
 
 def _uniform(low: float, high: float) -> float:

@@ -43,6 +43,7 @@ CHECKPOINT_NAME = "checkpoint.pt"
 BEST_NAME = "best.pt"
 OPTIONS_NAME = "options.json"
 METRICS_NAME = "metrics.jsonl"
+CALM_STRENGTH = 0.2
 
 
 class TrainingError(RuntimeError):
@@ -69,6 +70,7 @@ class Options:
     weight_decay: float = 1e-2
     schedule: str = "cosine"  # warm-up and cosine; or `plateau`, ReduceLROnPlateau on validation F1
     patience: int = 15  # epochs without a better validation F1 until training stops
+    calm_share: float = 0.4  # of the epochs, the last ones, in which crops are varied little
     average_decay: float = 0.998  # of the running average of the weights, which is what is kept; 0 turns it off
     validation_fraction: float = 0.15  # of the patients
     seed: int = 0
@@ -96,6 +98,11 @@ class Options:
             )
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise TrainingError("--device is cuda, but torch sees no CUDA device here. Use `--device cpu`.")
+
+    @property
+    def calm_from(self) -> int:
+        """The first crop that is varied little."""
+        return round((1 - self.calm_share) * self.epochs) * self.steps_per_epoch * self.batch_size
 
     def config(self) -> Config:
         """The part that a prediction depends on."""
@@ -138,10 +145,11 @@ class Crops(torch.utils.data.Dataset):
     That is what lets an interrupted run go on exactly, with any number of worker processes.
     """
 
-    def __init__(self, samples: list[WorkingSample], crop_size: int, seed: int) -> None:
+    def __init__(self, samples: list[WorkingSample], crop_size: int, seed: int, calm_from: int | None = None) -> None:
         self.samples = samples
         self.crop_size = crop_size
         self.seed = seed
+        self.calm_from = calm_from
 
     def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
         passed, position = divmod(place, len(self.samples))
@@ -149,8 +157,11 @@ class Crops(torch.utils.data.Dataset):
         image, masks = self.samples[order[position]].tensors()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng((self.seed, 1, place)).integers(2**63)))
-            image, masks = random_crop(image, masks, self.crop_size)
-            return vary_camera(image), masks
+            # Strong variation teaches what holds on any camera, but also blurs what tells cameras, and so their
+            # annotators, apart; the last epochs see photographs nearly as they are.
+            strength = 1.0 if self.calm_from is None or place < self.calm_from else CALM_STRENGTH
+            image, masks = random_crop(image, masks, self.crop_size, strength)
+            return vary_camera(image, strength), masks
 
 
 class Run:
@@ -209,7 +220,7 @@ class Run:
         options = self.options
         first = self.epoch * options.steps_per_epoch * options.batch_size
         loader = DataLoader(
-            Crops(self.train_samples, options.crop_size, options.seed),
+            Crops(self.train_samples, options.crop_size, options.seed, options.calm_from),
             batch_size=options.batch_size,
             sampler=range(first, first + options.steps_per_epoch * options.batch_size),
             num_workers=options.workers,
