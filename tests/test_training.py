@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +153,36 @@ def test_a_run_leaves_its_record_and_a_sound_release(finished, folder):
     assert {path.name for path in (finished / "previews").iterdir()} == {"epoch_0002.png", "epoch_0004.png"}
     result = Segmenter.from_pretrained(release)(draw_fundus(100, (220, 210)).image)
     assert result.mask.shape == (220, 210)
+
+
+def test_a_run_cut_after_its_last_epoch_is_finished_by_resume(finished, folder, tmp_path):
+    out = tmp_path / "cut"
+    shutil.copytree(finished, out)
+    (out / "release").rename(out / "release.partial")  # as a kill while it is written leaves it
+    assert train_script.main(["--out", str(out), "--resume"]) == 0
+    for name in ("model.safetensors", "config.json", "training.json", "selftest/probability.png"):
+        assert (out / "release" / name).read_bytes() == (finished / "release" / name).read_bytes()
+
+
+def test_more_epochs_given_to_resume_are_kept(finished, tmp_path):
+    out = tmp_path / "longer"
+    shutil.copytree(finished, out)
+    assert train_script.main(["--out", str(out), "--resume", "--epochs", "6"]) == 0
+    assert [record["epoch"] for record in records(out)] == [1, 2, 3, 4, 5, 6]
+    assert json.loads((out / "options.json").read_text())["epochs"] == 6
+
+
+def test_the_last_epochs_see_photographs_nearly_as_they_are(folder):
+    one = [WorkingSample.of(read_sample(load_vessels(folder, "train")[0]), 192)]
+    strong, calm = Crops(one, 160, 0), Crops(one, 160, 0, calm_from=4)
+    assert torch.equal(strong[3][0], calm[3][0])
+    assert not torch.equal(strong[4][0], calm[4][0])
+
+    def spread(crops):
+        lit = [(image[:, masks[1] > 0.99]).mean(dim=1) for image, masks in (crops[place] for place in range(4, 40))]
+        return torch.stack(lit).std(dim=0).mean()
+
+    assert spread(calm) < 0.5 * spread(strong)
 
 
 def test_workers_do_not_change_the_crops(folder):

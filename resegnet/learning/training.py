@@ -34,7 +34,7 @@ from resegnet.learning.losses import bce_dice_loss
 from resegnet.learning.metrics import fit_threshold, probability_histograms
 from resegnet.model import ReSegNet, round_to_half
 from resegnet.release import write_release
-from resegnet.results.export import write_atomically
+from resegnet.results.export import json_bytes, write_atomically
 from resegnet.segmenter import Segmenter, TorchNetwork, prepare
 
 logger = logging.getLogger(__name__)
@@ -340,8 +340,9 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
     else:
         load_encoder_weights(run.model, options.encoder_weights)
         run.average.module.load_state_dict(run.model.state_dict())
-        write_atomically(out / OPTIONS_NAME, json.dumps(dataclasses.asdict(options), indent=2).encode() + b"\n")
         _save(run.state(), checkpoint)
+    # Also when resuming: what was given anew, as more epochs, has to hold for the next --resume too.
+    write_atomically(out / OPTIONS_NAME, json_bytes(dataclasses.asdict(options)))
     while not run.finished:
         record = {"epoch": run.epoch + 1, **run.train_epoch(), **run.validate()}
         if run.best_epoch == run.epoch:
