@@ -325,6 +325,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--host", help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     arguments = parser.parse_args(argv)
+    if arguments.port is not None and not 0 < arguments.port < 65536:
+        parser.error(f"--port is {arguments.port}, expected 1 to 65535")
     name = arguments.model or os.environ.get(ENVIRONMENT) or None
     if arguments.revision and name is None:
         parser.error("--revision belongs to a model of the Hub: name it with --model")
@@ -341,7 +343,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             build_app(segmenter).launch(server_name=arguments.host, server_port=arguments.port, **launch_options())
         except OSError as error:  # the port is taken
-            print(f"The page cannot be served: {error}", file=sys.stderr)
+            print(f"The page cannot be served at that address: {error}", file=sys.stderr)
             return 1
     return 0
 

@@ -9,8 +9,6 @@ import logging
 import sys
 from pathlib import Path
 
-from resegnet.config import ConfigError
-from resegnet.learning.data import DataError
 from resegnet.learning.training import OPTIONS_NAME, Options, TrainingError, train
 
 
@@ -60,14 +58,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run; the exit status is 0 when a release was written."""
     arguments = vars(build_parser().parse_args(argv))
     out, resume = arguments.pop("out"), arguments.pop("resume")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger("resegnet").setLevel(logging.INFO)  # not the root: the hub client tells every request
     try:
         given = {name: value for name, value in arguments.items() if value is not None}
         if resume and (out / OPTIONS_NAME).exists():
             given = json.loads((out / OPTIONS_NAME).read_text(encoding="utf-8")) | given
         options = Options(**{"dataset": (), **given})
         release = train(options, out, resume=resume)
-    except (TrainingError, DataError, ConfigError) as error:
+    except (TrainingError, ValueError, OSError) as error:  # DataError and ConfigError are ValueErrors
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -27,9 +27,12 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--dataset", required=True, metavar="SOURCE", help="folder, Hub id or `drawn`")
     evaluate.add_argument("--split", help="split to score (default: test)")
     evaluate.add_argument("--model", help="folder or Hub id of a release (default: the bundled one)")
+    evaluate.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
     evaluate.add_argument("--second-observer", type=Path, metavar="DIR", help="a second person's tracings")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
-    evaluate.add_argument("--out", type=Path, metavar="DIR", help="write the worst pictures here as error maps")
+    evaluate.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for error maps of the worst pictures (default: errors/SOURCE)"
+    )
     evaluate.add_argument("--worst", type=int, metavar="N", help="how many of them (default: 3)")
     evaluate.set_defaults(run=_evaluate)
 
@@ -48,7 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status is 0 if all went well, 1 if something could not be done."""
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("resegnet").setLevel(logging.INFO)  # not the root: the hub client tells every request
     try:
         return arguments.run(arguments)
     except (ValueError, OSError) as error:  # ImageError, ConfigError, DataError, ReleaseError, and the Hub's own
@@ -80,10 +84,13 @@ def _segment(arguments: argparse.Namespace) -> int:
 
 
 def _free_name(stem: str, taken: set[str]) -> str:
-    """`stem`, numbered where another photograph of this call has it already."""
-    name, number = stem, 2
+    """`stem` as a file name, numbered where another photograph of this call has it already."""
+    from resegnet.results.export import safe_name
+
+    first = name = safe_name(stem)
+    number = 2
     while name.casefold() in taken:
-        name, number = f"{stem}_{number}", number + 1
+        name, number = safe_name(first[:40] + f"_{number}"), number + 1
     taken.add(name.casefold())
     return name
 
@@ -91,15 +98,15 @@ def _free_name(stem: str, taken: set[str]) -> str:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from resegnet.learning.data import load_vessels
     from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table
-    from resegnet.results.export import json_bytes, write_atomically
+    from resegnet.results.export import json_bytes, safe_name, write_atomically
 
     split = arguments.split or "test"
     report = evaluate_dataset(
-        Segmenter.from_pretrained(arguments.model),
+        Segmenter.from_pretrained(arguments.model, revision=arguments.revision),
         load_vessels(arguments.dataset, split),
         second_observer=arguments.second_observer or find_second_observer(arguments.dataset),
         worst=3 if arguments.worst is None else arguments.worst,
-        out=arguments.out,
+        out=arguments.out or Path("errors") / safe_name(Path(arguments.dataset).name),
     )
     print(format_table(report))
     if arguments.json is not None:

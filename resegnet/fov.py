@@ -316,7 +316,7 @@ def _is_cut(light: np.ndarray, ellipse: np.ndarray, row: int, columns: tuple[int
     """Whether a straight step from dark to light along `row` cuts off the ellipse's upper end."""
     centre_y, centre_x, radius_y, radius_x = ellipse
     depth = (centre_y - row) / radius_y
-    if row < 3 or not -0.9 < depth < 0.97:
+    if row < 3 or row + 1 >= len(light) or not -0.9 < depth < 0.97:
         return False
     half = 0.9 * radius_x * np.sqrt(1 - depth**2)
     chord = slice(int(max(columns[0], centre_x - half)), int(min(columns[1], centre_x + half)) + 1)

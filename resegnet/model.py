@@ -55,25 +55,43 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         (save_directory / CONFIG_NAME).write_text(self.config.to_json(), encoding="utf-8")
 
     @classmethod
-    def _from_pretrained(
+    def from_pretrained(
         cls,
+        pretrained_model_name_or_path: str | Path,
         *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        config: object = None,  # what the mixin read loosely; read again below, strictly
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
     ) -> ReSegNet:
-        folder = Path(model_id)
+        """Load a folder or a model of the Hub, strictly, ready to predict.
+
+        In place of the mixin's own, which drops unknown keys of the config, leaves missing tensors random and falls
+        back to pickles.
+
+        Parameters
+        ----------
+        pretrained_model_name_or_path
+            Folder with `config.json` and `model.safetensors`, or a Hub id.
+        revision, cache_dir, force_download, local_files_only, token
+            As in `huggingface_hub.hf_hub_download`; they mean nothing for a folder.
+
+        Raises
+        ------
+        resegnet.config.ConfigError, WeightsError
+            For a configuration or weights that cannot be used.
+        OSError
+            If the model cannot be had from the Hub (`huggingface_hub.errors`).
+        """
+        folder = Path(pretrained_model_name_or_path)
         if folder.is_dir():
             paths = {name: folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)}
         else:
             paths = {
                 name: Path(
                     hf_hub_download(
-                        model_id,
+                        str(pretrained_model_name_or_path),
                         name,
                         revision=revision,
                         cache_dir=cache_dir,

@@ -106,12 +106,16 @@ class Segmenter:
         ------
         resegnet.config.ConfigError, resegnet.model.WeightsError
             For a release that cannot be used.
+        ValueError
+            If a revision is asked of a folder.
         OSError
             If the model cannot be had from the Hub (`huggingface_hub.errors`).
         """
         from resegnet.model import ReSegNet
 
         source = BUNDLED if name is None else name
+        if revision is not None and Path(source).is_dir():
+            raise ValueError(f"Got the revision {revision} for the folder {source}; only models of the Hub have one.")
         model = ReSegNet.from_pretrained(source, revision=revision).to(device)
         label = "bundled" if name is None else f"{name}@{revision}" if revision else str(name)
         return cls(TorchNetwork(model), model.config, label)

@@ -54,6 +54,15 @@ def test_photographs_of_one_name_do_not_overwrite_each_other(tmp_path, photograp
     assert Image.open(out / "eye_2_mask.png").size == (210, 200)
 
 
+def test_names_that_become_equal_do_not_overwrite_each_other(tmp_path, photograph):
+    twins = [tmp_path / "a?b.png", tmp_path / "a*b.png"]
+    for path in twins:
+        path.write_bytes(photograph.read_bytes())
+    out = tmp_path / "out"
+    assert main(["segment", *map(str, twins), "--out", str(out)]) == 0
+    assert len(list(out.glob("*_mask.png"))) == 2
+
+
 def test_a_threshold_of_ones_own(tmp_path, photograph):
     masks = []
     for threshold in ("0.1", "0.9"):
@@ -83,8 +92,10 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path, photograph, monkeypatch, 
     assert error.count("\n") <= 2
 
 
-def test_evaluate_prints_the_table(tmp_path, capsys):
+def test_evaluate_prints_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     report = tmp_path / "report.json"
     assert main(["evaluate", "--dataset", "drawn", "--split", "test", "--json", str(report)]) == 0
     assert "pooled" in capsys.readouterr().out
     assert json.loads(report.read_text())["pooled"]["f1"] > 0.6
+    assert len(list((tmp_path / "errors" / "drawn").glob("*_errors.png"))) == 3

@@ -12,7 +12,15 @@ import pytest
 from PIL import Image
 
 from resegnet.learning import data
-from resegnet.learning.data import DataError, load_vessels, read_mask, read_sample, split_validation
+from resegnet.learning.data import (
+    DataError,
+    check_disjoint,
+    load_vessels,
+    read_mask,
+    read_sample,
+    split_validation,
+)
+from resegnet.learning.synthetic import draw_fundus
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIZE = (40, 48)
@@ -234,7 +242,7 @@ def test_public_layout_refuses_two_files_of_one_name(tmp_path):
 
 def test_public_layout_takes_patients_from_drive_names_and_else_warns(tmp_path, caplog):
     folder = write_public_layout(tmp_path / "eyes")
-    assert load_vessels(folder, "train")["patient"][:] == ["1", "2"]
+    assert load_vessels(folder, "train")["patient"][:] == ["train_1", "train_2"]
     assert "does not say whose eye is whose" in caplog.text
     for kind in ("image", "mask"):
         for old, new in (("1.png", "21_training_0.png"), ("2.png", "21_training_3.png")):
@@ -367,3 +375,26 @@ def test_the_real_sets_pass_all_checks(name, counts):
         assert len(loaded) == count
         assert set(loaded["dataset"]) == {name}
         assert None not in loaded["fov"][:]
+
+
+def test_a_patient_on_both_sides_is_told(tmp_path, caplog):
+    pictures = {"train": 1, "test": 2}
+    for split, seed in pictures.items():
+        eye = draw_fundus(seed, (130, 130))
+        folder = tmp_path / "eyes" / split
+        folder.mkdir(parents=True)
+        Image.fromarray(eye.image).save(folder / "a.png")
+        Image.fromarray(eye.vessels).save(folder / "b.png")
+        line = {"image_file_name": "a.png", "mask_file_name": "b.png", "image_id": split, "patient": "anna"}
+        (folder / "metadata.jsonl").write_text(json.dumps(line) + "\n")
+    load_vessels(tmp_path / "eyes", "train")
+    assert "anna" in caplog.text
+    assert "flatter" in caplog.text
+
+
+def test_a_photograph_in_a_set_to_be_scored_is_found(tmp_path):
+    drawn = load_vessels("drawn", "test")
+    check_disjoint(drawn.select(range(3)), {"rest": drawn.select(range(3, 8))})
+    with pytest.raises(DataError, match=r"drawn_test_02.*\n.*drawn_test_03") as caught:
+        check_disjoint(drawn.select(range(4)), {"rest": drawn.select(range(2, 8))})
+    assert "(rest)" in str(caught.value)

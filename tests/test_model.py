@@ -102,6 +102,14 @@ def test_an_unknown_key_of_the_config_is_refused(tmp_path, tiny):
         ReSegNet.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"a"', "{", "[" * 100_000])
+def test_a_config_that_is_none_is_refused_where_it_is_loaded(tmp_path, tiny, text):
+    tiny.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError):
+        ReSegNet.from_pretrained(tmp_path)
+
+
 def test_an_unknown_encoder_is_refused():
     with pytest.raises(ValueError, match="no_such_net"):
         ReSegNet(Config(encoder="no_such_net"))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import train as train_script
 from resegnet import Segmenter
@@ -22,7 +23,15 @@ from resegnet.learning.augment import random_crop, vary_camera
 from resegnet.learning.data import load_vessels, read_sample
 from resegnet.learning.losses import bce_dice_loss
 from resegnet.learning.synthetic import draw_fundus
-from resegnet.learning.training import Crops, Options, TrainingError, WorkingSample, load_encoder_weights, train
+from resegnet.learning.training import (
+    Crops,
+    Options,
+    TrainingError,
+    WorkingSample,
+    _average_with,
+    load_encoder_weights,
+    train,
+)
 from resegnet.model import ReSegNet
 from resegnet.release import verify_release
 
@@ -172,6 +181,34 @@ def test_more_epochs_given_to_resume_are_kept(finished, tmp_path):
     assert json.loads((out / "options.json").read_text())["epochs"] == 6
 
 
+@pytest.mark.parametrize("change", [["--seed", "4"], ["--learning-rate", "0.5"], ["--encoder", "resnet34"]])
+def test_resume_refuses_to_become_another_run(capsys, finished, change):
+    before = {path: path.read_bytes() for path in finished.glob("*.*")}
+    assert train_script.main(["--out", str(finished), "--resume", *change]) == 1
+    assert f"{change[0]} cannot be changed" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in finished.glob("*.*")} == before
+
+
+def test_a_set_to_be_scored_is_looked_at_before_the_work(capsys, folder, tmp_path):
+    options = ["--dataset", str(folder), "--out", str(tmp_path / "run"), "--input-size", "192", "--crop-size", "64"]
+    options += ["--encoder-weights", "none", "--encoder", "resnet18"]
+    assert train_script.main([*options, "--unseen", "nowhere"]) == 1
+    assert "nowhere" in capsys.readouterr().err
+    copy = tmp_path / "copy" / "test"
+    shutil.copytree(folder / "train", copy)
+    assert train_script.main([*options, "--unseen", str(copy.parent)]) == 1
+    assert "the same photograph" in capsys.readouterr().err
+
+
+def test_averaging_leaves_constants_alone():
+    average = _average_with(0.998)
+    constant = torch.tensor([0.485, 0.229])
+    kept = constant.clone()
+    for count in range(5000):
+        kept = average(kept, constant, count)
+    assert torch.equal(kept, constant)
+
+
 def test_the_last_epochs_see_photographs_nearly_as_they_are(folder):
     one = [WorkingSample.of(read_sample(load_vessels(folder, "train")[0]), 192)]
     strong, calm = Crops(one, 160, 0), Crops(one, 160, 0, calm_from=4)
@@ -239,6 +276,12 @@ def test_encoder_weights_from_a_file(tmp_path):
     torch.save(dict(list(renamed.items())[1:]), tmp_path / "short.pth")
     with pytest.raises(TrainingError, match="another shape"):
         load_encoder_weights(model, str(tmp_path / "short.pth"))
+    torch.save({"state_dict": renamed, "epoch": 3}, tmp_path / "nested.pth")
+    with pytest.raises(TrainingError, match="plain state_dict"):
+        load_encoder_weights(model, str(tmp_path / "nested.pth"))
+    save_file({name: tensor.contiguous() for name, tensor in renamed.items()}, tmp_path / "other.safetensors")
+    with pytest.raises(TrainingError, match="another shape"):  # no order to go by
+        load_encoder_weights(model, str(tmp_path / "other.safetensors"))
     (tmp_path / "broken.pth").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match="cannot be read"):
         load_encoder_weights(model, str(tmp_path / "broken.pth"))
@@ -268,6 +311,13 @@ def test_a_finished_run_is_not_overwritten_and_an_absent_one_not_resumed(capsys,
         (["--dataset", "nowhere", "--schedule", "sometimes"], "cosine, plateau"),
         (["--dataset", "nowhere", "--epochs", "0"], "--epochs is 0"),
         (["--dataset", "nowhere"], "nowhere"),
+        (["--dataset", "nowhere", "--encoder", "no_such_net"], "no_such_net"),
+        (["--dataset", "nowhere", "--validation-fraction", "2"], "--validation-fraction is 2"),
+        (["--dataset", "nowhere", "--learning-rate", "-1"], "--learning-rate is -1"),
+        (["--dataset", "nowhere", "--seed", "-1"], "--seed is -1"),
+        (["--dataset", "nowhere", "--device", "abacus"], "--device is abacus"),
+        (["--dataset", "nowhere", "--input-size", "700"], "multiple of 32"),
+        (["--dataset", "a/eyes", "b/eyes"], "one name"),
     ],
 )
 def test_unusable_options_are_explained(capsys, tmp_path, arguments, words):

@@ -122,6 +122,7 @@ def load_vessels(source: str | os.PathLike | Sequence[str | os.PathLike], split:
             known = DRAWN_SEEDS if name == "drawn" else splits
             raise DataError(f"{item} has no split '{split}'; it has: {', '.join(sorted(known)) or 'none'}.")
         parts.append(_unify(splits.pop(split), name, str(item)))
+        _warn_of_shared_patients(parts[-1], splits, str(item), split)
         other_splits += [(f"{name}, {key}", rows) for key, rows in splits.items() if "image" in rows.column_names]
     joined = datasets.concatenate_datasets(parts)
     check_vessels(joined, f"the split '{split}'", other_splits)
@@ -232,14 +233,48 @@ def check_vessels(
         raise DataError(f"There are no pictures in {what}.")
     problems += [f"{image_id}: {count} pictures have this image_id" for image_id, count in ids.items() if count > 1]
     for name, other in other_splits:
-        for cell in other.select_columns("image").cast_column("image", COLUMNS["image"])["image"]:
-            digest = _digest(cell)
-            if digest in where:
-                problems.append(f"{where[digest]}: the same photograph is in another split ({name})")
+        problems += _shared(where, name, other)
     if problems:
-        raise DataError(
-            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {what}:\n- " + "\n- ".join(problems)
-        )
+        raise DataError(_listed(problems, what))
+
+
+def check_disjoint(rows: Dataset, others: Mapping[str, Dataset]) -> None:
+    """Check that no photograph of a data set is, byte for byte, in one of the others (name to data set).
+
+    Raises
+    ------
+    DataError
+        With every such photograph.
+    """
+    where = {_digest(row["image"]): _label(row, "image") for row in rows}
+    problems = [problem for name, other in others.items() for problem in _shared(where, name, other)]
+    if problems:
+        raise DataError(_listed(problems, "the photographs to train on"))
+
+
+def _shared(where: Mapping[str | None, str], name: str, other: Dataset) -> list[str]:
+    """What of a data set is among the photographs of known digest."""
+    digests = map(_digest, other.select_columns("image").cast_column("image", COLUMNS["image"])["image"])
+    return [
+        f"{where[digest]}: the same photograph is in another split ({name})"
+        for digest in digests
+        if digest is not None and digest in where
+    ]
+
+
+def _warn_of_shared_patients(rows: Dataset, splits: Mapping[str, Dataset], source: str, split: str) -> None:
+    for key, other in splits.items():
+        if "patient" in other.column_names:
+            both = sorted(set(rows["patient"]) & {str(patient) for patient in other["patient"] if patient is not None})
+            if both:
+                logger.warning(
+                    "%s: patients are in '%s' and in '%s' too, so that scores will flatter: %s",
+                    source, split, key, ", ".join(both),
+                )  # fmt: skip
+
+
+def _listed(problems: Sequence[str], what: str) -> str:
+    return f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {what}:\n- " + "\n- ".join(problems)
 
 
 def _load_splits(source: str, split: str) -> tuple[str, dict[str, Dataset]]:
@@ -264,7 +299,8 @@ def _load_splits(source: str, split: str) -> tuple[str, dict[str, Dataset]]:
 def _load_local(path: Path) -> tuple[str, dict[str, Dataset]]:
     name = path.resolve().name
     if path.is_file() and path.suffix == ".parquet":
-        key = next((word for word in ("test", "validation") if word in path.stem), "train")
+        words = re.split(r"[^a-z]+", path.stem.lower())
+        key = next((word for word in ("test", "validation") if word in words), "train")
         return path.stem, dict(datasets.load_dataset("parquet", data_files={key: str(path)}))
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         saved = datasets.load_from_disk(str(path))
@@ -303,7 +339,9 @@ def _pair_by_name(folder: Path, name: str) -> Dataset:
         kind: [str(found[stem]) if stem in found else None for stem in stems] for kind, found in files.items()
     }
     columns["image_id"] = [f"{name}_{stem}" for stem in stems]
-    columns["patient"] = [match[1] if match else stem for match, stem in zip(numbers, stems, strict=True)]
+    columns["patient"] = [
+        match[1] if match else f"{folder.name}_{stem}" for match, stem in zip(numbers, stems, strict=True)
+    ]
     return Dataset.from_dict(columns)
 
 
@@ -352,7 +390,7 @@ def _unify(part: Dataset, name: str, source: str) -> Dataset:
         unified = unified.add_column("fov", [None] * len(part), feature=COLUMNS["fov"])
     paths = [(cell or {}).get("path") for cell in unified["image"]]
     texts["image_id"] = [
-        value or (Path(path).stem if path else f"{name}_{index:04d}")
+        value or f"{name}_{Path(path).stem if path else format(index, '04d')}"
         for index, (value, path) in enumerate(zip(texts["image_id"], paths, strict=True))
     ]
     texts["patient"] = [value or other for value, other in zip(texts["patient"], texts["image_id"], strict=True)]

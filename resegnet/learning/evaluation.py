@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 import resegnet
 from resegnet.geometry import Geometry
-from resegnet.image import read_image
-from resegnet.learning.data import Sample, read_sample
+from resegnet.learning.data import Sample, read_mask, read_sample
 from resegnet.learning.metrics import SCORE_NAMES, VesselScores, mean_and_sd
 from resegnet.results.export import png, safe_name, write_atomically
 from resegnet.results.render import error_map
@@ -194,7 +193,7 @@ def _read_second(folder: Path | None, sample: Sample) -> np.ndarray | None:
     path = None if folder is None else Path(folder) / f"{sample.image_id}.png"
     if path is None or not path.is_file():
         return None
-    tracing = read_image(path)[:, :, 0] > 127
+    tracing = read_mask({"bytes": path.read_bytes(), "path": None})
     if tracing.shape != sample.vessels.shape:
         raise ValueError(
             f"second tracing {path} is {tracing.shape} (H, W) and its photograph {sample.vessels.shape}; "

@@ -9,9 +9,10 @@ import logging
 import math
 import os
 import platform
+import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from resegnet.config import Config
 from resegnet.geometry import as_network_input
 from resegnet.learning.augment import random_crop, vary_camera
-from resegnet.learning.data import Sample, encoded, load_vessels, read_sample, split_validation
+from resegnet.learning.data import Sample, check_disjoint, encoded, load_vessels, read_sample, split_validation
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
 from resegnet.learning.losses import bce_dice_loss
 from resegnet.learning.metrics import fit_threshold, probability_histograms
@@ -44,6 +45,10 @@ BEST_NAME = "best.pt"
 OPTIONS_NAME = "options.json"
 METRICS_NAME = "metrics.jsonl"
 CALM_STRENGTH = 0.2
+
+# What --resume may give anew. More epochs stretch the schedule from there on; the rest does not touch the weights, but
+# `threads` and `device` round differently.
+MAY_CHANGE = frozenset({"epochs", "patience", "preview_every", "workers", "threads", "device", "unseen"})
 
 
 class TrainingError(RuntimeError):
@@ -84,6 +89,11 @@ class Options:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.dataset:
             raise TrainingError("No data set was named. Give one or more with --dataset, or `--dataset drawn`.")
+        names = [_short_name(source) for source in (*self.dataset, *self.unseen)]
+        if len(set(names)) < len(names):
+            raise TrainingError(
+                f"Two data sets go by one name, of {', '.join(names)}. Rename a folder: scores go by it."
+            )
         choices = {"optimizer": ("adamw", "adam"), "schedule": ("cosine", "plateau")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -91,13 +101,20 @@ class Options:
         for name in ("crop_size", "batch_size", "steps_per_epoch", "epochs", "patience", "preview_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 1 or more.")
+        for name in ("seed", "workers", "threads", "weight_decay", "learning_rate"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 0 or more.")
+        for name, low, high in (("validation_fraction", 0, 1), ("average_decay", -1e-9, 1), ("calm_share", -1e-9, 1)):
+            if not low < getattr(self, name) < high:
+                raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected a share below 1.")
+        self.config()
         if self.crop_size > self.input_size or self.crop_size % 2**self.encoder_depth:
             raise TrainingError(
                 f"--crop-size is {self.crop_size}, expected a multiple of {2**self.encoder_depth} up to the input size "
                 f"of {self.input_size}."
             )
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise TrainingError("--device is cuda, but torch sees no CUDA device here. Use `--device cpu`.")
+        if self.device != "cpu" and not (re.fullmatch(r"cuda(:\d+)?", self.device) and torch.cuda.is_available()):
+            raise TrainingError(f"--device is {self.device}, and torch sees no such device here. Use `--device cpu`.")
 
     @property
     def calm_from(self) -> int:
@@ -167,9 +184,8 @@ class Crops(torch.utils.data.Dataset):
 class Run:
     """State of a training run: all that a checkpoint holds, and the steps that change it."""
 
-    def __init__(self, options: Options, train: list[WorkingSample], validation: list[WorkingSample]) -> None:
+    def __init__(self, options: Options) -> None:
         self.options = options
-        self.train_samples, self.validation_samples = train, validation
         self.device = torch.device(options.device)
         self.model = ReSegNet(options.config())
         self.model.to(self.device, memory_format=torch.channels_last)
@@ -215,12 +231,12 @@ class Run:
         torch.set_rng_state(state["generator"].cpu())
         self.epoch, self.best_f1, self.best_epoch = state["epoch"], state["best_f1"], state["best_epoch"]
 
-    def train_epoch(self) -> dict[str, float]:
+    def train_epoch(self, samples: list[WorkingSample]) -> dict[str, float]:
         """One epoch of steps; gives its mean loss and its rates."""
         options = self.options
         first = self.epoch * options.steps_per_epoch * options.batch_size
         loader = DataLoader(
-            Crops(self.train_samples, options.crop_size, options.seed, options.calm_from),
+            Crops(samples, options.crop_size, options.seed, options.calm_from),
             batch_size=options.batch_size,
             sampler=range(first, first + options.steps_per_epoch * options.batch_size),
             num_workers=options.workers,
@@ -261,14 +277,12 @@ class Run:
             "waited_for_data": round(waited / seconds, 4),
         }
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, samples: list[WorkingSample]) -> dict[str, float]:
         """F1 at the working size of the averaged weights, at the best threshold: mean over the sets, and each set's."""
-        probabilities = list(self.predict_validation())
         histograms = [
-            probability_histograms(probability, sample.vessels > 127, sample.field > 127)
-            for probability, sample in zip(probabilities, self.validation_samples, strict=True)
+            probability_histograms(self.predict(sample), sample.vessels > 127, sample.field > 127) for sample in samples
         ]
-        names = [sample.dataset for sample in self.validation_samples]
+        names = [sample.dataset for sample in samples]
         _, f1 = fit_threshold(histograms, names)
         scores = {"validation_f1": f1}
         for name in sorted(set(names)):
@@ -280,11 +294,9 @@ class Run:
             self.best_f1, self.best_epoch = f1, self.epoch
         return {name: round(value, 5) for name, value in scores.items()}
 
-    def predict_validation(self) -> Iterator[np.ndarray]:
-        """Probability (S, S) of each validation photograph, by the averaged weights."""
-        network = TorchNetwork(self.average.module)
-        for sample in self.validation_samples:
-            yield network(as_network_input(sample.pixels)[None])[0]
+    def predict(self, sample: WorkingSample) -> np.ndarray:
+        """Probability (S, S) float32 of a photograph, by the averaged weights."""
+        return TorchNetwork(self.average.module)(as_network_input(sample.pixels)[None])[0]
 
 
 def train(options: Options, out: Path, resume: bool = False) -> Path:
@@ -317,22 +329,27 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
     checkpoint = out / CHECKPOINT_NAME
     if resume and not checkpoint.exists():
         raise TrainingError(f"{out} holds no {CHECKPOINT_NAME} to go on from. Start without --resume.")
-    if not resume and checkpoint.exists():
+    if resume:
+        _check_same_run(options, out / OPTIONS_NAME)
+    elif checkpoint.exists():
         raise TrainingError(f"{out} holds a run already. Add --resume to go on with it, or name another --out.")
     out.mkdir(parents=True, exist_ok=True)
     if options.threads:
         torch.set_num_threads(options.threads)
 
-    chosen, kept_back = split_validation(
-        load_vessels(options.dataset, "train"), options.validation_fraction, options.seed
-    )
+    torch.manual_seed(options.seed)
+    run = Run(options)
+
+    photographs = load_vessels(options.dataset, "train")
+    # Loaded and checked before the long work, not after it.
+    tests = {_short_name(source): load_vessels(source, "test") for source in (*options.dataset, *options.unseen)}
+    check_disjoint(photographs, tests)
+    chosen, kept_back = split_validation(photographs, options.validation_fraction, options.seed)
     logger.info("%d photographs to train on, %d to validate on", len(chosen), len(kept_back))
     train_samples, validation_samples = (
         [WorkingSample.of(read_sample(row), options.input_size) for row in tqdm(rows, desc="reading", disable=None)]
         for rows in (chosen, kept_back)
     )
-    torch.manual_seed(options.seed)
-    run = Run(options, train_samples, validation_samples)
     if resume:
         run.load_state(torch.load(checkpoint, map_location=run.device, weights_only=True))
         _cut_metrics(out / METRICS_NAME, run.epoch)
@@ -340,26 +357,27 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
     else:
         load_encoder_weights(run.model, options.encoder_weights)
         run.average.module.load_state_dict(run.model.state_dict())
+        write_atomically(out / OPTIONS_NAME, json_bytes(dataclasses.asdict(options)))
         _save(run.state(), checkpoint)
     # Also when resuming: what was given anew, as more epochs, has to hold for the next --resume too.
     write_atomically(out / OPTIONS_NAME, json_bytes(dataclasses.asdict(options)))
     while not run.finished:
-        record = {"epoch": run.epoch + 1, **run.train_epoch(), **run.validate()}
+        record = {"epoch": run.epoch + 1, **run.train_epoch(train_samples), **run.validate(validation_samples)}
         if run.best_epoch == run.epoch:
             _save(run.average.module.state_dict(), out / BEST_NAME)
         with (out / METRICS_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if run.epoch % options.preview_every == 0:
-            write_previews(run, out / "previews" / f"epoch_{run.epoch:04d}.png")
+            write_previews(run, validation_samples, out / "previews" / f"epoch_{run.epoch:04d}.png")
         _save(run.state(), checkpoint)
         logger.info(
             "epoch %d: loss %.4f, validation F1 %.4f (best %.4f in epoch %d), %.0f s",
             run.epoch, record["loss"], record["validation_f1"], run.best_f1, run.best_epoch, record["seconds"],
         )  # fmt: skip
-    return finish(run, out, chosen, kept_back)
+    return finish(run, out, chosen, kept_back, tests)
 
 
-def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset) -> Path:
+def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset, tests: Mapping[str, Dataset]) -> Path:
     """Take the best epoch, fit the threshold on validation eyes at original size, score `test`, write the release."""
     options = run.options
     model = run.average.module
@@ -367,7 +385,7 @@ def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset) -> Path:
     round_to_half(model)  # as the release stores it, so that what is fitted and scored here is what people get
     threshold, validation_f1 = fit_operating_point(model, kept_back)
     logger.info("threshold %.4f, validation F1 %.4f at original size", threshold, validation_f1)
-    model.config = dataclasses.replace(model.config, threshold=round(threshold, 4))
+    model.config = dataclasses.replace(model.config, threshold=min(max(round(threshold, 4), 1e-4), 1 - 1e-4))
     training = {
         "options": dataclasses.asdict(options),
         "epochs_run": run.epoch,
@@ -386,12 +404,8 @@ def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset) -> Path:
         },
     }
     segmenter = Segmenter(TorchNetwork(model), model.config)
-    metrics = {
-        _short_name(source): evaluate_dataset(
-            segmenter, load_vessels(source, "test"), second_observer=find_second_observer(source)
-        )
-        for source in (*options.dataset, *options.unseen)
-    }
+    observers = {_short_name(source): find_second_observer(source) for source in (*options.dataset, *options.unseen)}
+    metrics = {name: evaluate_dataset(segmenter, rows, second_observer=observers[name]) for name, rows in tests.items()}
     return write_release(model, training, metrics, out / "release")
 
 
@@ -411,8 +425,9 @@ def fit_operating_point(model: ReSegNet, kept_back: Dataset) -> tuple[float, flo
 def load_encoder_weights(model: ReSegNet, source: str) -> None:
     """Start the encoder from `imagenet` (smp's, from the Hub), `none` (random) or a file of tensors.
 
-    A file (safetensors, or a .pth that holds tensors only) is matched by name, else in order: weights of one network
-    go by different names in different collections. Every shape has to fit, and every tensor of the encoder gets one.
+    A file (safetensors, or a .pth that holds tensors only) is matched by name, a .pth else in order: weights of one
+    network go by different names in different collections. Every shape has to fit, and every tensor of the encoder
+    gets one.
 
     Raises
     ------
@@ -426,10 +441,12 @@ def load_encoder_weights(model: ReSegNet, source: str) -> None:
         import segmentation_models_pytorch as smp
 
         try:
-            donor = smp.encoders.get_encoder(config.encoder, depth=config.encoder_depth, weights="imagenet")
+            # smp takes True for the encoders that come from timm, and warns of any name.
+            weights = True if config.encoder.startswith("tu-") else "imagenet"
+            donor = smp.encoders.get_encoder(config.encoder, depth=config.encoder_depth, weights=weights)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise TrainingError(
-                f"ImageNet weights for {config.encoder} cannot be had ({str(error).splitlines()[0]}). Connect to the "
+                f"ImageNet weights for {config.encoder} cannot be had ({_first_line(error)}). Connect to the "
                 "Hub, give a file with --encoder-weights FILE, or start from random weights: --encoder-weights none."
             ) from error
         model.net.encoder.load_state_dict(donor.state_dict())
@@ -439,11 +456,13 @@ def load_encoder_weights(model: ReSegNet, source: str) -> None:
         tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise many kinds for a bad file
         raise TrainingError(
-            f"--encoder-weights {source}: cannot be read ({str(error).splitlines()[0]}). Expected `imagenet`, `none`, "
+            f"--encoder-weights {source}: cannot be read ({_first_line(error)}). Expected `imagenet`, `none`, "
             "or a file of tensors."
         ) from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise TrainingError(f"--encoder-weights {source}: holds more than tensors by name. Save a plain state_dict.")
     own = model.net.encoder.state_dict()
-    if not set(own) <= set(tensors):
+    if not set(own) <= set(tensors) and path.suffix != ".safetensors":  # which keeps no order
         tensors = dict(zip(own, tensors.values(), strict=False))
     unfit = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]
     if unfit:
@@ -454,18 +473,33 @@ def load_encoder_weights(model: ReSegNet, source: str) -> None:
     model.net.encoder.load_state_dict({name: tensors[name] for name in own})
 
 
-def write_previews(run: Run, path: Path, most: int = 4) -> None:
+def write_previews(run: Run, samples: list[WorkingSample], path: Path, most: int = 4) -> None:
     """A picture with a row for each of some validation photographs: photograph, truth, probability."""
     rows = []
     # Spread over the list, so that every set is seen.
-    shown = np.linspace(0, len(run.validation_samples) - 1, min(most, len(run.validation_samples))).astype(int)
-    for index, probability in enumerate(run.predict_validation()):
-        if index in shown:
-            sample = run.validation_samples[index]
-            maps = (sample.vessels, np.round(probability * 255).astype(np.uint8))
-            rows.append(np.hstack([sample.pixels, *(np.repeat(grey[:, :, None], 3, axis=2) for grey in maps)]))
+    for index in np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int):
+        maps = (samples[index].vessels, np.round(run.predict(samples[index]) * 255).astype(np.uint8))
+        rows.append(np.hstack([samples[index].pixels, *(np.repeat(grey[:, :, None], 3, axis=2) for grey in maps)]))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.vstack(rows)).save(path)
+
+
+def _check_same_run(options: Options, path: Path) -> None:
+    """Refuse to go on with options that would make another run of it, or move eyes between training and validation."""
+    try:
+        first = Options(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(f"{path} cannot be read ({error}). Start again with another --out.") from error
+    changed = [
+        f"--{field.name.replace('_', '-')}"
+        for field in dataclasses.fields(Options)
+        if field.name not in MAY_CHANGE and getattr(options, field.name) != getattr(first, field.name)
+    ]
+    if changed:
+        raise TrainingError(
+            f"{', '.join(changed)} cannot be changed by --resume: it would be another run. Leave it away, or start "
+            "anew with another --out."
+        )
 
 
 def _save(state: dict, path: Path) -> None:
@@ -487,7 +521,7 @@ def _average_with(decay: float):
     # Young averages forget faster, or the random start would linger.
     def average(kept: torch.Tensor, new: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
         share = min(decay, (1 + int(count)) / (10 + int(count)))
-        return kept * share + new * (1 - share)
+        return kept + (new - kept) * (1 - share)  # so written, constants stay what they are
 
     return average
 
@@ -511,6 +545,10 @@ def _fingerprint(*parts: Dataset) -> str:
             for column in ("image", "mask"):
                 digest.update(hashlib.sha256(encoded(row[column])).digest())
     return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _short_name(source: str) -> str:
