@@ -7,6 +7,7 @@ from pathlib import Path
 import segmentation_models_pytorch as smp
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -82,28 +83,33 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         resegnet.config.ConfigError, WeightsError
             For a configuration or weights that cannot be used.
         OSError
-            If the model cannot be had from the Hub (`huggingface_hub.errors`).
+            If there is no such folder and the model cannot be had from the Hub.
         """
         folder = Path(pretrained_model_name_or_path)
         if folder.is_dir():
-            paths = {name: folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)}
+            paths = [folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)]
         else:
-            paths = {
-                name: Path(
-                    hf_hub_download(
-                        str(pretrained_model_name_or_path),
-                        name,
-                        revision=revision,
-                        cache_dir=cache_dir,
-                        force_download=force_download,
-                        local_files_only=local_files_only,
-                        token=token,
-                    )
-                )
-                for name in (CONFIG_NAME, WEIGHTS_NAME)
+            options = {
+                "revision": revision,
+                "cache_dir": cache_dir,
+                "force_download": force_download,
+                "local_files_only": local_files_only,
+                "token": token,
             }
-        model = cls(Config.load(paths[CONFIG_NAME]))
-        load_weights(model, paths[WEIGHTS_NAME])
+            try:
+                paths = [
+                    Path(hf_hub_download(str(pretrained_model_name_or_path), name, **options))
+                    for name in (CONFIG_NAME, WEIGHTS_NAME)
+                ]
+            except (OSError, HFValidationError) as error:
+                reason = str(error).strip().partition("\n")[0]
+                raise OSError(
+                    f"There is no folder {pretrained_model_name_or_path}, and no such model can be had from the Hub: "
+                    f"{reason}"
+                ) from error
+        config_path, weights_path = paths
+        model = cls(Config.load(config_path))
+        load_weights(model, weights_path)
         return model.eval()
 
 

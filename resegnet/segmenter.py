@@ -109,7 +109,7 @@ class Segmenter:
         ValueError
             If a revision is asked of a folder.
         OSError
-            If the model cannot be had from the Hub (`huggingface_hub.errors`).
+            If there is no such folder and the model cannot be had from the Hub.
         """
         from resegnet.model import ReSegNet
 

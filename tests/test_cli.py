@@ -19,19 +19,24 @@ def photograph(tmp_path):
     return path
 
 
+def pixels(path):
+    with Image.open(path) as file:
+        return np.array(file)
+
+
 def test_segment_writes_files_of_the_photographs_size(tmp_path, photograph):
     out = tmp_path / "out"
     line = [sys.executable, "-m", "resegnet", "segment", str(photograph), "--out", str(out)]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "vessels in" in done.stdout
-    mask = Image.open(out / "eye_mask.png")
-    assert mask.size == (320, 300)
-    assert set(np.unique(np.asarray(mask))) == {0, 255}
-    probability = Image.open(out / "eye_probability.png")
-    assert probability.size == (320, 300)
-    assert probability.mode.startswith("I;16")
-    assert Image.open(out / "eye_overlay.png").size == (320, 300)
+    mask = pixels(out / "eye_mask.png")
+    assert mask.shape == (300, 320)
+    assert set(np.unique(mask)) == {0, 255}
+    probability = pixels(out / "eye_probability.png")
+    assert probability.shape == (300, 320)
+    assert probability.dtype == np.uint16
+    assert pixels(out / "eye_overlay.png").shape == (300, 320, 3)
     assert json.loads((out / "eye_summary.json").read_text())["model"] == "bundled"
 
 
@@ -50,8 +55,8 @@ def test_photographs_of_one_name_do_not_overwrite_each_other(tmp_path, photograp
     Image.fromarray(draw_fundus(12, (200, 210)).image).save(other)
     out = tmp_path / "out"
     assert main(["segment", str(photograph), str(other), "--out", str(out)]) == 0
-    assert Image.open(out / "eye_mask.png").size == (320, 300)
-    assert Image.open(out / "eye_2_mask.png").size == (210, 200)
+    assert pixels(out / "eye_mask.png").shape == (300, 320)
+    assert pixels(out / "eye_2_mask.png").shape == (200, 210)
 
 
 def test_names_that_become_equal_do_not_overwrite_each_other(tmp_path, photograph):
@@ -68,7 +73,7 @@ def test_a_threshold_of_ones_own(tmp_path, photograph):
     for threshold in ("0.1", "0.9"):
         out = tmp_path / threshold
         assert main(["segment", str(photograph), "--out", str(out), "--threshold", threshold]) == 0
-        masks.append(np.asarray(Image.open(out / "eye_mask.png")) > 0)
+        masks.append(pixels(out / "eye_mask.png") > 0)
     assert masks[0].sum() > masks[1].sum()
     assert not (masks[1] & ~masks[0]).any()
 

@@ -70,8 +70,9 @@ def test_every_kind_of_source_gives_the_same_result(tmp_path, drawn):
     expected = segmenter(drawn.image).probability
     path = tmp_path / "eye.png"
     Image.fromarray(drawn.image).save(path)
-    for source in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), Image.open(path)):
-        assert np.array_equal(segmenter(source).probability, expected)
+    with Image.open(path) as opened:
+        for source in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), opened):
+            assert np.array_equal(segmenter(source).probability, expected)
 
 
 def test_what_is_no_picture_is_refused_in_words(tmp_path):
@@ -93,8 +94,10 @@ def test_a_picture_of_something_else_brings_a_warning():
 def test_save_writes_files_of_the_photographs_size(tmp_path, drawn):
     result = Segmenter(green, Config(threshold=0.4))(drawn.image)
     paths = result.save(tmp_path, "eye")
-    mask = np.asarray(Image.open(paths["mask"]))
-    assert np.array_equal(mask, np.where(result.mask, 255, 0))
-    probability = np.asarray(Image.open(paths["probability"]))
-    assert np.abs(probability / 65535 - result.probability).max() < 1e-5
-    assert np.array_equal(np.asarray(Image.open(paths["overlay"])), result.overlay())
+    written = {}
+    for kind in ("mask", "probability", "overlay"):
+        with Image.open(paths[kind]) as file:
+            written[kind] = np.array(file)
+    assert np.array_equal(written["mask"], np.where(result.mask, 255, 0))
+    assert np.abs(written["probability"] / 65535 - result.probability).max() < 1e-5
+    assert np.array_equal(written["overlay"], result.overlay())

@@ -155,6 +155,7 @@ def test_a_run_leaves_its_record_and_a_sound_release(finished, folder):
     assert not set(training["train_ids"]) & set(training["validation_ids"])
     assert len(training["train_ids"]) + len(training["validation_ids"]) == 6
     assert metrics["tiny"]["count"] == 2
+    assert training["options"]["dataset"] == ["tiny"]
     assert metrics["tiny"]["threshold"] == config["threshold"]
     lines = records(finished)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]

@@ -89,7 +89,7 @@ def evaluate_dataset(
     model_beside_observer = VesselScores(segmenter.config.threshold)
     observer = VesselScores(threshold=0.5)  # of a mask: 0 or 1
     ceilings, pictures = [], []
-    for index in tqdm(range(len(dataset)), desc="evaluate", unit="picture", disable=not progress):
+    for index in tqdm(range(len(dataset)), desc="evaluate", unit="picture", disable=None if progress else True):
         sample = read_sample(dataset[index])
         segmentation = segmenter(sample.image)
         field = segmentation.fov if sample.fov is None else sample.fov

@@ -65,6 +65,7 @@ class Options:
     encoder_depth: int = 5
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     encoder_weights: str = "imagenet"  # or `none`, or a file with the encoder's tensors
+    start_from: str = ""  # a release to go on from, all of its weights; `encoder_weights` is then not used
     input_size: int = 768  # px, working size that every field is scaled to
     crop_size: int = 320  # px, cut at random from the working size
     batch_size: int = 2
@@ -355,7 +356,10 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
         _cut_metrics(out / METRICS_NAME, run.epoch)
         logger.info("going on after epoch %d", run.epoch)
     else:
-        load_encoder_weights(run.model, options.encoder_weights)
+        if options.start_from:
+            load_release(run.model, options.start_from)
+        else:
+            load_encoder_weights(run.model, options.encoder_weights)
         run.average.module.load_state_dict(run.model.state_dict())
         write_atomically(out / OPTIONS_NAME, json_bytes(dataclasses.asdict(options)))
         _save(run.state(), checkpoint)
@@ -386,8 +390,15 @@ def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset, tests: Mapp
     threshold, validation_f1 = fit_operating_point(model, kept_back)
     logger.info("threshold %.4f, validation F1 %.4f at original size", threshold, validation_f1)
     model.config = dataclasses.replace(model.config, threshold=min(max(round(threshold, 4), 1e-4), 1 - 1e-4))
+    # By name: where files lay on the machine that trained is nobody's business, and the record is published.
+    by_name = {
+        "dataset": [_short_name(source) for source in options.dataset],
+        "unseen": [_short_name(source) for source in options.unseen],
+        "encoder_weights": _short_name(options.encoder_weights),
+        "start_from": _short_name(options.start_from),
+    }
     training = {
-        "options": dataclasses.asdict(options),
+        "options": dataclasses.asdict(options) | by_name,
         "epochs_run": run.epoch,
         "best_epoch": run.best_epoch,
         "validation_f1": validation_f1,
@@ -420,6 +431,23 @@ def fit_operating_point(model: ReSegNet, kept_back: Dataset) -> tuple[float, flo
         histograms.append(probability_histograms(result.probability * result.fov, sample.vessels, field))
         names.append(sample.dataset)
     return fit_threshold(histograms, names)
+
+
+def load_release(model: ReSegNet, source: str) -> None:
+    """Take over all weights of a release (folder or Hub id) of the same network.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be had or is of another network.
+    """
+    try:
+        donor = ReSegNet.from_pretrained(source)
+        model.load_state_dict(donor.state_dict())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TrainingError(
+            f"--start-from {source}: {_first_line(error)} Give a release of the same encoder and decoder."
+        ) from error
 
 
 def load_encoder_weights(model: ReSegNet, source: str) -> None:
