@@ -28,6 +28,7 @@ EXPECTED_NAME = "expected.json"
 # two, 3.1e-5 with SSE4.1 in place of AVX2; 0.8e-5 is the rounding to 16 bit.
 TOLERANCE = 0.01
 SELFTEST_SEED = 7
+HASHED = (WEIGHTS_NAME, CONFIG_NAME, f"{SELFTEST}/photograph.png", f"{SELFTEST}/probability.png")
 
 
 class ReleaseError(ValueError):
@@ -63,8 +64,7 @@ def write_release(model: ReSegNet, training: Mapping[str, Any], metrics: Mapping
     photograph.write_bytes(png(draw_fundus(SELFTEST_SEED).image, compress_level=9))
     result = Segmenter.from_pretrained(partial)(photograph)
     (partial / SELFTEST / "probability.png").write_bytes(probability_png(result))
-    names = (WEIGHTS_NAME, CONFIG_NAME, f"{SELFTEST}/photograph.png", f"{SELFTEST}/probability.png")
-    expected = {"tolerance": TOLERANCE, "sha256": {name: sha256(partial / name) for name in names}}
+    expected = {"tolerance": TOLERANCE, "sha256": {name: sha256(partial / name) for name in HASHED}}
     (partial / SELFTEST / EXPECTED_NAME).write_bytes(json_bytes(expected))
     verify_release(partial)
     if folder.exists():
@@ -94,9 +94,8 @@ def verify_release(folder: str | Path) -> float:
         raise ReleaseError(
             f"{folder} is no ReSegNet release: {SELFTEST}/{EXPECTED_NAME} cannot be read ({error})."
         ) from error
-    names = (WEIGHTS_NAME, CONFIG_NAME, f"{SELFTEST}/photograph.png", f"{SELFTEST}/probability.png")
-    faults = [f"{name} has no hash" for name in names if name not in hashes]
-    for name in (*names, TRAINING_NAME, METRICS_NAME):
+    faults = [f"{name} has no hash" for name in HASHED if name not in hashes]
+    for name in (*HASHED, TRAINING_NAME, METRICS_NAME):
         if not (folder / name).is_file():
             faults.append(f"{name} is missing")
         elif name in hashes and sha256(folder / name) != hashes[name]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ class Segmenter:
 
     network: Callable[[np.ndarray], np.ndarray]
     config: Config
-    model: str = field(default="")  # where the weights came from: a folder, or a Hub id and revision
+    model: str = ""  # where the weights came from: a folder, or a Hub id and revision
 
     @classmethod
     def from_pretrained(

@@ -43,16 +43,6 @@ def segmenter(network):
 
 
 @pytest.fixture(scope="module")
-def url(segmenter, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        page = app.build_app(segmenter)
-        _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
-        yield address
-        page.close()
-
-
-@pytest.fixture(scope="module")
 def client(url, tmp_path_factory):
     with connect(url, tmp_path_factory.mktemp("downloads")) as connected:
         yield connected

@@ -22,7 +22,6 @@ from resegnet.learning.data import (
 )
 from resegnet.learning.synthetic import draw_fundus
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIZE = (40, 48)
 
 
@@ -359,7 +358,6 @@ def test_a_single_patient_cannot_be_split(caplog):
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
@@ -369,9 +367,9 @@ def test_a_single_patient_cannot_be_split(caplog):
         ("les_av", {"test": 22}),
     ],
 )
-def test_the_real_sets_pass_all_checks(name, counts):
+def test_the_real_sets_pass_all_checks(real, name, counts):
     for split, count in counts.items():
-        loaded = load_vessels(SHARED / name, split)
+        loaded = load_vessels(real / name, split)
         assert len(loaded) == count
         assert set(loaded["dataset"]) == {name}
         assert None not in loaded["fov"][:]

@@ -248,10 +248,8 @@ def test_command_prints_the_table_and_writes_the_report(bars, tmp_path, monkeypa
 
 
 @pytest.mark.data
-def test_second_observer_of_drive_scores_what_is_published():
-    drive = Path(__file__).parents[2] / "shared" / "data" / "drive"
-    if not drive.is_dir():
-        pytest.skip("needs ../shared/data")
+def test_second_observer_of_drive_scores_what_is_published(real):
+    drive = real / "drive"
     report = evaluate(load_vessels(drive, "test"), second_observer=find_second_observer(drive))
     # Fraz et al. 2012, 10.1016/j.cmpb.2012.03.009, and many after it quote sensitivity 0.7760, specificity
     # 0.9724 and accuracy 0.9472: means over the pictures, inside the field of view.

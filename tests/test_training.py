@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import train as train_script
 from resegnet import Segmenter
@@ -288,6 +288,26 @@ def test_encoder_weights_from_a_file(tmp_path):
         load_encoder_weights(model, str(tmp_path / "broken.pth"))
     with pytest.raises(TrainingError, match="cannot be read"):
         load_encoder_weights(model, str(tmp_path / "absent.pth"))
+
+
+def test_a_release_can_be_gone_on_from(capsys, folder, finished, tmp_path):
+    line = command(folder, tmp_path / "on")[2:]
+    line[line.index("--epochs") + 1] = "1"
+    line += ["--start-from", str(finished / "release"), "--learning-rate", "0"]
+    assert train_script.main(line) == 0
+    kept, new = (load_file(run / "release/model.safetensors") for run in (finished, tmp_path / "on"))
+    kernels = [name for name, tensor in kept.items() if tensor.ndim == 4]
+    assert kernels
+    assert all(torch.equal(kept[name], new[name]) for name in kernels)
+    other = [
+        *command(folder, tmp_path / "other")[2:],
+        "--start-from",
+        str(finished / "release"),
+        "--encoder",
+        "resnet34",
+    ]
+    assert train_script.main(other) == 1
+    assert "--start-from" in capsys.readouterr().err
 
 
 def test_imagenet_weights_out_of_reach_name_the_way_out(capsys, folder, tmp_path):

@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image
 
 from resegnet.image import read_image
-from resegnet.learning.data import DataError, check_vessels, read_mask
+from resegnet.learning.data import DataError, check_vessels, encoded, read_mask
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def _unzip(path: Path) -> bytes:
 def _write(eye: Eye, row: Mapping[str, Any], second: Path | None, folder: Path) -> None:
     split = folder / eye.split
     split.mkdir(parents=True, exist_ok=True)
-    content = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
+    content = encoded(row["image"])
     with Image.open(io.BytesIO(content)) as photograph:
         suffix = {"JPEG": ".jpg", "PNG": ".png"}.get(photograph.format or "")
     entry = {"image_id": eye.image_id, "patient": eye.patient, "dataset": row["dataset"]}

@@ -361,10 +361,11 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
         else:
             load_encoder_weights(run.model, options.encoder_weights)
         run.average.module.load_state_dict(run.model.state_dict())
-        write_atomically(out / OPTIONS_NAME, json_bytes(dataclasses.asdict(options)))
-        _save(run.state(), checkpoint)
-    # Also when resuming: what was given anew, as more epochs, has to hold for the next --resume too.
+    # Before the first checkpoint, which --resume asks for, and when resuming too: what was given anew, as more epochs,
+    # has to hold for the next --resume.
     write_atomically(out / OPTIONS_NAME, json_bytes(dataclasses.asdict(options)))
+    if not resume:
+        _save(run.state(), checkpoint)
     while not run.finished:
         record = {"epoch": run.epoch + 1, **run.train_epoch(train_samples), **run.validate(validation_samples)}
         if run.best_epoch == run.epoch:
