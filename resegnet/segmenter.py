@@ -86,6 +86,7 @@ class Segmenter:
     network: Callable[[np.ndarray], np.ndarray]
     config: Config
     model: str = ""  # where the weights came from: a folder, or a Hub id and revision
+    folder: Path | None = None  # the release, where its records lie beside the weights
 
     @classmethod
     def from_pretrained(
@@ -118,7 +119,8 @@ class Segmenter:
             raise ValueError(f"Got the revision {revision} for the folder {source}; only models of the Hub have one.")
         model = ReSegNet.from_pretrained(source, revision=revision).to(device)
         label = "bundled" if name is None else f"{name}@{revision}" if revision else str(name)
-        return cls(TorchNetwork(model), model.config, label)
+        folder = Path(source) if Path(source).is_dir() else None
+        return cls(TorchNetwork(model), model.config, label, folder)
 
     def __call__(self, source: Any) -> Segmentation:
         """Segment one photograph.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,10 @@ from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 
-import resegnet
 from resegnet.geometry import Geometry
 from resegnet.learning.data import Sample, read_mask, read_sample
 from resegnet.learning.metrics import SCORE_NAMES, VesselScores, mean_and_sd
-from resegnet.results.export import png, safe_name, write_atomically
+from resegnet.results.export import png, safe_name, versions, write_atomically
 from resegnet.results.render import error_map
 from resegnet.segmenter import Segmenter
 
@@ -37,9 +34,6 @@ PROTOCOL = (
     "clDice: Shit et al. 2021, 10.1109/CVPR46437.2021.01629, skeletons by scikit-image. Ceiling: F1 of the "
     "tracing after its way through the network's input size and back, about what a flawless network scores."
 )
-
-# What the figures depend on besides this package.
-_PACKAGES = ("torch", "segmentation-models-pytorch", "numpy", "scipy", "scikit-image", "pillow")
 
 
 def evaluate_dataset(
@@ -133,11 +127,7 @@ def evaluate_dataset(
         "pictures": pictures,
         "error_maps": [],
         "protocol": PROTOCOL,
-        "versions": {
-            "resegnet": resegnet.__version__,
-            "python": platform.python_version(),
-            **{package: version(package) for package in _PACKAGES},
-        },
+        "versions": versions(),
     }
     if out is not None and worst > 0:
         scored = [index for index, picture in enumerate(pictures) if not math.isnan(picture["f1"])]

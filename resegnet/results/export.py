@@ -6,10 +6,14 @@ import io
 import json
 import math
 import os
+import platform
 import unicodedata
 import uuid
+import zipfile
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -20,6 +24,9 @@ from resegnet.results.render import overlay
 
 if TYPE_CHECKING:
     from resegnet.segmenter import Segmentation
+
+# What a result depends on besides this package.
+_PACKAGES = ("torch", "segmentation-models-pytorch", "numpy", "scipy", "scikit-image", "pillow")
 
 # zlib levels, measured on 3504 x 2336 (one busy core): overlay 1.0 s and 9.0 MB at level 1, 7.7 s and 7.5 MB
 # at Pillow's default of 6; probability 0.7 s and 10.5 MB against 3.4 s and 9.7 MB; a mask is 0.1 s and 0.1 MB
@@ -40,24 +47,56 @@ def probability_png(segmentation: Segmentation) -> bytes:
     return png(np.round(segmentation.probability * np.float32(65535)).astype(np.uint16))
 
 
-def overlay_png(segmentation: Segmentation) -> bytes:
-    """8-bit RGB PNG of the photograph with its vessels coloured, see `resegnet.results.render.overlay`."""
-    return png(overlay(segmentation.image, segmentation.mask))
+def overlay_png(segmentation: Segmentation, **options: Any) -> bytes:
+    """8-bit RGB PNG of the photograph with its vessels coloured; options as in `resegnet.results.render.overlay`."""
+    return png(overlay(segmentation.image, segmentation.mask, **options))
 
 
 def summary(segmentation: Segmentation) -> dict:
-    """Model, threshold, size, warnings, measures and version, fit for JSON (an undefined measure is None)."""
+    """Model, threshold, size, warnings, measures and versions, fit for JSON (an undefined measure is None)."""
     height, width = segmentation.image.shape[:2]
-    measures = {key: None if math.isnan(value) else value for key, value in measure(segmentation).items()}
     return {
         "model": segmentation.model,
         "height_px": height,
         "width_px": width,
         "threshold": segmentation.threshold,
         "warnings": list(segmentation.warnings),
-        "measures": measures,
-        "resegnet": resegnet.__version__,
+        "measures": without_nan(measure(segmentation)),
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that a result depends on."""
+    installed = {package: version(package) for package in _PACKAGES}
+    return {"resegnet": resegnet.__version__, "python": platform.python_version(), **installed}
+
+
+def without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
+    """The same numbers, None in place of nan, which JSON does not know."""
+    return {key: None if math.isnan(value) else value for key, value in values.items()}
+
+
+def contents(segmentation: Segmentation, name: str, **options: Any) -> dict[str, tuple[str, bytes]]:
+    """File names and contents of a segmentation, by "mask", "probability", "overlay" and "summary".
+
+    `name` has gone through `safe_name`; options are those of `overlay_png`.
+    """
+    return {
+        "mask": (f"{name}_mask.png", mask_png(segmentation)),
+        "probability": (f"{name}_probability.png", probability_png(segmentation)),
+        "overlay": (f"{name}_overlay.png", overlay_png(segmentation, **options)),
+        "summary": (f"{name}_summary.json", json_bytes(summary(segmentation))),
+    }
+
+
+def archive(files: Iterable[tuple[str, bytes]]) -> bytes:
+    """A ZIP of named contents; the same files give the same bytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as zipped:  # stored: PNG is compressed already
+        for name, content in files:
+            zipped.writestr(zipfile.ZipInfo(name), content)
+    return file.getvalue()
 
 
 def save(segmentation: Segmentation, folder: str | os.PathLike[str], name: str = "photograph") -> dict[str, Path]:
@@ -84,16 +123,10 @@ def save(segmentation: Segmentation, folder: str | os.PathLike[str], name: str =
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    name = safe_name(name)
-    contents = {
-        "mask": (f"{name}_mask.png", mask_png(segmentation)),
-        "probability": (f"{name}_probability.png", probability_png(segmentation)),
-        "overlay": (f"{name}_overlay.png", overlay_png(segmentation)),
-        "summary": (f"{name}_summary.json", json_bytes(summary(segmentation))),
-    }
-    for file_name, content in contents.values():
+    files = contents(segmentation, safe_name(name))
+    for file_name, content in files.values():
         write_atomically(folder / file_name, content)
-    return {kind: folder / file_name for kind, (file_name, _) in contents.items()}
+    return {kind: folder / file_name for kind, (file_name, _) in files.items()}
 
 
 def safe_name(name: str) -> str:

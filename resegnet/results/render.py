@@ -101,9 +101,14 @@ def heatmap(probability: np.ndarray) -> np.ndarray:
     -------
     (H, W, 3) uint8, RGB
     """
+    return magma()[np.round(probability * 255).astype(np.uint8)]
+
+
+def magma() -> np.ndarray:
+    """The colours of `heatmap`, (256, 3) uint8 RGB, from probability 0 to 1."""
     levels = np.arange(256)
     table = np.stack([np.interp(levels, _MAGMA_AT, channel) for channel in zip(*_MAGMA, strict=True)], axis=1)
-    return np.round(table).astype(np.uint8)[np.round(probability * 255).astype(np.uint8)]
+    return np.round(table).astype(np.uint8)
 
 
 def _check_size(image: np.ndarray, **masks: np.ndarray) -> None:

@@ -1,0 +1,282 @@
+"""A segmentation against a person's tracing of the same photograph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+from resegnet.fov import find_fov
+from resegnet.image import ImageError, read_image
+from resegnet.results.render import error_map
+
+if TYPE_CHECKING:
+    from resegnet.segmenter import Segmentation
+
+# The scores in the order in which they are shown, by what `resegnet.learning.metrics` calls them.
+SCORES = {
+    "f1": "f1",
+    "sensitivity": "recall",
+    "specificity": "specificity",
+    "precision": "precision",
+    "accuracy": "accuracy",
+    "auroc": "auroc",
+    "mcc": "mcc",
+    "cldice": "cldice",
+}
+
+# A mask that covers more of the field has no centre lines of vessels; a skeleton would cost up to 39 s (8 megapixels).
+_MOST_VESSEL = 0.5
+
+# Share of the field's inner part that tells a tracing from a blank: 20 pixels of DRIVE, 500 of HRF.
+_LEAST_VESSEL = 1e-4
+
+# Levels of what is no plain black and white. A JPEG of quality 98 makes 8 to 9 grey levels of two, one of 95 17; a
+# tracing scaled to its half makes 5, so that more than 4 are shades and not labels. Artery and vein maps have up to 5
+# colours; once smoothed or compressed they have hundreds.
+_LABEL_LEVELS, _LABEL_COLORS = 4, 16
+
+# Levels so near to the ground's, as a share of the greatest difference, are the ground: a JPEG of quality 100 has such.
+_NEAR_GROUND = 0.1
+
+# Shades by these are accepted with a cut at half. Ground: black or white to within 32; no photograph of the training
+# sets has a median below 115 or above 235 in its brightest channel. Shades: share of the middle half of the range among
+# all that stands out from the ground; 0.73 for thin vessels (DRIVE) blurred by 1.5 px, 0.07 for their JPEG of quality
+# 30, 0.9 and more for most photographs.
+_GROUND, _LEAST_CONTRAST, _MOST_SHADES = 32, 64, 0.8
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A segmentation and a person's tracing, in the photograph's frame; what counts is inside `segmentation.fov`."""
+
+    segmentation: Segmentation
+    tracing: np.ndarray  # (H, W) bool, the person's vessels, of the photograph's size
+    notes: tuple[str, ...] = ()  # how the tracing's file was understood, sentences for a user
+
+    def at(self, threshold: float) -> Comparison:
+        """The same tracing against the segmentation at another threshold in [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If `threshold` is outside [0, 1].
+        """
+        return replace(self, segmentation=self.segmentation.at(threshold))
+
+    def scores(self) -> dict[str, float]:
+        """Scores at the segmentation's threshold, inside its field of view.
+
+        Returns
+        -------
+        dict
+            `f1` (Dice), `sensitivity`, `specificity`, `precision`, `accuracy`, `auroc` and `cldice` in [0, 1], `mcc`
+            in [-1, 1]; nan where a score is not defined, see `resegnet.learning.metrics.scores`. `auroc` is of the
+            probability and the same at every threshold. `cldice` is nan also where the mask covers more than half of
+            the field, as it does at threshold 0: that has no centre lines.
+
+        Raises
+        ------
+        ValueError
+            If the tracing is not of the photograph's size, or the field of view has no pixel.
+        """
+        from resegnet.learning.metrics import Counts, count_picture, probability_histograms, scores
+
+        probability, fov = self.segmentation.probability, self.segmentation.fov
+        mask = self.segmentation.mask
+        in_field, called = int(np.count_nonzero(fov)), int(np.count_nonzero(mask))
+        if called > _MOST_VESSEL * in_field:
+            histograms = probability_histograms(probability, self.tracing, fov)
+            hits = int(np.count_nonzero(mask & self.tracing))
+            misses = int(np.count_nonzero(self.tracing & fov)) - hits
+            counts = Counts(
+                true_positives=hits,
+                false_positives=called - hits,
+                false_negatives=misses,
+                true_negatives=in_field - called - misses,
+                predicted_skeleton=0,
+                predicted_skeleton_hits=0,
+                true_skeleton=0,
+                true_skeleton_hits=0,
+                histograms=histograms,
+            )
+        else:
+            # Nothing reaches a threshold of 0 without filling the field, so the threshold is above 0 here.
+            counts = count_picture(probability, self.tracing, fov, self.segmentation.threshold or 1.0)
+        values = scores(counts)
+        return {name: values[key] for name, key in SCORES.items()}
+
+    def error_map(self) -> np.ndarray:
+        """Hits, misses and false alarms, (H, W, 3) uint8 RGB; see `resegnet.results.render.error_map`."""
+        return error_map(self.segmentation.image, self.segmentation.mask, self.tracing, self.segmentation.fov)
+
+
+def compare(segmentation: Segmentation, tracing: Any) -> Comparison:
+    """Hold a segmentation against a person's tracing.
+
+    Parameters
+    ----------
+    segmentation : Segmentation
+    tracing
+        Path, bytes, binary file, Pillow image or array, of the photograph's size; see `read_tracing`.
+
+    Raises
+    ------
+    resegnet.image.ImageError
+        If the tracing cannot be read or is none; its text is fit to be shown.
+    """
+    vessels, notes = read_tracing(tracing, segmentation)
+    return Comparison(segmentation, vessels, notes)
+
+
+def read_tracing(source: Any, segmentation: Segmentation) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read a person's tracing of the photograph that was segmented.
+
+    Vessel is what differs from the ground, and the ground is the median colour well inside the field of view. So dark
+    vessels on white are understood as bright ones on black are, and labels by number or colour (arteries, veins) count
+    as vessels whatever their value. Where there are more levels than labels have, as smoothing or JPEG leaves them, the
+    cut is at half of the greatest difference.
+
+    Parameters
+    ----------
+    source
+        Path, bytes, binary file, Pillow image or array, see `resegnet.image.read_image`.
+    segmentation : Segmentation
+        Of the photograph; its size and field of view are used, its probability is not.
+
+    Returns
+    -------
+    vessels : (H, W) bool
+        In the photograph's frame. What is traced outside the field of view is in it too, unless most of the surround
+        has the vessels' colour.
+    notes : tuple of str
+        What a user should know of how the file was understood. Empty for plain white vessels on black.
+
+    Raises
+    ------
+    resegnet.image.ImageError
+        If the file is no readable picture, of another size, a photograph or blank; or if the photograph has no field
+        of view. One sentence.
+    """
+    fov = segmentation.fov
+    if not fov.any():
+        raise ImageError(
+            "The photograph has no field of view that a tracing could be compared in; expected a fundus photograph: "
+            "choose another."
+        )
+    pixels = read_image(source)
+    _check_size(pixels.shape[:2], fov.shape)
+    core = _core(fov)
+    inner = pixels[core]
+    ground = np.median(inner, axis=0).astype(np.uint8)
+    difference = _difference(pixels, ground)
+    inner_difference = difference[core]
+    top = int(inner_difference.max())
+    count, coloured = _count_colors(inner)
+
+    notes = []
+    if _are_labels(count, coloured, inner_difference, top):
+        vessels = difference > top * _NEAR_GROUND
+        count, coloured = _count_colors(pixels[vessels & core])
+        if count > 1:
+            notes.append(
+                f"The tracing shows vessels in {count} {'colours' if coloured else 'grey levels'}, as maps of arteries "
+                "and veins do; all of them were taken for vessels."
+            )
+    elif _is_drawn(inner_difference, ground, top):
+        vessels = difference > top / 2
+        notes.append(
+            "The tracing has shades between vessel and background, as smoothing or JPEG compression leaves them; it "
+            "was cut half-way."
+        )
+    else:
+        raise ImageError(
+            "The tracing looks like a photograph, with many colours or grey levels; expected vessels drawn in one "
+            "colour on plain black or white: choose the picture of the tracing alone."
+        )
+
+    if np.count_nonzero(vessels & core) < max(1, _LEAST_VESSEL * len(inner)):
+        shade = "white" if ground.min() > 127 else "black" if ground.max() < 128 else "of one colour"
+        raise ImageError(
+            f"The tracing marks no vessel, it is {shade} all over the field of view; expected bright vessels on black "
+            "or dark ones on white, in 8 bit: choose the tracing of the vessels, not of the field."
+        )
+    if pixels[vessels & core].mean() < ground.mean():
+        notes.append("The tracing is dark on a bright background, so it was inverted.")
+    return _without_surround(vessels, fov, notes), tuple(notes)
+
+
+def _check_size(got: tuple[int, int], expected: tuple[int, int]) -> None:
+    if got == expected:
+        return
+    (height, width), (tall, wide) = got, expected
+    if got == expected[::-1]:
+        remedy = "it is turned by 90 degrees, so turn it back"
+    elif abs(width - wide * height / tall) <= 1 or abs(height - tall * width / wide) <= 1:
+        remedy = "it was scaled, so export it again at the photograph's own size"
+    else:
+        remedy = "choose the tracing of this very photograph, uncropped"
+    raise ImageError(
+        f"The tracing has {width} x {height} pixels, the photograph {wide} x {tall}; expected the same size: {remedy}."
+    )
+
+
+def _core(fov: np.ndarray) -> np.ndarray:
+    """The field without a margin of some 2 % of its width, (H, W) bool: a tracing's own rim may lie a bit further in.
+
+    A tracing of the rim, or a mask of the field of view chosen by mistake, is blank there.
+    """
+    width_px = max(3, round(np.count_nonzero(fov) ** 0.5 / 25))
+    core = ndimage.uniform_filter(fov.astype(np.float32), width_px, mode="nearest") > 0.999
+    return core if core.any() else fov
+
+
+def _difference(pixels: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """How far each pixel is from the ground, in the channel where it is furthest: (H, W) uint8."""
+    most = np.zeros(pixels.shape[:2], np.uint8)
+    for channel, level in enumerate(ground):
+        values = pixels[..., channel]
+        np.maximum(most, np.where(values > level, values - level, level - values), out=most)
+    return most
+
+
+def _count_colors(pixels: np.ndarray) -> tuple[int, bool]:
+    """Number of colours of (N, 3) pixels, at least that of a sample if it exceeds labels; whether any is no grey."""
+    for step in (101, 1):  # a sample tells photographs and JPEG at once
+        red, green, blue = pixels[::step].astype(np.uint32).T
+        colors = np.unique(red << 16 | green << 8 | blue)
+        if len(colors) > _LABEL_COLORS:
+            break
+    red, green, blue = colors >> 16, colors >> 8 & 255, colors & 255
+    return len(colors), bool(((red != green) | (green != blue)).any())
+
+
+def _are_labels(count: int, coloured: bool, difference: np.ndarray, top: int) -> bool:
+    """Whether so many colours are labels, on a ground that fills most of the field."""
+    few = count <= _LABEL_LEVELS or (count <= _LABEL_COLORS and (coloured or top <= _LABEL_COLORS))
+    return few and np.count_nonzero(difference <= top * _NEAR_GROUND) > len(difference) / 2
+
+
+def _is_drawn(difference: np.ndarray, ground: np.ndarray, top: int) -> bool:
+    """Whether many shades are those of a drawing: plain ground, strong lines and few shades between the two."""
+    if _GROUND < ground.max() and ground.min() < 255 - _GROUND or top < _LEAST_CONTRAST:
+        return False
+    outstanding = np.count_nonzero(difference > top / 4)
+    lines = np.count_nonzero(difference > top * 3 / 4)
+    return outstanding - lines <= _MOST_SHADES * outstanding
+
+
+def _without_surround(vessels: np.ndarray, fov: np.ndarray, notes: list[str]) -> np.ndarray:
+    """Drop a surround in the vessels' colour; else note if much is traced outside the field of view."""
+    outside = vessels & ~fov
+    traced = np.count_nonzero(outside)
+    if traced > 0.5 * np.count_nonzero(~fov):
+        # The tracing's own field, found as a photograph's is: else a ring at its rim would count as a vessel.
+        picture = np.where(vessels, np.uint8(0), np.uint8(255))
+        return vessels & fov & find_fov(np.repeat(picture[:, :, None], 3, axis=2))
+    share = traced / max(1, np.count_nonzero(vessels))
+    if share > 0.05:
+        notes.append(f"Of what is traced, {share:.0%} lies outside the field of view and does not count.")
+    return vessels

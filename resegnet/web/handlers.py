@@ -1,0 +1,336 @@
+"""What happens on the page: photographs and tracings in, what the browser draws and files out."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from resegnet import ImageError, Segmentation, Segmenter
+from resegnet.results import export
+from resegnet.results.compare import Comparison, compare
+from resegnet.web.levels import pack, probability_levels, slider_stops
+
+RECENT_BYTES = 1_000_000_000  # of results in memory; one of 8 megapixels takes 65 MB
+
+# For the screen only; what is saved is PNG. Colour is kept at full resolution, since the thinnest vessels are a
+# pixel wide. A photograph of 3504 x 2336: 0.8 MB in 0.04 s, as PNG 9 MB in 1 s.
+JPEG = {"quality": 85, "subsampling": 0}
+
+GONE = "The photograph was deleted after an hour; open it again."
+
+
+class RecentResults:
+    """The segmentations of the last photographs by file, so that files and numbers need no second forward pass.
+
+    Bounded in memory: the longest unused goes first, and is made again if it is asked for again.
+    """
+
+    def __init__(self, segmenter: Segmenter, limit_bytes: int = RECENT_BYTES) -> None:
+        self._segmenter = segmenter
+        self._limit_bytes = limit_bytes
+        self._results: OrderedDict[str, Segmentation] = OrderedDict()
+        self._lock = threading.Lock()  # gradio runs handlers in threads
+        self._network = threading.Lock()  # two forward passes at once would take twice as long, and twice the memory
+
+    def __call__(self, path: str) -> Segmentation:
+        """The segmentation of the photograph in file `path`, at the model's own threshold.
+
+        Raises
+        ------
+        ImageError
+            If the file is gone or no picture.
+        """
+        with self._lock:
+            if path in self._results:
+                self._results.move_to_end(path)
+                return self._results[path]
+        with self._network:
+            result = self._segmenter(path)
+        with self._lock:
+            self._results[path] = result
+            while len(self._results) > 1 and sum(map(_size_bytes, self._results.values())) > self._limit_bytes:
+                self._results.popitem(last=False)
+        return result
+
+    def forget(self, path: str) -> None:
+        """Drop the segmentation of `path`, if it is there."""
+        with self._lock:
+            self._results.pop(path, None)
+
+
+def _size_bytes(result: Segmentation) -> int:
+    return result.image.nbytes + result.probability.nbytes + result.fov.nbytes
+
+
+class Handlers:
+    """What happens on the page. Files are written to gradio's folder, which it serves and empties in time."""
+
+    def __init__(self, segmenter: Segmenter, examples: Iterable[Path]) -> None:
+        self.results = RecentResults(segmenter)
+        self.stops = slider_stops(segmenter.config.threshold)
+        self._fitted = self.stops.index(segmenter.config.threshold)
+        self._examples = [str(path) for path in examples]
+        self._ready: dict[str, _Drawn] = {}  # of the examples
+
+    def prepare_examples(self) -> None:
+        """Segment the examples ahead of the first visitor, whom one click then shows a finished result."""
+        for path in self._examples:
+            if path not in self._ready:
+                self._ready[path] = self._draw(path)
+
+    def show(self, path: str | None, previous: str | None) -> tuple[dict | None, str | None, None]:
+        """Open a photograph, or close the last one (None).
+
+        Returns
+        -------
+        shown, current, tracing
+            What `viewer.js` draws or the sentence that it shows, the photograph's file, and no tracing.
+        """
+        if previous != path:
+            self.forget(previous)
+        if path is None:
+            return None, None, None
+        try:
+            drawn = self._ready.get(path) or self._draw(path)
+        except ImageError as error:
+            return {"error": str(error)}, None, None
+        return self._shown(drawn, path), path, None
+
+    def show_example(self, previous: str | None, event: gr.EventData) -> tuple[dict | None, str | None, None]:
+        """Open the example of the number that the event brings; gives what `show` gives."""
+        index = event._data.get("index") if isinstance(event._data, dict) else None
+        if not isinstance(index, int) or not 0 <= index < len(self._examples):
+            return {"error": f"There is no example {index!r}; choose one of those shown."}, None, None
+        return self.show(self._examples[index], previous)
+
+    def forget(self, path: str | None) -> None:
+        """Drop what is in memory of a session's photograph; examples stay, since others look at them too."""
+        if path is not None and path not in self._examples:
+            self.results.forget(path)
+
+    def show_tracing(self, path: str | None, tracing: str | None) -> tuple[dict, str | None]:
+        """Lay a person's tracing beside the open photograph, or take it away (None).
+
+        Returns
+        -------
+        shown, tracing
+            As `show`, with the tracing's own pixels and counts; and its file, None where it cannot be used.
+        """
+        result = self._result(path)
+        shown = self._shown(self._ready.get(path) or self._draw(path), path)
+        if tracing is None:
+            return shown, None
+        try:
+            comparison = compare(result, tracing)
+        except ImageError as error:
+            return shown | {"tracing": {"error": str(error)}}, None
+        vessels = comparison.tracing & result.fov
+        levels = probability_levels(result, self.stops)
+        scores = export.without_nan(comparison.scores())
+        shown["tracing"] = {
+            "pixels": _served(pack(vessels.astype(np.uint8)), "tracing.bin"),
+            "name": Path(tracing).name,
+            "notes": list(comparison.notes),
+            "counts": _counts(levels[vessels], self.stops),
+            "auroc": scores["auroc"],
+            "cldice": {"threshold": result.threshold, "value": scores["cldice"]},
+        }
+        return shown, tracing
+
+    def refine(self, path: str | None, tracing: str | None, settings: dict | None) -> dict:
+        """What the browser cannot count by itself at the threshold of `settings`: clDice."""
+        if tracing is None:
+            return {}
+        comparison = self._comparison(self._at(path, settings), tracing)
+        return {
+            "threshold": comparison.segmentation.threshold,
+            "value": export.without_nan(comparison.scores())["cldice"],
+        }
+
+    def save(self, path: str | None, tracing: str | None, settings: dict | None) -> str:
+        """Write the file that `settings["what"]` names, as the page shows it; "all" is a ZIP of them."""
+        result = self._at(path, settings)
+        name = export.safe_name(Path(path).stem)
+        look = {"color": _color(settings), "opacity": _number(settings, "opacity")}
+        comparison = None if tracing is None else self._comparison(result, tracing)
+        at = f"_{result.threshold:.4g}"
+        match settings.get("what"):
+            case "mask":
+                file = f"{name}_mask{at}.png", export.mask_png(result)
+            case "probability":
+                file = f"{name}_probability.png", export.probability_png(result)
+            case "overlay":
+                file = f"{name}_overlay{at}.png", export.overlay_png(result, **look)
+            case "numbers":
+                file = f"{name}_numbers{at}.json", export.json_bytes(_numbers(result, comparison))
+            case "errors" if comparison is not None:
+                file = f"{name}_errors{at}.png", export.png(comparison.error_map())
+            case "all":
+                files = export.contents(result, name, **look)
+                files["summary"] = (f"{name}_numbers.json", export.json_bytes(_numbers(result, comparison)))
+                if comparison is not None:
+                    files["errors"] = (f"{name}_errors.png", export.png(comparison.error_map()))
+                file = f"{name}_resegnet{at}.zip", export.archive(files.values())
+            case other:
+                raise _refusal(f"There is no file {other!r} to save.")
+        return _keep(file[1], file[0])
+
+    def segment(self, photograph: str | None, threshold: float | None) -> tuple[str, str, str, dict, str]:
+        """Find the vessels of a colour fundus photograph.
+
+        Args:
+            photograph: JPEG, PNG, TIFF, BMP, WebP, PPM or GIF of 8 or 16 bit.
+            threshold: from 0 to 1; pixels of this probability or more are vessel. If not given, the model's own.
+
+        Returns:
+            overlay: PNG of the photograph's size, the vessels coloured.
+            mask: PNG of the photograph's size, 255 for vessel and 0 for none.
+            probability: 16-bit PNG of the photograph's size, the vessel probability times 65,535.
+            numbers: threshold, measures, warnings, model and versions.
+        """
+        result = self._asked(photograph, threshold)
+        files = export.contents(result, export.safe_name(Path(photograph).stem))
+        kept = [_keep(files[kind][1], files[kind][0]) for kind in ("overlay", "mask", "probability")]
+        return *kept, export.summary(result), photograph
+
+    def compare(
+        self, photograph: str | None, tracing: str | None, threshold: float | None
+    ) -> tuple[str, dict, str]:
+        """Score the vessels that are found in a fundus photograph against a person's tracing of it.
+
+        Args:
+            photograph: JPEG, PNG, TIFF, BMP, WebP, PPM or GIF of 8 or 16 bit.
+            tracing: picture of the photograph's size, vessels bright on black; an inverted or grey one is understood.
+            threshold: from 0 to 1; pixels of this probability or more are vessel. If not given, the model's own.
+
+        Returns:
+            error_map: PNG of the photograph's size; hits white, misses orange, false alarms blue.
+            numbers: those of /segment, and under "comparison" the scores inside the field of view: f1 (Dice),
+                sensitivity, specificity, precision, accuracy, auroc, mcc, cldice; and how the tracing was read.
+        """
+        if tracing is None:
+            raise _refusal("No tracing came; expected a file: name one.")
+        result = self._asked(photograph, threshold)
+        comparison = self._comparison(result, tracing)
+        name = export.safe_name(Path(photograph).stem)
+        error_map = _keep(export.png(comparison.error_map()), f"{name}_errors.png")
+        return error_map, _numbers(result, comparison), photograph
+
+    def _draw(self, path: str) -> _Drawn:
+        result = self.results(path)
+        jpeg = BytesIO()
+        Image.fromarray(result.image).save(jpeg, "JPEG", **JPEG)
+        levels = probability_levels(result, self.stops)
+        return _Drawn(
+            photograph=jpeg.getvalue(),
+            levels=pack(levels),
+            counts=_counts(levels[result.fov], self.stops),
+            size=result.image.shape[:2],
+            warnings=list(result.warnings),
+        )
+
+    def _shown(self, drawn: _Drawn, path: str) -> dict[str, Any]:
+        height, width = drawn.size
+        return {
+            "name": Path(path).name,
+            "height": height,
+            "width": width,
+            "photograph": _served(drawn.photograph, "photograph.jpg"),
+            "levels": _served(drawn.levels, "levels.bin"),
+            "counts": drawn.counts,
+            "stops": self.stops,
+            "fitted": self._fitted,
+            "warnings": drawn.warnings,
+        }
+
+    def _result(self, path: str | None) -> Segmentation:
+        """The open photograph's segmentation."""
+        try:
+            if path is not None:
+                return self.results(path)
+        except ImageError:  # its file was deleted
+            pass
+        raise _refusal(GONE)
+
+    def _at(self, path: str | None, settings: dict | None) -> Segmentation:
+        return self._result(path).at(_number(settings, "threshold"))
+
+    def _asked(self, photograph: str | None, threshold: float | None) -> Segmentation:
+        """What a program asks for."""
+        if photograph is None:
+            raise _refusal("No photograph came; expected a file: name one.")
+        try:
+            result = self.results(photograph)
+            return result if threshold is None else result.at(threshold)
+        except ValueError as error:  # an ImageError, or a threshold out of range
+            raise _refusal(str(error)) from error
+
+    def _comparison(self, result: Segmentation, tracing: str) -> Comparison:
+        try:
+            return compare(result, tracing)
+        except ImageError as error:
+            raise _refusal(str(error)) from error
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What the browser needs of a photograph, encoded."""
+
+    photograph: bytes  # JPEG
+    levels: bytes  # packed
+    counts: list[int]
+    size: tuple[int, int]  # (H, W)
+    warnings: list[str]
+
+
+def _counts(levels: np.ndarray, stops: list[float]) -> list[int]:
+    """Pixels whose probability reaches stop k but not k + 1, for each k."""
+    return np.bincount(levels, minlength=len(stops) + 1)[1:].tolist()
+
+
+def _numbers(result: Segmentation, comparison: Comparison | None) -> dict:
+    numbers = export.summary(result)
+    if comparison is not None:
+        numbers["comparison"] = export.without_nan(comparison.scores()) | {"notes": list(comparison.notes)}
+    return numbers
+
+
+def _number(settings: dict | None, key: str) -> float:
+    """A number in [0, 1] from the browser, which may send anything."""
+    value = settings.get(key) if isinstance(settings, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and 0 <= value <= 1):
+        raise _refusal(f"The {key} is {value!r}, expected a number from 0 to 1.")
+    return float(value)
+
+
+def _color(settings: dict) -> tuple[int, int, int]:
+    value = settings.get("color")
+    if not isinstance(value, str) or not re.fullmatch("#[0-9a-fA-F]{6}", value):
+        raise _refusal(f"The colour is {value!r}, expected one like #00dcff.")
+    return tuple(bytes.fromhex(value[1:]))
+
+
+def _refusal(sentence: str) -> gr.Error:
+    return gr.Error(sentence, print_exception=False)
+
+
+def _keep(content: bytes, name: str) -> str:
+    return save_bytes_to_cache(content, name, get_upload_folder())
+
+
+def _served(content: bytes, name: str) -> dict:
+    """A file for the browser; gradio adds its address."""
+    return gr.FileData(path=_keep(content, name), orig_name=name).model_dump()

@@ -1,0 +1,191 @@
+"""The page's layout; what happens on it is in `handlers`."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+
+import gradio as gr
+from PIL import Image, ImageOps
+
+from resegnet import Segmenter
+from resegnet.results.render import ERROR_COLORS, OVERLAY_COLOR, OVERLAY_OPACITY, magma
+from resegnet.web.about import about, model_name
+from resegnet.web.handlers import Handlers
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parents[1] / "examples"
+
+KEEP_S = 3600  # how long a photograph and its results are kept, on disk and in memory
+QUEUE = 20  # requests that wait for their turn; the next one is told to come back
+UPLOAD_LIMIT = "200mb"  # a 16-bit TIFF of 24 megapixels has 144 MB
+
+CSS = """
+.gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container .html-container { padding: 0; }
+#title .title { display: flex; align-items: center; gap: 0.8rem; }
+#title img { width: 44px; height: 44px; }
+#title h1 { font-size: 1.6rem; font-weight: 650; letter-spacing: -0.01em; line-height: 1.1; margin: 0; }
+#title p, #foot p { color: var(--body-text-color-subdued); margin: 0.15rem 0 0; }
+#foot { font-size: 0.85rem; border-top: 1px solid var(--border-color-primary); padding-top: 0.6rem; }
+#about { max-width: 75ch; }
+@keyframes viewer-turn { to { transform: rotate(360deg); } }
+#about table { font-variant-numeric: tabular-nums; font-size: 0.9rem; display: block; overflow-x: auto; }
+"""
+
+# A file is made when somebody asks for it; the browser then saves it.
+SAVE_JS = """(file) => {
+  const link = document.createElement("a");
+  link.href = file.url;
+  link.download = file.orig_name;
+  link.click();
+}"""
+
+
+def build_app(segmenter: Segmenter, *, prepare_examples: bool = False) -> gr.Blocks:
+    """The page round a model; `.launch(**launch_options())` serves it. Programs call `/segment` and `/compare`.
+
+    Parameters
+    ----------
+    segmenter
+        Its `folder`, if it has one, holds the scores that the page shows.
+    prepare_examples
+        Segment the example photographs in the background, so that the first click on one finds it finished.
+    """
+    examples = sorted(p for p in EXAMPLES.glob("*") if p.suffix in (".jpg", ".png") and "_vessels" not in p.stem)
+    handlers = Handlers(segmenter, examples)
+    if prepare_examples:
+        threading.Thread(target=handlers.prepare_examples, daemon=True).start()
+
+    with gr.Blocks(title="ReSegNet", analytics_enabled=False, delete_cache=(KEEP_S // 6, KEEP_S)) as app:
+        icon = base64.b64encode((HERE / "icon.svg").read_bytes()).decode()
+        gr.HTML(
+            f"<div class='title'><img src='data:image/svg+xml;base64,{icon}' alt=''><div><h1>ReSegNet</h1>"
+            "<p>Finds the blood vessels in a colour photograph of the retina.</p></div></div>",
+            elem_id="title",
+            apply_default_css=False,
+        )
+        # Files of the session; when the photograph expires, the result leaves the memory too.
+        current = gr.State(time_to_live=KEEP_S, delete_callback=handlers.forget)
+        tracing = gr.State(time_to_live=KEEP_S)
+        with gr.Tab("Segment"):
+            viewer = gr.HTML(
+                html_template=(HERE / "viewer.html").read_text(encoding="utf-8"),
+                css_template=(HERE / "viewer.css").read_text(encoding="utf-8"),
+                js_on_load=(HERE / "viewer.js").read_text(encoding="utf-8"),
+                apply_default_css=False,
+                elem_id="viewer",
+                examples=[_thumbnail(path) for path in examples],
+                magma=magma().tolist(),
+                colors={name: list(color) for name, color in ERROR_COLORS.items()},
+                color="#{:02x}{:02x}{:02x}".format(*OVERLAY_COLOR),
+                opacity=OVERLAY_OPACITY,
+            )
+        with gr.Tab("About"):
+            gr.Markdown(about(segmenter), elem_id="about")
+        gr.HTML(
+            "<p>Research software, not a medical device: not for diagnosis or treatment. Photographs are deleted after "
+            f"about an hour. Model: {escape(model_name(segmenter))}.</p>",
+            elem_id="foot",
+            apply_default_css=False,
+        )
+
+        # What the viewer hands over: gradio checks that an upload is one.
+        upload = gr.File(visible=False)
+        settings = gr.JSON(visible=False)
+        refined = gr.JSON(visible=False)
+        saved = gr.DownloadButton(visible="hidden")
+
+        page = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": viewer}
+        # One forward pass at a time; the rest waits in the queue.
+        one_at_a_time = {"concurrency_id": "segment", "concurrency_limit": 1}
+        take_upload = "(file, ...rest) => [document.querySelector('#viewer .viewer').viewer.file, ...rest]"
+        take_settings = "(...all) => [...all.slice(0, -1), document.querySelector('#viewer .viewer').viewer.settings()]"
+        shown = [viewer, current, tracing]
+        opening = [
+            viewer.photograph(handlers.show, [upload, current], shown, js=take_upload, **one_at_a_time, **page),
+            viewer.example(handlers.show_example, [current], shown, **one_at_a_time, **page),
+            viewer.tracing(
+                lambda file, path: handlers.show_tracing(path, file),
+                [upload, current],
+                [viewer, tracing],
+                js=take_upload,
+                **one_at_a_time,
+                **page,
+            ),
+        ]
+        viewer.cancel(None, cancels=opening)
+        viewer.close(lambda path: handlers.show(None, path), [current], shown, **page)
+        for event in opening:  # also if it failed, of which gradio tells
+            event.then(None, js="() => document.querySelector('#viewer .viewer').viewer.rest()")
+        viewer.settle(
+            handlers.refine,
+            [current, tracing, settings],
+            refined,
+            js=take_settings,
+            trigger_mode="always_last",
+            **page,
+        ).success(None, refined, js="(value) => document.querySelector('#viewer .viewer').viewer.refine(value)")
+        viewer.save(
+            handlers.save, [current, tracing, settings], saved, js=take_settings, trigger_mode="multiple", **page
+        ).success(None, saved, js=SAVE_JS)
+
+        with gr.Group(visible=False):  # only for the types of the endpoints
+            api_photograph = gr.File(label="photograph")
+            api_tracing = gr.File(label="tracing")
+            api_threshold = gr.Number(label="threshold", value=segmenter.config.threshold)
+            api_overlay = gr.File(label="overlay")
+            api_mask = gr.File(label="mask")
+            api_probability = gr.File(label="probability")
+            api_error_map = gr.File(label="error_map")
+            api_numbers = gr.JSON(label="numbers")
+            api_button = gr.Button()
+        api_button.click(
+            handlers.segment,
+            [api_photograph, api_threshold],
+            [api_overlay, api_mask, api_probability, api_numbers, current],
+            api_name="segment",
+            **one_at_a_time,
+        )
+        api_button.click(
+            handlers.compare,
+            [api_photograph, api_tracing, api_threshold],
+            [api_error_map, api_numbers, current],
+            api_name="compare",
+            **one_at_a_time,
+        )
+    return app.queue(max_size=QUEUE)
+
+
+def launch_options() -> dict:
+    """What the page wants of `launch`: its look, nothing from outside, nothing recorded."""
+    return {
+        "theme": gr.themes.Default(
+            primary_hue="cyan",
+            neutral_hue="slate",
+            font=["system-ui", "sans-serif"],  # no font is fetched
+            font_mono=["ui-monospace", "monospace"],
+        ),
+        "css": CSS,
+        "favicon_path": str(HERE / "icon.svg"),
+        "footer_links": ["api", "settings"],
+        "mcp_server": find_spec("mcp") is not None,  # the `mcp` extra
+        "run_history": False,
+        "enable_monitoring": False,
+        "max_file_size": UPLOAD_LIMIT,
+        "share": False,
+        "ssr_mode": False,
+    }
+
+
+def _thumbnail(path: Path) -> dict[str, str]:
+    """A small square picture as a data address, and what to call it."""
+    file = io.BytesIO()
+    with Image.open(path) as image:
+        ImageOps.fit(image.convert("RGB"), (144, 144)).save(file, "JPEG", quality=80)
+    name = path.stem.replace("_", " ")
+    return {"name": name, "src": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()}

@@ -1,0 +1,562 @@
+// The picture with its threshold, in the browser. gradio runs this once with `element`, `props`, `trigger`, `watch`
+// and `upload`. Every threshold is drawn from one array of levels (see `levels.py`): nothing is asked of the server.
+
+const root = element.querySelector(".viewer");
+const find = (selector) => root.querySelector(selector);
+const all = (selector) => [...root.querySelectorAll(selector)];
+const stage = find(".stage"), sheet = find(".sheet"), divider = find(".divider");
+const photoCanvas = find(".photo"), paintCanvas = find(".paint");
+const slider = find("#viewer-threshold"), exact = find(".exact"), opacity = find(".opacity");
+
+const SWATCHES = [[props.color, "cyan"], ["#ffe000", "yellow"], ["#ff4fd8", "magenta"], ["#7cff4f", "green"], ["#ffffff", "white"]];
+const MAX_SCALE = 32;  // screen pixels for one of the photograph
+
+let shown = null;  // what the server sent of the open photograph
+let photo = null;  // HTMLImageElement
+let codes = null;  // (H * W): the level; of a tracing's vessels 256 more
+let spans = null;  // for each row its first column inside the field and the one after its last
+let tracing = null;
+let stop = 0;  // number of the chosen threshold in shown.stops
+let view = "overlay";
+let color = props.color;
+let place = { scale: 1, x: 0, y: 0, fitted: true };  // screen pixels per photograph pixel, and its left upper corner
+let turn = 0;  // counts what was opened, so that a late answer to an earlier question is dropped
+
+// ---- what comes and goes
+
+const later = new Set();
+function schedule(draw) {
+  if (later.size === 0) requestAnimationFrame(() => { const todo = [...later]; later.clear(); todo.forEach((f) => f()); });
+  later.add(draw);
+}
+
+function busy(text) {
+  find(".doing").textContent = text;
+  root.dataset.busy = "";
+}
+
+function rest() {
+  delete root.dataset.busy;
+}
+
+function say(selector, lines) {
+  const place_ = find(selector);
+  place_.hidden = lines.length === 0;
+  place_.replaceChildren(...lines.map((line) => Object.assign(document.createElement("span"), { textContent: line })));
+}
+
+async function send(file, event) {
+  if (!file) return;
+  const mine = ++turn;
+  say(".viewer > .error", []);
+  say(".tracing .error", []);
+  busy("Sending the file");
+  try {
+    const sent = await upload(file);
+    if (mine !== turn) return;
+    root.viewer.file = { path: sent.path, orig_name: file.name, meta: { _type: "gradio.FileData" } };
+    busy(event === "photograph" ? "Finding the vessels" : "Comparing");
+    trigger(event);
+  } catch (error) {
+    if (mine !== turn) return;
+    rest();
+    say(".viewer > .error", [`'${file.name}' could not be sent: ${error.message || error}`]);
+  }
+}
+
+async function unpack(file) {
+  const answer = await fetch(file.url);
+  if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+  const bytes = new Uint8Array(await new Response(answer.body.pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
+  for (let k = 1; k < bytes.length; k++) bytes[k] += bytes[k - 1];
+  return bytes;
+}
+
+function load(url) {
+  return new Promise((done, failed) => {
+    const image = new Image();
+    image.onload = () => image.decode().then(() => done(image), failed);
+    image.onerror = () => failed(new Error("the picture cannot be had"));
+    image.src = url;
+  });
+}
+
+// An answer of the server: a photograph with its levels, perhaps a tracing; a sentence; or nothing.
+async function receive(value) {
+  const mine = ++turn;
+  say(".viewer > .error", value?.error ? [value.error] : []);
+  if (!value || value.error) {
+    shown = photo = codes = tracing = null;
+    root.dataset.state = "empty";
+    say(".viewer > .warnings", []);
+    rest();
+    return;
+  }
+  try {
+    const same = shown && shown.levels.url === value.levels.url && codes;
+    const [image, levels, vessels] = await Promise.all([
+      same ? photo : load(value.photograph.url),
+      same ? codes : unpack(value.levels),
+      value.tracing?.pixels ? unpack(value.tracing.pixels) : null,
+    ]);
+    if (mine !== turn) return;
+    photo = image;
+    shown = { ...value, atOrAbove: suffixSums(value.counts) };
+    tracing = value.tracing?.pixels ? value.tracing : null;
+    codes = vessels ? Uint16Array.from(levels, (level, k) => (level & 255) + 256 * vessels[k])
+      : levels instanceof Uint8Array ? levels : Uint8Array.from(levels, (code) => code & 255);
+    if (!same) open();
+    openTracing(value.tracing);
+    root.dataset.state = "shown";
+    resize();
+  } catch (error) {
+    if (mine !== turn) return;
+    shown = null;
+    root.dataset.state = "empty";
+    say(".viewer > .error", [`The result could not be fetched: ${error.message}. Open the photograph again.`]);
+  }
+  rest();
+}
+
+function open() {
+  const { width, height, stops } = shown;
+  spans = new Int32Array(2 * height);
+  for (let row = 0, k = 0; row < height; row++, k += width) {
+    let first = k, end = k + width;
+    while (first < end && codes[first] === 0) first++;
+    while (end > first && codes[end - 1] === 0) end--;
+    spans[2 * row] = first - k;
+    spans[2 * row + 1] = end - k;
+  }
+  stop = shown.fitted;
+  slider.max = stops.length - 1;
+  find(".fitted").textContent = `Fitted for this model: ${written(stops[shown.fitted])}`;
+  find(".name").textContent = shown.name;
+  const facts = { Photograph: `${width} × ${height} px`, "Field of view": `${shown.atOrAbove[0].toLocaleString("en")} px` };
+  find(".numbers dl").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [tag("dt", name), tag("dd", value)]));
+  say(".viewer > .warnings", shown.warnings);
+  if (view === "errors") setView("overlay");
+  place.fitted = true;
+  divide(0.5);
+}
+
+function openTracing(sent) {
+  find(".tracing").dataset.tracing = tracing ? "shown" : "none";
+  all("[data-view=errors], [data-save=errors]").forEach((button) => { if (button.tagName === "BUTTON") button.hidden = !tracing; });
+  say(".tracing .error", sent?.error ? [sent.error] : []);
+  if (tracing) {
+    tracing.atOrAbove = suffixSums(tracing.counts);
+    tracing.curve = shown.stops.map((_, k) => rates(k)).filter((r) => !Number.isNaN(r.precision));
+    find(".tracing .of span").textContent = tracing.name;
+    say(".tracing .notes", tracing.notes);
+    setView("errors");
+  } else if (view === "errors") setView("overlay");
+}
+
+// ---- numbers, exact: they are counted from the levels of all pixels
+
+function suffixSums(counts) {
+  const sums = [...counts, 0];
+  for (let k = counts.length - 1; k >= 0; k--) sums[k] += sums[k + 1];
+  return sums;
+}
+
+function rates(k) {
+  const called = shown.atOrAbove[k], field = shown.atOrAbove[0];
+  const hits = tracing.atOrAbove[k], vessels = tracing.atOrAbove[0];
+  const alarms = called - hits, misses = vessels - hits, rejections = field - called - misses;
+  return {
+    f1: 2 * hits / (called + vessels),
+    sensitivity: hits / vessels,
+    specificity: rejections / (field - vessels),
+    precision: hits / called,
+    mcc: (hits * rejections - alarms * misses) / Math.sqrt(called * vessels * (field - called) * (field - vessels)),
+  };
+}
+
+const written = (threshold) => String(+threshold.toPrecision(4));
+const three = (number) => (number == null || Number.isNaN(number) ? "–" : number.toFixed(3));
+
+function tag(name, text) {
+  return Object.assign(document.createElement(name), { textContent: text });
+}
+
+function tell() {
+  const threshold = written(shown.stops[stop]);
+  const field = shown.atOrAbove[0];
+  const share = field ? `${(100 * shown.atOrAbove[stop] / field).toFixed(1)}%` : "–";
+  find(".share strong").textContent = share;
+  slider.value = stop;
+  slider.setAttribute("aria-valuetext", `${threshold}, ${share} of the field is vessel`);
+  if (document.activeElement !== exact) exact.value = threshold;
+  find("[data-do=reset]").disabled = stop === shown.fitted;
+  const views = { overlay: "its vessels coloured", compare: "its vessels coloured on the right", mask: "only its vessels, white on black",
+    probability: "the probability of vessels", errors: "hits, misses and false alarms against the tracing" };
+  sheet.setAttribute("aria-label", `${shown.name}, ${views[view]}; ${share} of the field of view is vessel at threshold ${threshold}`);
+  find(".mark").style.left = `${100 * shown.fitted / (shown.stops.length - 1)}%`;
+  if (tracing) tellTracing();
+}
+
+function tellTracing() {
+  const now = rates(stop), cldice = tracing.cldice;
+  const fresh = cldice.threshold === shown.stops[stop];
+  const rows = [["F1 (Dice)", now.f1], ["Sensitivity", now.sensitivity], ["Specificity", now.specificity], ["Precision", now.precision],
+    ["MCC", now.mcc], ["clDice", fresh ? cldice.value : undefined], ["AUROC", tracing.auroc]];
+  find(".tracing tbody").replaceChildren(...rows.map(([name, value]) => {
+    const row = document.createElement("tr");
+    row.append(Object.assign(tag("th", name), { scope: "row" }), tag("td", value === undefined ? "…" : three(value)));
+    return row;
+  }));
+  const at = (r) => `${200 * r.sensitivity},${200 - 200 * r.precision}`;
+  const axes = [0, 0.5, 1].map((v) => `<text x="${200 * v}" y="216" text-anchor="middle">${v}</text><text x="-6" y="${204 - 200 * v}" text-anchor="end">${v}</text>`);
+  const dot = Number.isNaN(now.precision) ? "" : `<circle cx="${200 * now.sensitivity}" cy="${200 - 200 * now.precision}" r="5"/>`;
+  find(".curve").innerHTML = `<path class="frame" d="M0 0V200H200"/>${axes.join("")}<polyline points="${tracing.curve.map(at).join(" ")}"/>${dot}`;
+  find(".curve").setAttribute("aria-label", `Precision-recall curve; at the chosen threshold precision ${three(now.precision)}, sensitivity ${three(now.sensitivity)}`);
+}
+
+// ---- drawing
+
+function resize() {
+  if (!shown) return;
+  const { width, height } = shown;
+  const box = sheet.getBoundingClientRect();
+  const screen = window.devicePixelRatio || 1;
+  const wide = Math.max(1, Math.round(box.width * screen)), high = Math.max(1, Math.round(box.height * screen));
+  for (const canvas of [photoCanvas, paintCanvas]) {
+    if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
+  }
+  if (place.fitted) {
+    place.scale = fitScale();
+    place.x = (wide - width * place.scale) / 2;
+    place.y = (high - height * place.scale) / 2;
+  }
+  keepInside();
+  all("[data-zoom]").forEach((button) => {
+    if (button.dataset.zoom === "in") button.disabled = place.scale >= MAX_SCALE;
+    if (button.dataset.zoom === "out") button.disabled = place.scale <= fitScale();
+  });
+  sheet.dataset.zoomed = place.fitted ? "no" : "yes";
+  find(".scale").textContent = `${Math.round(100 * place.scale)} %`;
+  schedule(drawPhoto);
+  schedule(drawPaint);
+}
+
+const fitScale = () => Math.min(photoCanvas.width / shown.width, photoCanvas.height / shown.height);
+
+function keepInside() {
+  const clamp = (corner, size, room) => (size <= room ? (room - size) / 2 : Math.min(0, Math.max(room - size, corner)));
+  // Whole pixels, so that at 1:1 and above each pixel of the photograph stays square and sharp.
+  place.x = Math.round(clamp(place.x, shown.width * place.scale, photoCanvas.width));
+  place.y = Math.round(clamp(place.y, shown.height * place.scale, photoCanvas.height));
+}
+
+function drawPhoto() {
+  if (!shown) return;
+  const context = photoCanvas.getContext("2d");
+  context.clearRect(0, 0, photoCanvas.width, photoCanvas.height);
+  const box = [place.x, place.y, shown.width * place.scale, shown.height * place.scale];
+  if (view === "mask" || view === "probability") {
+    context.fillStyle = "#000";
+    context.fillRect(...box);
+    return;
+  }
+  context.imageSmoothingEnabled = place.scale < 2;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(photo, ...box);
+}
+
+// What a pixel's code adds, and to which of its screen pixel's sums; what becomes of the sums.
+function recipe() {
+  const size = 512, part = new Int32Array(size), weight = new Float32Array(size);
+  for (let code = 0; code < size; code++) {
+    const level = code & 255, vessel = level > stop;
+    if (view === "probability") {
+      part[code] = 0;
+      weight[code] = level ? shown.stops[level - 1] : 0;
+    } else if (view === "errors") {
+      const truth = code > 255;
+      part[code] = truth ? (vessel ? 0 : 1) : 2;
+      weight[code] = (truth || vessel) && level ? 1 : 0;
+    } else weight[code] = vessel ? 1 : 0;
+  }
+  return { part, weight };
+}
+
+function rgb(hex) {
+  return [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16));
+}
+
+function drawPaint() {
+  if (!shown) return;
+  tell();
+  const { width, height } = shown;
+  const { scale, x, y } = place;
+  const wide = paintCanvas.width, high = paintCanvas.height;
+  const context = paintCanvas.getContext("2d");
+  const image = context.createImageData(wide, high);
+  const out = new Uint32Array(image.data.buffer);  // 0xAABBGGRR: all that browsers run on is little-endian
+  const { part, weight } = recipe();
+  for (let code = 0; code < 512; code++) part[code] *= wide;
+  const parts = view === "errors" ? 3 : 1;
+  const sums = new Float32Array(parts * wide);
+  const [r, g, b] = view === "mask" ? [255, 255, 255] : rgb(color);
+  const plain = (b << 16) | (g << 8) | r;
+  const alpha = 255 * (view === "mask" ? 1 : Number(opacity.value));
+  const kinds = ["hit", "miss", "false alarm"].map((kind) => props.colors[kind]);
+  const magma = props.magma.map(([red, green, blue]) => (0xff000000 | (blue << 16) | (green << 8) | red) >>> 0);
+
+  // Each pixel of the photograph belongs to one of the screen; enlarged, each of the screen to one of the photograph.
+  const shrunk = scale < 1;
+  const columnOf = new Int32Array(shrunk ? width : wide);
+  const columns = new Int32Array(wide);  // how many of the photograph's columns a screen column stands for
+  for (let k = 0; k < columnOf.length; k++) {
+    columnOf[k] = Math.floor(shrunk ? (k + 0.5) * scale + x : (k + 0.5 - x) / scale);
+    if (shrunk && columnOf[k] >= 0 && columnOf[k] < wide) columns[columnOf[k]]++;
+  }
+  const left = Math.max(0, Math.floor(x)), right = Math.min(wide, Math.ceil(x + width * scale));
+  const rowOf = (row) => Math.floor((row + 0.5) * scale + y);
+  let row = Math.max(0, Math.floor(-y / scale) - 1);
+  for (let line = Math.max(0, Math.floor(y)); line < Math.min(high, Math.ceil(y + height * scale)); line++) {
+    let rows = 1;
+    sums.fill(0);
+    if (shrunk) {
+      while (row < height && rowOf(row) < line) row++;
+      const start = row;
+      for (; row < height && rowOf(row) === line; row++) {
+        const k = row * width;
+        let from = spans[2 * row], to = spans[2 * row + 1];
+        while (from < to && columnOf[from] < 0) from++;
+        while (to > from && columnOf[to - 1] >= wide) to--;
+        for (let column = from; column < to; column++) {
+          const code = codes[k + column];
+          sums[part[code] + columnOf[column]] += weight[code];
+        }
+      }
+      rows = row - start;
+      if (!rows) continue;
+    } else {
+      const source = Math.floor((line + 0.5 - y) / scale);
+      if (source < 0 || source >= height) continue;
+      for (let k = left; k < right; k++) {
+        const column = columnOf[k];
+        if (column < 0 || column >= width) continue;
+        const code = codes[source * width + column];
+        sums[part[code] + k] = weight[code];
+      }
+    }
+    for (let k = left, at = line * wide + left; k < right; k++, at++) {
+      const share = 1 / (shrunk ? rows * columns[k] : 1);
+      if (view === "probability") out[at] = magma[Math.min(255, Math.round(255 * sums[k] * share))];
+      else if (view === "errors") {
+        const counts = [sums[k], sums[wide + k], sums[2 * wide + k]], total = counts[0] + counts[1] + counts[2];
+        if (!total) continue;
+        const mixed = [0, 1, 2].map((channel) => Math.round(counts.reduce((sum, n, kind) => sum + n * kinds[kind][channel], 0) / total));
+        out[at] = (Math.round(255 * total * share) << 24) | (mixed[2] << 16) | (mixed[1] << 8) | mixed[0];
+      } else if (sums[k]) out[at] = (Math.round(alpha * sums[k] * share) << 24) | plain;
+    }
+  }
+  context.putImageData(image, 0, 0);
+}
+
+function setView(name) {
+  view = name;
+  root.dataset.view = name;
+  all(".views button").forEach((button) => button.setAttribute("aria-pressed", button.dataset.view === name));
+  const legend = find(".legend");
+  legend.hidden = name !== "errors" && name !== "probability";
+  if (name === "errors") {
+    legend.replaceChildren(...Object.entries(props.colors).map(([kind, value]) => {
+      const entry = tag("span", kind);
+      entry.prepend(Object.assign(document.createElement("i"), { style: `background: rgb(${value})` }));
+      return entry;
+    }));
+  } else if (name === "probability") {
+    const ramp = Object.assign(document.createElement("i"), { className: "ramp" });
+    ramp.style.background = `linear-gradient(to right, ${props.magma.filter((_, k) => k % 15 === 0).map((c) => `rgb(${c})`).join(",")})`;
+    legend.replaceChildren(tag("span", "0"), ramp, tag("span", "1"));
+  }
+  if (shown) { schedule(drawPhoto); schedule(drawPaint); }
+}
+
+function setStop(k) {
+  stop = Math.min(shown.stops.length - 1, Math.max(0, k));
+  schedule(drawPaint);
+}
+
+function divide(share) {
+  const percent = Math.round(100 * Math.min(1, Math.max(0, share)));
+  divider.setAttribute("aria-valuenow", percent);
+  stage.style.setProperty("--divide", `${percent}%`);
+}
+
+// Zoom by a factor round a point of the canvas (its middle if none is given).
+function zoom(factor, atX = photoCanvas.width / 2, atY = photoCanvas.height / 2) {
+  if (!shown) return;
+  const scale = Math.min(MAX_SCALE, Math.max(fitScale(), place.scale * factor));
+  place.x = atX - (atX - place.x) * scale / place.scale;
+  place.y = atY - (atY - place.y) * scale / place.scale;
+  place.scale = scale;
+  place.fitted = scale <= fitScale();
+  resize();
+}
+
+// ---- what people do
+
+const commands = {
+  pick: () => find(".pick").click(),
+  take: () => find(".take").click(),
+  "pick-tracing": () => find(".pick-tracing").click(),
+  "drop-tracing": () => { root.viewer.file = null; trigger("tracing"); },
+  cancel: () => { turn++; rest(); trigger("cancel"); },
+  close: () => { turn++; trigger("close"); receive(null); },
+  reset: () => { setStop(shown.fitted); settle(); },
+  in: () => zoom(1.5), out: () => zoom(1 / 1.5), fit: () => { place.fitted = true; resize(); },
+  one: () => zoom(1 / place.scale),
+  full: () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen?.()),
+};
+
+function settle() {
+  if (tracing && tracing.cldice.threshold !== shown.stops[stop]) trigger("settle");
+}
+
+root.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  const { do: command, zoom: zoomed, view: viewed, save, example, color: chosen } = button.dataset;
+  if (command || zoomed) commands[command || zoomed]();
+  else if (viewed) setView(viewed);
+  else if (save) { root.viewer.what = save; trigger("save"); }
+  else if (chosen) { color = chosen; find(".swatches input").value = chosen; swatches(); }
+  else if (example) { turn++; say(".viewer > .error", []); busy("Finding the vessels"); trigger("example", { index: Number(example) }); }
+});
+
+for (const [selector, event] of [[".pick", "photograph"], [".take", "photograph"], [".pick-tracing", "tracing"]]) {
+  find(selector).addEventListener("change", (change) => {
+    send(change.target.files[0], event);
+    change.target.value = "";  // so that the same file can be chosen again
+  });
+}
+
+slider.addEventListener("input", () => setStop(Number(slider.value)));
+slider.addEventListener("change", settle);
+exact.addEventListener("input", () => {
+  const wanted = exact.valueAsNumber;
+  if (Number.isNaN(wanted)) return;
+  const distance = shown.stops.map((value) => Math.abs(value - wanted));
+  setStop(distance.indexOf(Math.min(...distance)));
+});
+exact.addEventListener("change", () => { exact.blur(); tell(); settle(); });
+opacity.addEventListener("input", () => shown && schedule(drawPaint));
+
+function swatches() {
+  all(".swatches button").forEach((button) => button.setAttribute("aria-pressed", button.dataset.color === color));
+  if (shown) schedule(drawPaint);
+}
+
+sheet.addEventListener("wheel", (event) => {
+  // A page that scrolls must not be caught by the picture; trackpads send a pinch as a wheel with the control key.
+  if (!shown || !(event.ctrlKey || event.metaKey || document.fullscreenElement)) return;
+  event.preventDefault();
+  const box = sheet.getBoundingClientRect(), screen = photoCanvas.width / box.width;
+  zoom(Math.exp(-event.deltaY / 200), (event.clientX - box.left) * screen, (event.clientY - box.top) * screen);
+}, { passive: false });
+
+sheet.addEventListener("dblclick", (event) => {
+  if (!shown) return;
+  const box = sheet.getBoundingClientRect(), screen = photoCanvas.width / box.width;
+  zoom(2, (event.clientX - box.left) * screen, (event.clientY - box.top) * screen);
+});
+
+const fingers = new Map();
+sheet.addEventListener("pointerdown", (event) => {
+  if (!shown || (event.pointerType === "mouse" && event.button !== 0)) return;
+  fingers.set(event.pointerId, event);
+  if (!place.fitted || fingers.size > 1) sheet.setPointerCapture(event.pointerId);
+});
+sheet.addEventListener("pointermove", (event) => {
+  const before = fingers.get(event.pointerId);
+  if (!before || !shown) return;
+  const box = sheet.getBoundingClientRect(), screen = photoCanvas.width / box.width;
+  const other = [...fingers.values()].find((finger) => finger.pointerId !== event.pointerId);
+  fingers.set(event.pointerId, event);
+  if (other) {
+    const apart = (finger) => Math.hypot(finger.clientX - other.clientX, finger.clientY - other.clientY);
+    zoom(apart(event) / Math.max(1, apart(before)), ((event.clientX + other.clientX) / 2 - box.left) * screen,
+      ((event.clientY + other.clientY) / 2 - box.top) * screen);
+  } else if (!place.fitted) {
+    place.x += (event.clientX - before.clientX) * screen;
+    place.y += (event.clientY - before.clientY) * screen;
+    resize();
+  }
+});
+for (const name of ["pointerup", "pointercancel"]) sheet.addEventListener(name, (event) => fingers.delete(event.pointerId));
+
+sheet.addEventListener("keydown", (event) => {
+  if (!shown || event.ctrlKey || event.metaKey || event.altKey) return;
+  const step = 60 * (window.devicePixelRatio || 1);
+  const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
+  const keys = { "+": "in", "=": "in", "-": "out", 0: "fit", 1: "one" };
+  if (keys[event.key]) commands[keys[event.key]]();
+  else if (moves[event.key] && !place.fitted) {
+    place.x += moves[event.key][0];
+    place.y += moves[event.key][1];
+    resize();
+  } else return;
+  event.preventDefault();
+});
+
+divider.addEventListener("pointerdown", (event) => divider.setPointerCapture(event.pointerId));
+divider.addEventListener("pointermove", (event) => {
+  if (!divider.hasPointerCapture(event.pointerId)) return;
+  const box = sheet.getBoundingClientRect();
+  divide((event.clientX - box.left) / box.width);
+});
+divider.addEventListener("keydown", (event) => {
+  const steps = { ArrowLeft: -2, ArrowDown: -2, ArrowRight: 2, ArrowUp: 2, Home: -100, End: 100 };
+  if (!(event.key in steps)) return;
+  event.preventDefault();
+  divide((Number(divider.getAttribute("aria-valuenow")) + steps[event.key]) / 100);
+});
+
+root.addEventListener("dragover", (event) => { event.preventDefault(); root.dataset.drag = event.target.closest(".tracing") ? "tracing" : "photograph"; });
+root.addEventListener("dragleave", (event) => { if (!root.contains(event.relatedTarget)) delete root.dataset.drag; });
+root.addEventListener("drop", (event) => {
+  event.preventDefault();
+  delete root.dataset.drag;
+  send(event.dataTransfer.files[0], event.target.closest(".tracing") ? "tracing" : "photograph");
+});
+document.addEventListener("paste", (event) => {
+  const file = [...(event.clipboardData?.files || [])][0];
+  if (file && root.isConnected && root.offsetParent) send(file, "photograph");
+});
+
+// ---- start
+
+find(".swatches").append(...SWATCHES.map(([value, name]) => {
+  const button = Object.assign(document.createElement("button"), { type: "button", title: name, style: `--swatch: ${value}` });
+  button.dataset.color = value;
+  button.setAttribute("aria-label", name);
+  return button;
+}), Object.assign(document.createElement("input"), { type: "color", value: color, title: "another colour" }));
+find(".swatches input").setAttribute("aria-label", "another colour");
+find(".swatches input").addEventListener("input", (event) => { color = event.target.value; swatches(); });
+opacity.value = props.opacity;
+swatches();
+
+find(".examples").append(...props.examples.map(({ name, src }, index) => {
+  const button = Object.assign(document.createElement("button"), { type: "button", title: name });
+  button.dataset.example = index;
+  button.append(Object.assign(document.createElement("img"), { src, alt: `Example: ${name}`, width: 72, height: 72 }));
+  return button;
+}));
+find(".examples").hidden = props.examples.length === 0;
+
+new ResizeObserver(() => resize()).observe(sheet);
+root.viewer = {
+  file: null,  // the last upload, for the server
+  what: null,  // which file is to be saved
+  settings: () => ({ threshold: shown ? shown.stops[stop] : null, color, opacity: Number(opacity.value), what: root.viewer.what }),
+  refine: (value) => { if (tracing && value.threshold !== undefined) { tracing.cldice = value; tell(); } },
+  rest,
+};
+watch("value", () => receive(props.value));
