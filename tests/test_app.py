@@ -1,6 +1,7 @@
-"""The page by its endpoint for programs, its bounded memory, and how it starts."""
+"""The page by its endpoints for programs, its bounded memory, and how it starts."""
 
-import os
+import asyncio
+import base64
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 from scipy import ndimage
 
@@ -16,6 +19,8 @@ import app
 from resegnet import Config, ImageError, Segmenter
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.results import export
+from resegnet.results.compare import compare
+from resegnet.web import layout
 
 tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
 
@@ -70,15 +75,24 @@ def pixels(path):
         return np.array(image)
 
 
+@pytest.fixture(scope="module")
+def tracing(tmp_path_factory):
+    """The exact truth of the first photograph."""
+    path = tmp_path_factory.mktemp("tracing") / "eye by hand.png"
+    Image.fromarray(draw_fundus(1, (230, 300)).vessels).save(path)
+    return path
+
+
 # /segment
 
 
-def test_overlay_mask_and_numbers_are_those_of_the_python_interface(client, segmenter, photographs):
-    overlay, mask, numbers = client.predict(handle_file(photographs[0]), api_name="/segment")
+def test_files_and_numbers_are_those_of_the_python_interface(client, segmenter, photographs):
+    overlay, mask, probability, numbers = client.predict(handle_file(photographs[0]), api_name="/segment")
     result = segmenter(photographs[0])
     assert 0.02 < result.mask.mean() < 0.5
     np.testing.assert_array_equal(pixels(mask), result.mask.astype(np.uint8) * 255)
     np.testing.assert_array_equal(pixels(overlay), result.overlay())
+    assert np.abs(pixels(probability) / 65535 - result.probability).max() < 1e-5
     assert numbers == export.summary(result)
     assert numbers["threshold"] == 0.6137
     assert numbers["model"] == "a/model@v1"
@@ -89,7 +103,7 @@ def test_another_threshold_takes_no_second_forward_pass(client, network, segment
     calls = network.calls
     masks = []
     for threshold in (0.55, 0.7):
-        _, mask, numbers = client.predict(handle_file(photographs[0]), threshold, api_name="/segment")
+        _, mask, _, numbers = client.predict(handle_file(photographs[0]), threshold, api_name="/segment")
         masks.append(pixels(mask) > 0)
         assert numbers["threshold"] == threshold
     assert network.calls == calls
@@ -107,7 +121,7 @@ def test_sessions_do_not_mix(url, segmenter, photographs, tmp_path):
         with connect(url, tmp_path / str(k)) as client:
             thresholds = [0.5 + 0.1 * step + 0.05 * k for step in range(2)]
             answers = [client.predict(handle_file(photographs[k]), t, api_name="/segment") for t in thresholds]
-        return [(t, pixels(mask)) for t, (_, mask, _) in zip(thresholds, answers, strict=True)]
+        return [(t, pixels(mask)) for t, (_, mask, *_) in zip(thresholds, answers, strict=True)]
 
     with ThreadPoolExecutor(2) as pool:
         for truth, answers in zip(truths, pool.map(ask, range(2)), strict=True):
@@ -118,7 +132,7 @@ def test_sessions_do_not_mix(url, segmenter, photographs, tmp_path):
 def test_16_bit_tiff(client, segmenter, photographs, tmp_path):
     eight_bit = pixels(photographs[0])
     tifffile.imwrite(tmp_path / "eye.tif", eight_bit.astype(np.uint16) * 256 + 99, photometric="rgb")
-    _, mask, _ = client.predict(handle_file(tmp_path / "eye.tif"), api_name="/segment")
+    _, mask, *_ = client.predict(handle_file(tmp_path / "eye.tif"), api_name="/segment")
     np.testing.assert_array_equal(pixels(mask) > 0, segmenter(eight_bit).mask)
 
 
@@ -138,108 +152,89 @@ def test_a_threshold_out_of_range_is_told(client, photographs):
         client.predict(handle_file(photographs[0]), 1.5, api_name="/segment")
 
 
-def test_programs_see_one_endpoint_with_its_parameters_described(client):
+def test_programs_see_two_endpoints_with_their_parameters_described(client):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert list(endpoints) == ["/segment"]
-    assert [p["parameter_name"] for p in endpoints["/segment"]["parameters"]] == ["photograph", "threshold"]
-    assert [r["label"] for r in endpoints["/segment"]["returns"]] == ["overlay", "mask", "numbers"]
+    assert list(endpoints) == ["/segment", "/compare"]
+    parameters = {name: [p["parameter_name"] for p in endpoint["parameters"]] for name, endpoint in endpoints.items()}
+    assert parameters == {
+        "/segment": ["photograph", "threshold"],
+        "/compare": ["photograph", "tracing", "threshold"],
+    }
+    assert [r["label"] for r in endpoints["/segment"]["returns"]] == ["overlay", "mask", "probability", "numbers"]
+    assert [r["label"] for r in endpoints["/compare"]["returns"]] == ["error_map", "numbers"]
     assert "Find the vessels" in endpoints["/segment"]["description"]
+    assert "against a person's tracing" in endpoints["/compare"]["description"]
+
+
+# /compare
+
+
+def test_scores_and_error_map_are_those_of_the_python_interface(client, segmenter, photographs, tracing):
+    error_map, numbers = client.predict(handle_file(photographs[0]), handle_file(tracing), 0.55, api_name="/compare")
+    comparison = compare(segmenter(photographs[0]).at(0.55), tracing)
+    np.testing.assert_array_equal(pixels(error_map), comparison.error_map())
+    scores = numbers.pop("comparison")
+    assert scores.pop("notes") == []
+    assert scores == comparison.scores()
+    assert 0.3 < scores["f1"] < 1
+    assert numbers == export.summary(comparison.segmentation)
+
+
+def test_a_tracing_of_another_size_is_told(client, photographs, tracing, tmp_path):
+    with Image.open(tracing) as image:
+        image.resize((150, 115)).save(tmp_path / "small.png")
+    with pytest.raises(AppError, match=r"150 x 115.*300 x 230"):
+        client.predict(handle_file(photographs[0]), handle_file(tmp_path / "small.png"), api_name="/compare")
+
+
+# MCP
+
+
+def test_an_assistant_finds_the_tools_and_uses_one(url, segmenter, photographs):
+    """Over the Model Context Protocol, with its own client; the photograph as a data address."""
+    address = "data:image/png;base64," + base64.b64encode(photographs[0].read_bytes()).decode()
+
+    async def ask():
+        async with (
+            streamable_http_client(f"{url}gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            answer = await session.call_tool("segment", {"photograph": address, "threshold": 0.55})
+            return tools, answer
+
+    tools, answer = asyncio.run(ask())
+    assert set(tools) == {"segment", "compare"}
+    assert "fundus" in tools["segment"].description
+    assert (
+        "pixels of this probability or more" in tools["segment"].inputSchema["properties"]["threshold"]["description"]
+    )
+    assert not answer.isError
+    texts = " ".join(part.text for part in answer.content if part.type == "text")
+    assert f'"vessel_area_px": {segmenter(photographs[0]).at(0.55).mask.sum()}' in texts.replace("'", '"')
 
 
 # Memory and disk
 
 
-def test_results_in_memory_are_bounded_and_the_longest_unused_goes_first(tmp_path):
-    network = DarkOnGreen()
-    paths = [tmp_path / f"{k}.png" for k in range(3)]
-    for path in paths:
-        Image.fromarray(draw_fundus(3, (130, 130)).image).save(path)
-    two = 2 * 130 * 130 * (3 + 4 + 1)  # photograph, probability, field
-    results = app.RecentResults(Segmenter(network, Config(input_size=64)), limit_bytes=two)
-    a, b, c = paths
-    for path, calls in [(a, 1), (b, 2), (a, 2), (c, 3), (a, 3), (b, 4)]:
-        results(path)
-        assert network.calls == calls
-    results.forget(a)
-    results(b)
-    assert network.calls == 4
-    results(a)
-    assert network.calls == 5
-
-
-def test_a_session_gives_its_memory_back_when_it_opens_another_photograph(segmenter, photographs):
-    handlers = app.Handlers(segmenter, examples=[photographs[1]])
-    a, example = map(str, photographs)
-    handlers.show(a, None)
-    handlers.show(example, a)
-    assert list(handlers.results._results) == [example]
-    handlers.show(None, example)  # examples stay for the other sessions
-    assert list(handlers.results._results) == [example]
-
-
 def test_uploads_and_results_are_deleted_when_their_time_is_over(segmenter, photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    monkeypatch.setattr(app, "EXAMPLES", tmp_path)
-    monkeypatch.setattr(app, "KEEP_S", 6)
-    forgotten = []
-    monkeypatch.setattr(app.RecentResults, "forget", lambda self, path: forgotten.append(path))
+    monkeypatch.setattr(layout, "EXAMPLES", tmp_path)
+    monkeypatch.setattr(layout, "KEEP_S", 6)
     page = app.build_app(segmenter)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
     try:
         with connect(url, tmp_path / "downloads") as client:
             client.predict(handle_file(photographs[0]), api_name="/segment")
         kept = {path.name for path in (tmp_path / "gradio").rglob("*.png")}
-        assert kept == {"eye.png", "eye_mask.png", "eye_overlay.png"}
+        assert kept == {"eye.png", "eye_mask.png", "eye_overlay.png", "eye_probability.png"}
         end = time.monotonic() + 20
-        while (list((tmp_path / "gradio").rglob("*.png")) or not forgotten) and time.monotonic() < end:
+        while list((tmp_path / "gradio").rglob("*.png")) and time.monotonic() < end:
             time.sleep(0.2)
         assert not list((tmp_path / "gradio").rglob("*.png"))
-        assert [os.path.basename(path) for path in forgotten] == ["eye.png"]
     finally:
         page.close()
-
-
-# The page
-
-
-def test_warnings_and_errors_are_escaped_text_and_an_error_shows_no_result(segmenter, tmp_path):
-    handlers = app.Handlers(segmenter, [])
-    path = tmp_path / "<img src=x onerror=alert(1)>.png"
-    path.write_text("no picture")
-    current, message, overlay, numbers, threshold, controls = handlers.show(str(path), None)
-    assert (current, overlay, numbers, threshold) == (None, None, "", 0.6137)
-    assert not controls.visible
-    assert "role='alert'" in message
-    assert "<img" not in message
-    assert "&lt;img" in message
-
-
-def test_warnings_stand_above_the_result(segmenter, tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    Image.new("RGB", (200, 200), (40, 90, 200)).save(tmp_path / "sky.png")
-    warnings = segmenter(tmp_path / "sky.png").warnings
-    assert warnings
-    current, message, overlay, *_ = app.Handlers(segmenter, []).show(str(tmp_path / "sky.png"), None)
-    assert current
-    assert overlay
-    assert all(warning in message for warning in warnings)
-
-
-def test_the_page_says_which_model_runs_and_what_it_is_not_for(segmenter):
-    texts = " ".join(str(block.value) for block in app.build_app(segmenter).blocks.values() if hasattr(block, "value"))
-    assert "a/model@v1" in texts
-    assert "0.6137" in texts
-    assert "not a medical device" in texts
-    assert "deleted after about an hour" in texts
-
-
-def test_three_examples_or_more_are_offered_and_no_tracing(segmenter, tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    page = app.build_app(segmenter)
-    gallery = next(block for block in page.blocks.values() if type(block).__name__ == "Dataset")
-    names = [os.path.basename(sample[0]["path"]) for sample in gallery.samples]
-    assert len(names) >= 3
-    assert not any("_vessels" in name for name in names)
 
 
 # Start

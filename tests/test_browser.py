@@ -1,8 +1,12 @@
 """The page in a real browser: Debian's Chromium, headless, driven by Playwright."""
 
+import base64
 import io
+import json
 import os
 import shutil
+import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,6 +16,10 @@ from scipy import ndimage
 
 from resegnet import Config, Segmenter
 from resegnet.learning.synthetic import draw_fundus
+from resegnet.results.compare import compare
+from resegnet.results.render import ERROR_COLORS, OVERLAY_OPACITY, magma
+
+tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
 
 pytestmark = pytest.mark.browser
 
@@ -27,22 +35,33 @@ FLAGS = [
 ]
 PATIENCE_MS = 30_000  # on a busy machine; nothing waits for it when all goes well
 
-
-@pytest.fixture(scope="module")
-def calls():
-    """One entry for each forward pass."""
-    return []
+SHOWN = ".viewer[data-state=shown]:not([data-busy])"
 
 
-@pytest.fixture(scope="module")
-def segmenter(calls):
-    def dark_on_green(rgb):
-        calls.append(rgb.shape)
+class DarkOnGreen:
+    """A network that finds what is darker than its surroundings, counts its calls, and can be held up."""
+
+    def __init__(self):
+        self.calls = 0
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, rgb):
+        self.calls += 1
+        self.go_on.wait(PATIENCE_MS / 1000)
         green = rgb[:, 1]
         return np.clip(0.5 + 8 * (ndimage.uniform_filter(green, (0, 15, 15)) - green), 0, 1).astype(np.float32)
 
+
+@pytest.fixture(scope="module")
+def network():
+    return DarkOnGreen()
+
+
+@pytest.fixture(scope="module")
+def segmenter(network):
     # Between two steps of the slider, which must not round the fitted threshold.
-    return Segmenter(dark_on_green, Config(input_size=256, threshold=0.6137), "a/model@v1")
+    return Segmenter(network, Config(input_size=256, threshold=0.6137), "a/model@v1")
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +70,16 @@ def photographs(tmp_path_factory):
     paths = []
     for seed in (1, 2):
         paths.append(tmp_path_factory.mktemp("photographs") / "my eye.png")
-        Image.fromarray(draw_fundus(seed, (584, 700)).image).save(paths[-1])
+        Image.fromarray(draw_fundus(seed, (400, 480)).image).save(paths[-1])
     return paths
+
+
+@pytest.fixture(scope="module")
+def tracing(tmp_path_factory):
+    """The exact truth of the first photograph."""
+    path = tmp_path_factory.mktemp("tracing") / "by hand.png"
+    Image.fromarray(draw_fundus(1, (400, 480)).vessels).save(path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +102,16 @@ def open_page(chromium, url):
             outside.append(request.url)
 
     def open_(**options):
-        contexts.append(chromium.new_context(accept_downloads=True, **options))
+        contexts.append(
+            chromium.new_context(**{"accept_downloads": True, "viewport": {"width": 1280, "height": 900}} | options)
+        )
         page = contexts[-1].new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", note_request)
         page.goto(url)
-        page.wait_for_selector("#photograph input[type=file]", state="attached")
+        page.wait_for_selector(".viewer .drop button")
         return page
 
     yield open_
@@ -93,100 +122,345 @@ def open_page(chromium, url):
 
 
 def upload(page, path):
-    page.set_input_files("#photograph input[type=file]", path)
-    page.wait_for_selector("#overlay img")
-    page.wait_for_selector("#threshold input[type=range]")
+    page.set_input_files(".viewer .pick", path)
+    page.wait_for_selector(SHOWN)
+    settle(page)
+
+
+def settle(page):
+    """Wait until what was asked for is drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def actual_size(page):
+    """One pixel of the photograph on one of the screen."""
+    page.click("[data-zoom=one]")
+    settle(page)
+
+
+def canvas(page, name, shape):
+    """(H, W, 4) pixels of a canvas where the photograph lies; it is shown at 1:1 and whole."""
+    width, height, pixels = page.evaluate(
+        """(name) => {
+          const canvas = document.querySelector(`.viewer canvas.${name}`);
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          let text = "";
+          for (let k = 0; k < data.length; k += 32768) text += String.fromCharCode(...data.subarray(k, k + 32768));
+          return [canvas.width, canvas.height, btoa(text)];
+        }""",
+        name,
+    )
+    image = np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(height, width, 4)
+    top, left = (height - shape[0] + 1) // 2, (width - shape[1] + 1) // 2
+    assert top >= 0 and left >= 0
+    inside = image[top : top + shape[0], left : left + shape[1]]
+    assert image.any(axis=2).sum() == inside.any(axis=2).sum()  # nothing beside the photograph
+    return inside
+
+
+def assert_overlay_is(page, result):
+    """The coloured pixels are those of the mask, in the chosen colour and opacity."""
+    drawn = canvas(page, "paint", result.mask.shape)
+    np.testing.assert_array_equal(drawn[:, :, 3] > 0, result.mask)
+    assert (drawn[result.mask][:, 3] == round(255 * OVERLAY_OPACITY)).all()
 
 
 def threshold_of(page):
-    return float(page.input_value("#threshold input[type=number]"))
+    return float(page.input_value(".viewer .exact"))
 
 
-def press(page, *keys):
-    """Move the slider by the keyboard and wait for the new picture."""
+def press(page, selector, *keys):
+    page.focus(selector)
     for key in keys:
-        before = page.get_attribute("#overlay img", "src")
-        page.focus("#threshold input[type=range]")
         page.keyboard.press(key)
-        page.wait_for_function("old => document.querySelector('#overlay img').src !== old", arg=before)
-
-
-def shown_picture(page):
-    """The picture on the page as the browser got it."""
-    response = page.request.get(page.get_attribute("#overlay img", "src"))
-    return np.array(Image.open(io.BytesIO(response.body())))
+    settle(page)
 
 
 def save(page, button):
-    """Click a button that saves; gives the file's name and its pixels."""
+    """Click a button that saves; gives the file's name and its bytes."""
     with page.expect_download() as download:
-        page.get_by_role("button", name=button).click()
-    with Image.open(download.value.path()) as image:
-        return download.value.suggested_filename, np.array(image)
+        page.get_by_role("button", name=f"Download {button}").click()
+    return download.value.suggested_filename, download.value.path().read_bytes()
 
 
-def assert_shows(page, result):
-    """The page shows the overlay of `result` at the photograph's own size, but for what JPEG takes away."""
-    shown = shown_picture(page)
-    assert shown.shape == result.image.shape
-    # A fundus has more red than blue, the colour of the overlay more blue than red.
-    inside = ndimage.binary_erosion(result.fov, iterations=5)
-    coloured = (shown[:, :, 2] > shown[:, :, 0]) & inside
-    expected = result.mask & inside
-    assert np.count_nonzero(coloured != expected) < 0.02 * np.count_nonzero(expected)
+def pixels(content):
+    with Image.open(io.BytesIO(content)) as image:
+        return np.array(image)
 
 
-def test_from_a_photograph_to_its_files(open_page, segmenter, photographs, calls):
+# From the photograph to its files
+
+
+def test_the_picture_follows_the_slider_and_the_files_are_what_is_shown(open_page, segmenter, photographs, network):
     page = open_page()
     truth = segmenter(photographs[0])
-    calls.clear()
+    calls = network.calls
     upload(page, photographs[0])
-
+    assert network.calls == calls + 1
+    actual_size(page)
     assert threshold_of(page) == 0.6137
-    assert_shows(page, truth)
-    assert f"{truth.measure()['vessel_density']:.1%}" in page.inner_text("#numbers")
-    name, mask = save(page, "Save mask")
+    assert_overlay_is(page, truth)
+    assert page.inner_text(".share strong") == f"{truth.measure()['vessel_density']:.1%}"
+    name, mask = save(page, "mask")
     assert name == "my eye_mask_0.6137.png"
-    np.testing.assert_array_equal(mask, truth.mask.astype(np.uint8) * 255)
+    np.testing.assert_array_equal(pixels(mask), truth.mask.astype(np.uint8) * 255)
 
-    press(page, "ArrowLeft", "ArrowLeft", "ArrowLeft")
-    moved = truth.at(threshold_of(page))
-    assert moved.threshold < 0.6
-    assert moved.mask.sum() > 1.05 * truth.mask.sum()  # more than `assert_shows` lets pass
-    assert_shows(page, moved)
-    assert f"{moved.measure()['vessel_density']:.1%}" in page.inner_text("#numbers")
-    name, mask = save(page, "Save mask")
-    assert name == f"my eye_mask_{moved.threshold:.4g}.png"
-    np.testing.assert_array_equal(mask, moved.mask.astype(np.uint8) * 255)
-    np.testing.assert_array_equal(save(page, "Save overlay")[1], moved.overlay())
-    before = page.get_attribute("#overlay img", "src")
-    name, probability = save(page, "Save probability")
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    for keys in (["ArrowLeft"], ["ArrowLeft"] * 12, ["Home"], ["End"]):
+        press(page, "#viewer-threshold", *keys)
+        moved = truth.at(threshold_of(page))
+        assert_overlay_is(page, moved)
+        assert page.inner_text(".share strong") == f"{moved.measure()['vessel_density']:.1%}"
+    assert requests == []
+    assert moved.threshold == 1
+    page.fill(".viewer .exact", "0.55")
+    settle(page)
+    moved = truth.at(0.55)
+    assert moved.mask.sum() > 1.2 * truth.mask.sum()
+    assert_overlay_is(page, moved)
+    assert requests == []
+
+    name, mask = save(page, "mask")
+    assert name == "my eye_mask_0.55.png"
+    np.testing.assert_array_equal(pixels(mask), moved.mask.astype(np.uint8) * 255)
+    np.testing.assert_array_equal(pixels(save(page, "overlay")[1]), moved.overlay())
+    name, probability = save(page, "probability")
     assert name == "my eye_probability.png"
-    assert np.abs(probability / 65535 - truth.probability).max() < 1e-5
+    assert np.abs(pixels(probability) / 65535 - truth.probability).max() < 1e-5
+    name, numbers = save(page, "numbers")
+    assert name == "my eye_numbers_0.55.json"
+    assert json.loads(numbers)["measures"]["vessel_area_px"] == moved.mask.sum()
+    name, archive = save(page, "all as ZIP")
+    assert name == "my eye_resegnet_0.55.zip"
+    with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
+        assert zipped.read("my eye_mask.png") == mask
+        assert len(zipped.namelist()) == 4
 
-    page.fill("#threshold input[type=number]", "")  # on the way to another number
-    page.wait_for_function("old => document.querySelector('#overlay img').src !== old", arg=before)
-    assert_shows(page, truth)
+    page.get_by_role("button", name="Reset").click()
+    settle(page)
+    assert threshold_of(page) == 0.6137
+    assert_overlay_is(page, truth)
+    assert network.calls == calls + 1
 
-    page.click("#threshold button")  # reset
-    page.wait_for_function("document.querySelector('#threshold input[type=number]').value === '0.6137'")
-    np.testing.assert_array_equal(save(page, "Save mask")[1], truth.mask.astype(np.uint8) * 255)
-    assert len(calls) == 1
+
+def test_colour_and_opacity_are_those_of_the_saved_overlay(open_page, segmenter, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    actual_size(page)
+    page.get_by_role("button", name="magenta").click()
+    press(page, ".viewer .opacity", *["ArrowLeft"] * 9)  # 0.85 to 0.4
+    result = segmenter(photographs[0])
+    drawn = canvas(page, "paint", result.mask.shape)[result.mask]
+    assert (drawn[:, 3] == 102).all()
+    assert np.abs(drawn[:, :3].astype(int) - (255, 79, 216)).max() <= 1  # a canvas keeps colours premultiplied
+    expected = result.overlay(color=(255, 79, 216), opacity=0.4)
+    np.testing.assert_array_equal(pixels(save(page, "overlay")[1]), expected)
+
+
+def test_views(open_page, segmenter, photographs):
+    page = open_page()
+    result = segmenter(photographs[0])
+    upload(page, photographs[0])
+    actual_size(page)
+
+    page.get_by_role("button", name="Mask", exact=True).click()
+    settle(page)
+    mask = canvas(page, "paint", result.mask.shape)
+    np.testing.assert_array_equal(mask[result.mask], 255)
+    assert not mask[~result.mask].any()
+    assert not canvas(page, "photo", result.mask.shape)[:, :, :3].any()  # black behind it
+
+    page.get_by_role("button", name="Probability", exact=True).click()
+    settle(page)
+    drawn = canvas(page, "paint", result.mask.shape).astype(int)[result.fov][:, :3]
+    expected = magma()[np.round(result.probability * 255).astype(int)].astype(int)[result.fov]
+    assert np.abs(drawn - expected).max() <= 8  # levels are 1/200 apart, the colours 1/255
+    assert page.locator(".legend").inner_text().split() == ["0", "1"]
+
+    page.get_by_role("button", name="Before/after").click()
+    press(page, ".viewer .divider", "ArrowRight", "ArrowRight")
+    assert page.get_attribute(".viewer .divider", "aria-valuenow") == "54"
+    assert page.evaluate("getComputedStyle(document.querySelector('.paint')).clipPath") == "inset(0px 0px 0px 54%)"
+
+
+def test_a_photograph_larger_than_the_screen_keeps_its_share_of_vessels(open_page, segmenter, tmp_path):
+    path = tmp_path / "large.png"
+    Image.fromarray(draw_fundus(4, (1500, 1800)).image).save(path)
+    page = open_page()
+    upload(page, path)
+    result = segmenter(path)
+    scale, opaque = page.evaluate(
+        """() => {
+          const canvas = document.querySelector(".viewer canvas.paint");
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          let sum = 0;
+          for (let k = 3; k < data.length; k += 4) sum += data[k];
+          return [canvas.height / 1500, sum / 255];
+        }"""
+    )
+    assert scale < 0.5
+    assert opaque / scale**2 == pytest.approx(OVERLAY_OPACITY * result.mask.sum(), rel=0.01)
+
+
+def test_zoom_by_keys_and_buttons(open_page, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    fitted = page.inner_text(".viewer .scale")
+    press(page, ".viewer .sheet", "1")
+    assert page.inner_text(".viewer .scale") == "100 %"
+    press(page, ".viewer .sheet", "+", "+")
+    assert page.inner_text(".viewer .scale") == "225 %"
+    press(page, ".viewer .sheet", "0")
+    assert page.inner_text(".viewer .scale") == fitted
+    page.get_by_role("button", name="Zoom in").click()
+    assert page.inner_text(".viewer .scale") != fitted
+
+
+def test_a_16_bit_tiff_is_shown(open_page, segmenter, photographs, tmp_path):
+    eight_bit = np.array(Image.open(photographs[0]))
+    tifffile.imwrite(tmp_path / "eye.tif", eight_bit.astype(np.uint16) * 256 + 99, photometric="rgb")
+    page = open_page()
+    upload(page, tmp_path / "eye.tif")
+    actual_size(page)
+    photo = canvas(page, "photo", eight_bit.shape[:2])[:, :, :3]
+    assert np.abs(photo.astype(int) - eight_bit).mean() < 3  # JPEG, for the screen only
+    assert_overlay_is(page, segmenter(eight_bit))
+
+
+def transfer(page, path, type_, target):
+    """What a browser does when a file is dropped on an element or pasted."""
+    page.evaluate(
+        """async ([bytes, name, type, target]) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([new Uint8Array(bytes)], name));
+          const options = { bubbles: true, cancelable: true, dataTransfer: transfer, clipboardData: transfer };
+          const event = type === "paste" ? new ClipboardEvent(type, options) : new DragEvent(type, options);
+          document.querySelector(target).dispatchEvent(event);
+        }""",
+        [list(path.read_bytes()), path.name, type_, target],
+    )
+
+
+@pytest.mark.parametrize(("type_", "target"), [("drop", ".viewer .stage"), ("paste", "body")])
+def test_a_photograph_may_be_dropped_or_pasted(open_page, segmenter, photographs, type_, target):
+    page = open_page()
+    transfer(page, photographs[0], type_, target)
+    page.wait_for_selector(SHOWN)
+    assert page.inner_text(".viewer .name") == "my eye.png"
+    transfer(page, photographs[1], type_, target)  # and another over it
+    page.wait_for_function(
+        "share => document.querySelector('.share strong').textContent === share",
+        arg=f"{segmenter(photographs[1]).measure()['vessel_density']:.1%}",
+    )
+
+
+def test_an_example_is_one_click(open_page, segmenter):
+    page = open_page()
+    page.locator(".examples button").nth(1).click()
+    page.wait_for_selector(SHOWN)
+    assert page.inner_text(".viewer .name") == "drawn_orange.jpg"
+    density = segmenter("examples/drawn_orange.jpg").measure()["vessel_density"]
+    assert page.inner_text(".share strong") == f"{density:.1%}"
+
+
+# Comparison
+
+
+def scores_of(page):
+    rows = page.locator(".tracing tr").all_inner_texts()
+    return dict(row.split("\t") for row in rows)
+
+
+def shown_scores(comparison):
+    names = {"f1": "F1 (Dice)", "sensitivity": "Sensitivity", "specificity": "Specificity", "precision": "Precision",
+             "mcc": "MCC", "cldice": "clDice", "auroc": "AUROC"}  # fmt: skip
+    return {title: f"{comparison.scores()[name]:.3f}" for name, title in names.items()}
+
+
+def test_comparison_with_the_exact_truth_follows_the_slider(open_page, segmenter, photographs, tracing):
+    page = open_page()
+    upload(page, photographs[0])
+    page.set_input_files(".viewer .pick-tracing", tracing)
+    page.wait_for_selector(".tracing[data-tracing=shown]")
+    comparison = compare(segmenter(photographs[0]), tracing)
+    settle(page)
+    assert scores_of(page) == shown_scores(comparison)
+
+    press(page, "#viewer-threshold", *["ArrowLeft"] * 10)
+    comparison = comparison.at(threshold_of(page))
+    page.wait_for_function("() => !document.querySelector('.tracing tbody').textContent.includes('…')")
+    assert scores_of(page) == shown_scores(comparison)
+
+    actual_size(page)
+    result = comparison.segmentation
+    drawn = canvas(page, "paint", result.mask.shape)
+    truth = comparison.tracing & result.fov
+    for kind, where in [
+        ("hit", result.mask & truth),
+        ("miss", ~result.mask & truth),
+        ("false alarm", result.mask & ~truth),
+    ]:
+        assert where.sum() > 50
+        np.testing.assert_array_equal(drawn[where], [(*ERROR_COLORS[kind], 255)] * where.sum())
+    assert not drawn[~(result.mask | truth)].any()
+    assert page.locator(".legend").inner_text().split("\n") == list(ERROR_COLORS)
+
+    dot = page.locator(".curve circle")
+    assert float(dot.get_attribute("cx")) / 200 == pytest.approx(comparison.scores()["sensitivity"], abs=1e-6)
+    assert 1 - float(dot.get_attribute("cy")) / 200 == pytest.approx(comparison.scores()["precision"], abs=1e-6)
+
+    _, error_map = save(page, "error map")
+    np.testing.assert_array_equal(pixels(error_map), comparison.error_map())
+    _, numbers = save(page, "numbers")
+    assert json.loads(numbers)["comparison"]["f1"] == comparison.scores()["f1"]
+
+    page.get_by_role("button", name="Remove").click()
+    page.wait_for_selector(".tracing[data-tracing=none]")
+    settle(page)
+    assert page.get_attribute(".viewer", "data-view") == "overlay"
+    assert_overlay_is(page, result)  # at the threshold that was chosen
+
+
+def test_a_wrong_tracing_is_told_and_the_photograph_stays(open_page, photographs, tmp_path):
+    Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
+    page = open_page()
+    upload(page, photographs[0])
+    page.set_input_files(".viewer .pick-tracing", tmp_path / "small.png")
+    message = page.wait_for_selector(".tracing [role=alert]").inner_text()
+    assert "20 x 20" in message and "480 x 400" in message
+    assert page.is_visible(".viewer .share")
+    assert not page.is_visible(".viewer .scores")
+
+
+# What goes wrong
 
 
 def test_a_text_file_shows_its_sentence_and_the_next_photograph_works(open_page, photographs, tmp_path):
     page = open_page()
     upload(page, photographs[0])
     (tmp_path / "notes.txt").write_text("no picture")
-    page.get_by_role("button", name="Clear").first.click()
-    page.wait_for_selector("#overlay img", state="detached")
-    page.set_input_files("#photograph input[type=file]", tmp_path / "notes.txt")
-    message = page.wait_for_selector("#message [role=alert]").inner_text()
+    page.set_input_files(".viewer .pick", tmp_path / "notes.txt")
+    message = page.wait_for_selector(".viewer > [role=alert]").inner_text()
     assert message.startswith("'notes.txt' cannot be identified; expected a JPEG, PNG, TIFF")
-    assert not page.is_visible("#threshold")
-    page.click("#examples button >> nth=0")
-    page.wait_for_selector("#overlay img")
-    page.wait_for_selector("#message [role=alert]", state="detached")
+    assert not page.is_visible("#viewer-threshold")
+    upload(page, photographs[0])
+    assert not page.is_visible(".viewer > [role=alert]")
+
+
+def test_cancel_frees_the_page_for_the_next_photograph(open_page, segmenter, photographs, network, tmp_path):
+    Image.fromarray(draw_fundus(5, (400, 480)).image).save(tmp_path / "new.png")  # no result of it is kept yet
+    page = open_page()
+    network.go_on.clear()
+    try:
+        page.set_input_files(".viewer .pick", tmp_path / "new.png")
+        page.wait_for_function("() => document.querySelector('.doing').textContent === 'Finding the vessels'")
+        page.get_by_role("button", name="Cancel").click()
+        page.wait_for_selector(".viewer[data-state=empty]:not([data-busy])")
+    finally:
+        network.go_on.set()
+    upload(page, photographs[1])
+    assert page.inner_text(".share strong") == f"{segmenter(photographs[1]).measure()['vessel_density']:.1%}"
 
 
 def test_two_visitors_do_not_mix(open_page, segmenter, photographs):
@@ -194,15 +468,84 @@ def test_two_visitors_do_not_mix(open_page, segmenter, photographs):
     first, second = open_page(), open_page()
     upload(first, photographs[0])
     upload(second, photographs[1])
-    press(first, "ArrowRight")
+    press(first, "#viewer-threshold", "ArrowRight")
     result = segmenter(photographs[0]).at(threshold_of(first))
-    np.testing.assert_array_equal(save(first, "Save mask")[1] > 0, result.mask)
-    np.testing.assert_array_equal(save(second, "Save mask")[1] > 0, segmenter(photographs[1]).mask)
+    np.testing.assert_array_equal(pixels(save(first, "mask")[1]) > 0, result.mask)
+    np.testing.assert_array_equal(pixels(save(second, "mask")[1]) > 0, segmenter(photographs[1]).mask)
     assert threshold_of(second) == 0.6137
 
 
-def test_phone_width_does_not_scroll_sideways(open_page, photographs):
-    page = open_page(viewport={"width": 390, "height": 844})
+# Looks
+
+
+@pytest.mark.parametrize("width", [360, 390, 768])
+def test_narrow_screens_do_not_scroll_sideways(open_page, photographs, tracing, width):
+    page = open_page(viewport={"width": width, "height": 844}, device_scale_factor=2, is_mobile=True, has_touch=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.is_visible("[data-do=take]")
     upload(page, photographs[0])
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert page.locator("#overlay img").bounding_box()["width"] > 300
+    page.set_input_files(".viewer .pick-tracing", tracing)
+    page.wait_for_selector(".tracing[data-tracing=shown]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator(".viewer .stage").bounding_box()["width"] > 0.85 * width
+    page.get_by_role("tab", name="About").click()
+    page.wait_for_selector("#about h3")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_dark(open_page, photographs, tracing, scheme):
+    """Contrast of 4.5 or more (WCAG 2.1, AA) of every text on the page."""
+    page = open_page(color_scheme=scheme)
+    upload(page, photographs[0])
+    page.set_input_files(".viewer .pick-tracing", tracing)
+    page.wait_for_selector(".tracing[data-tracing=shown]")
+    texts = page.evaluate(
+        """() => {
+          const rgba = (text) => {  // "rgb(1, 2, 3)", "rgba(1, 2, 3, 0.5)" or "color(srgb 0.1 0.2 0.3 / 0.5)"
+            const [r, g, b, alpha = 1] = text.match(/[\\d.]+/g).map(Number);
+            return [...[r, g, b].map((v) => (text.startsWith("color") ? 255 * v : v)), alpha];
+          };
+          const over = (top, below) => [0, 1, 2].map((k) => top[k] * top[3] + below[k] * (1 - top[3])).concat(1);
+          const behind = (node) => {
+            const own = rgba(getComputedStyle(node).backgroundColor);
+            return own[3] === 1 ? own : over(own, node.parentElement ? behind(node.parentElement) : [255, 255, 255, 1]);
+          };
+          const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+            .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+            .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
+          const found = [];
+          for (const node of document.querySelectorAll("#title *, .viewer *, #foot *")) {
+            const own = [...node.childNodes].filter((child) => child.nodeType === Node.TEXT_NODE);
+            const text = own.map((child) => child.textContent).join("").trim();
+            if (!text || !node.checkVisibility() || node.closest("svg, :disabled, .divider, .busy, .drop")) continue;
+            const back = behind(node), front = over(rgba(getComputedStyle(node).color), back);
+            const [a, b] = [light(front), light(back)].sort((x, y) => y - x);
+            found.push([text, (a + 0.05) / (b + 0.05)]);
+          }
+          return found;
+        }"""
+    )
+    assert len(texts) > 25
+    assert [(text, round(contrast, 2)) for text, contrast in texts if contrast < 4.5] == []
+
+
+def test_everything_can_be_reached_and_is_named(open_page, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll(".viewer button, .viewer input, .viewer [role=slider], .viewer img")]
+          .filter((node) => node.checkVisibility() && !(node.ariaLabel || node.alt || node.querySelector("img")?.alt
+            || node.textContent.trim() || node.labels?.length))
+          .map((node) => node.outerHTML)"""
+    )
+    assert nameless == []
+    label = page.get_attribute(".viewer .sheet", "aria-label")
+    assert label.startswith("my eye.png, its vessels coloured; ")
+    assert label.endswith("of the field of view is vessel at threshold 0.6137")
+    page.focus(".viewer .views button")
+    seen = set()
+    for _ in range(40):
+        seen.add(page.evaluate("((node) => node.id || node.textContent.trim())(document.activeElement)"))
+        page.keyboard.press("Tab")
+    assert {"Overlay", "Mask", "Fit", "viewer-threshold", "All as ZIP", "Choose a tracing", "New photograph"} <= seen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from resegnet.results import export
 from resegnet.results.compare import Comparison, compare
 from resegnet.web.levels import pack, probability_levels, slider_stops
 
+KEEP_S = 3600  # how long a photograph and its results are kept, on disk and in memory
 RECENT_BYTES = 1_000_000_000  # of results in memory; one of 8 megapixels takes 65 MB
 
 # For the screen only; what is saved is PNG. Colour is kept at full resolution, since the thinnest vessels are a
@@ -35,15 +37,18 @@ GONE = "The photograph was deleted after an hour; open it again."
 class RecentResults:
     """The segmentations of the last photographs by file, so that files and numbers need no second forward pass.
 
-    Bounded in memory: the longest unused goes first, and is made again if it is asked for again.
+    Bounded in time and in memory: a result goes `keep_s` after it was made, or earlier if it is the longest unused
+    one and there are too many; it is made again if it is asked for again.
     """
 
-    def __init__(self, segmenter: Segmenter, limit_bytes: int = RECENT_BYTES) -> None:
+    def __init__(self, segmenter: Segmenter, keep_s: float = KEEP_S, limit_bytes: int = RECENT_BYTES) -> None:
         self._segmenter = segmenter
+        self._keep_s = keep_s
         self._limit_bytes = limit_bytes
-        self._results: OrderedDict[str, Segmentation] = OrderedDict()
+        self._results: OrderedDict[str, tuple[float, Segmentation]] = OrderedDict()  # with the time it was made at
         self._lock = threading.Lock()  # gradio runs handlers in threads
         self._network = threading.Lock()  # two forward passes at once would take twice as long, and twice the memory
+        self._sweeper: threading.Timer | None = None
 
     def __call__(self, path: str) -> Segmentation:
         """The segmentation of the photograph in file `path`, at the model's own threshold.
@@ -56,13 +61,14 @@ class RecentResults:
         with self._lock:
             if path in self._results:
                 self._results.move_to_end(path)
-                return self._results[path]
+                return self._results[path][1]
         with self._network:
             result = self._segmenter(path)
         with self._lock:
-            self._results[path] = result
-            while len(self._results) > 1 and sum(map(_size_bytes, self._results.values())) > self._limit_bytes:
+            self._results[path] = (time.monotonic(), result)
+            while len(self._results) > 1 and self._size_bytes() > self._limit_bytes:
                 self._results.popitem(last=False)
+            self._sweep_later()
         return result
 
     def forget(self, path: str) -> None:
@@ -70,16 +76,30 @@ class RecentResults:
         with self._lock:
             self._results.pop(path, None)
 
+    def _size_bytes(self) -> int:
+        return sum(r.image.nbytes + r.probability.nbytes + r.fov.nbytes for _, r in self._results.values())
 
-def _size_bytes(result: Segmentation) -> int:
-    return result.image.nbytes + result.probability.nbytes + result.fov.nbytes
+    def _sweep(self) -> None:
+        with self._lock:
+            oldest_kept = time.monotonic() - self._keep_s
+            for path in [path for path, (made, _) in self._results.items() if made <= oldest_kept]:
+                del self._results[path]
+            self._sweeper = None
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        if self._sweeper is None and self._results:
+            oldest = min(made for made, _ in self._results.values())
+            self._sweeper = threading.Timer(max(0.1, oldest + self._keep_s - time.monotonic()), self._sweep)
+            self._sweeper.daemon = True
+            self._sweeper.start()
 
 
 class Handlers:
     """What happens on the page. Files are written to gradio's folder, which it serves and empties in time."""
 
-    def __init__(self, segmenter: Segmenter, examples: Iterable[Path]) -> None:
-        self.results = RecentResults(segmenter)
+    def __init__(self, segmenter: Segmenter, examples: Iterable[Path], keep_s: float = KEEP_S) -> None:
+        self.results = RecentResults(segmenter, keep_s)
         self.stops = slider_stops(segmenter.config.threshold)
         self._fitted = self.stops.index(segmenter.config.threshold)
         self._examples = [str(path) for path in examples]
@@ -99,8 +119,8 @@ class Handlers:
         shown, current, tracing
             What `viewer.js` draws or the sentence that it shows, the photograph's file, and no tracing.
         """
-        if previous != path:
-            self.forget(previous)
+        if previous not in (path, None, *self._examples):  # examples stay, since others look at them too
+            self.results.forget(previous)
         if path is None:
             return None, None, None
         try:
@@ -115,11 +135,6 @@ class Handlers:
         if not isinstance(index, int) or not 0 <= index < len(self._examples):
             return {"error": f"There is no example {index!r}; choose one of those shown."}, None, None
         return self.show(self._examples[index], previous)
-
-    def forget(self, path: str | None) -> None:
-        """Drop what is in memory of a session's photograph; examples stay, since others look at them too."""
-        if path is not None and path not in self._examples:
-            self.results.forget(path)
 
     def show_tracing(self, path: str | None, tracing: str | None) -> tuple[dict, str | None]:
         """Lay a person's tracing beside the open photograph, or take it away (None).
@@ -188,7 +203,7 @@ class Handlers:
                 raise _refusal(f"There is no file {other!r} to save.")
         return _keep(file[1], file[0])
 
-    def segment(self, photograph: str | None, threshold: float | None) -> tuple[str, str, str, dict, str]:
+    def segment(self, photograph: str | None, threshold: float | None) -> tuple[str, str, str, dict]:
         """Find the vessels of a colour fundus photograph.
 
         Args:
@@ -204,11 +219,9 @@ class Handlers:
         result = self._asked(photograph, threshold)
         files = export.contents(result, export.safe_name(Path(photograph).stem))
         kept = [_keep(files[kind][1], files[kind][0]) for kind in ("overlay", "mask", "probability")]
-        return *kept, export.summary(result), photograph
+        return *kept, export.summary(result)
 
-    def compare(
-        self, photograph: str | None, tracing: str | None, threshold: float | None
-    ) -> tuple[str, dict, str]:
+    def compare(self, photograph: str | None, tracing: str | None, threshold: float | None) -> tuple[str, dict]:
         """Score the vessels that are found in a fundus photograph against a person's tracing of it.
 
         Args:
@@ -227,7 +240,7 @@ class Handlers:
         comparison = self._comparison(result, tracing)
         name = export.safe_name(Path(photograph).stem)
         error_map = _keep(export.png(comparison.error_map()), f"{name}_errors.png")
-        return error_map, _numbers(result, comparison), photograph
+        return error_map, _numbers(result, comparison)
 
     def _draw(self, path: str) -> _Drawn:
         result = self.results(path)

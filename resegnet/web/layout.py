@@ -15,22 +15,23 @@ from PIL import Image, ImageOps
 from resegnet import Segmenter
 from resegnet.results.render import ERROR_COLORS, OVERLAY_COLOR, OVERLAY_OPACITY, magma
 from resegnet.web.about import about, model_name
-from resegnet.web.handlers import Handlers
+from resegnet.web.handlers import KEEP_S, Handlers
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 
-KEEP_S = 3600  # how long a photograph and its results are kept, on disk and in memory
 QUEUE = 20  # requests that wait for their turn; the next one is told to come back
 UPLOAD_LIMIT = "200mb"  # a 16-bit TIFF of 24 megapixels has 144 MB
 
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container .main { padding: 16px clamp(14px, 3vw, 32px) !important; }
 .gradio-container .html-container { padding: 0; }
 #title .title { display: flex; align-items: center; gap: 0.8rem; }
 #title img { width: 44px; height: 44px; }
 #title h1 { font-size: 1.6rem; font-weight: 650; letter-spacing: -0.01em; line-height: 1.1; margin: 0; }
-#title p, #foot p { color: var(--body-text-color-subdued); margin: 0.15rem 0 0; }
+#title p, #foot p { color: color-mix(in srgb, var(--body-text-color) 75%, var(--body-background-fill)); }
+#title p, #foot p { margin: 0.15rem 0 0; }
 #foot { font-size: 0.85rem; border-top: 1px solid var(--border-color-primary); padding-top: 0.6rem; }
 #about { max-width: 75ch; }
 @keyframes viewer-turn { to { transform: rotate(360deg); } }
@@ -57,7 +58,7 @@ def build_app(segmenter: Segmenter, *, prepare_examples: bool = False) -> gr.Blo
         Segment the example photographs in the background, so that the first click on one finds it finished.
     """
     examples = sorted(p for p in EXAMPLES.glob("*") if p.suffix in (".jpg", ".png") and "_vessels" not in p.stem)
-    handlers = Handlers(segmenter, examples)
+    handlers = Handlers(segmenter, examples, KEEP_S)
     if prepare_examples:
         threading.Thread(target=handlers.prepare_examples, daemon=True).start()
 
@@ -69,9 +70,7 @@ def build_app(segmenter: Segmenter, *, prepare_examples: bool = False) -> gr.Blo
             elem_id="title",
             apply_default_css=False,
         )
-        # Files of the session; when the photograph expires, the result leaves the memory too.
-        current = gr.State(time_to_live=KEEP_S, delete_callback=handlers.forget)
-        tracing = gr.State(time_to_live=KEEP_S)
+        current, tracing = gr.State(), gr.State()  # files of the session
         with gr.Tab("Segment"):
             viewer = gr.HTML(
                 html_template=(HERE / "viewer.html").read_text(encoding="utf-8"),
@@ -147,14 +146,14 @@ def build_app(segmenter: Segmenter, *, prepare_examples: bool = False) -> gr.Blo
         api_button.click(
             handlers.segment,
             [api_photograph, api_threshold],
-            [api_overlay, api_mask, api_probability, api_numbers, current],
+            [api_overlay, api_mask, api_probability, api_numbers],
             api_name="segment",
             **one_at_a_time,
         )
         api_button.click(
             handlers.compare,
             [api_photograph, api_tracing, api_threshold],
-            [api_error_map, api_numbers, current],
+            [api_error_map, api_numbers],
             api_name="compare",
             **one_at_a_time,
         )

@@ -233,7 +233,7 @@ function resize() {
   keepInside();
   all("[data-zoom]").forEach((button) => {
     if (button.dataset.zoom === "in") button.disabled = place.scale >= MAX_SCALE;
-    if (button.dataset.zoom === "out") button.disabled = place.scale <= fitScale();
+    if (button.dataset.zoom === "out") button.disabled = place.scale <= leastScale();
   });
   sheet.dataset.zoomed = place.fitted ? "no" : "yes";
   find(".scale").textContent = `${Math.round(100 * place.scale)} %`;
@@ -242,6 +242,7 @@ function resize() {
 }
 
 const fitScale = () => Math.min(photoCanvas.width / shown.width, photoCanvas.height / shown.height);
+const leastScale = () => Math.min(1, fitScale());
 
 function keepInside() {
   const clamp = (corner, size, room) => (size <= room ? (room - size) / 2 : Math.min(0, Math.max(room - size, corner)));
@@ -392,11 +393,11 @@ function divide(share) {
 // Zoom by a factor round a point of the canvas (its middle if none is given).
 function zoom(factor, atX = photoCanvas.width / 2, atY = photoCanvas.height / 2) {
   if (!shown) return;
-  const scale = Math.min(MAX_SCALE, Math.max(fitScale(), place.scale * factor));
+  const scale = Math.min(MAX_SCALE, Math.max(leastScale(), place.scale * factor));
   place.x = atX - (atX - place.x) * scale / place.scale;
   place.y = atY - (atY - place.y) * scale / place.scale;
   place.scale = scale;
-  place.fitted = scale <= fitScale();
+  place.fitted = scale === fitScale();
   resize();
 }
 

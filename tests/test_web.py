@@ -1,0 +1,337 @@
+"""What happens on the page, without a browser: levels, results in memory, files to save, what it says of its model."""
+
+import io
+import json
+import time
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from gradio import EventData
+from gradio.exceptions import Error
+from PIL import Image
+from scipy import ndimage
+
+from resegnet import Config, Segmentation, Segmenter
+from resegnet.learning.synthetic import draw_fundus
+from resegnet.results import export
+from resegnet.results.compare import compare
+from resegnet.web.about import about
+from resegnet.web.handlers import Handlers, RecentResults
+from resegnet.web.layout import build_app
+from resegnet.web.levels import pack, probability_levels, slider_stops
+
+FITTED = 0.6137
+
+
+class DarkOnGreen:
+    """A network that finds what is darker than its surroundings, and counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, rgb):
+        self.calls += 1
+        green = rgb[:, 1]
+        return np.clip(0.5 + 8 * (ndimage.uniform_filter(green, (0, 15, 15)) - green), 0, 1).astype(np.float32)
+
+
+@pytest.fixture
+def network():
+    return DarkOnGreen()
+
+
+@pytest.fixture
+def segmenter(network):
+    return Segmenter(network, Config(input_size=128, threshold=FITTED), "a/model@v1")
+
+
+@pytest.fixture(autouse=True)
+def gradio_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    path = tmp_path / "my eye.png"
+    Image.fromarray(draw_fundus(1, (150, 180)).image).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def tracing(tmp_path):
+    path = tmp_path / "by hand.png"
+    Image.fromarray(draw_fundus(1, (150, 180)).vessels).save(path)
+    return str(path)
+
+
+def settings(**changed):
+    return {"threshold": 0.55, "color": "#ff8000", "opacity": 0.5, "what": "mask"} | changed
+
+
+def unpack(stream, shape):
+    return np.cumsum(np.frombuffer(zlib.decompress(stream), np.uint8), dtype=np.uint8).reshape(shape)
+
+
+# Levels
+
+
+def test_levels_give_the_mask_at_every_stop_to_the_last_pixel():
+    stops = slider_stops(0.5334)
+    assert len(stops) == 202
+    edges = np.float32(stops)
+    probability = np.concatenate([edges, np.nextafter(edges, np.float32(0)), np.nextafter(edges, np.float32(1))])
+    probability = np.stack([probability, np.random.default_rng(0).random(len(probability), np.float32)])
+    fov = np.random.default_rng(1).random(probability.shape) < 0.7
+    result = Segmentation(np.zeros((*fov.shape, 3), np.uint8), probability, fov, 0.5)
+    levels = unpack(pack(probability_levels(result, stops)), fov.shape)
+    for k, stop in enumerate(stops):
+        np.testing.assert_array_equal(levels > k, result.at(stop).mask)
+
+
+@pytest.mark.parametrize("fitted", [0.5, 1e-6, 1 - 1e-6, 0.35])
+def test_the_fitted_threshold_is_a_stop_and_all_fit_into_a_byte(fitted):
+    stops = slider_stops(fitted)
+    assert fitted in stops
+    assert stops == sorted(set(stops))
+    assert (stops[0], stops[-1]) == (0, 1)
+    assert len(stops) <= 255
+
+
+# Memory
+
+
+def test_results_in_memory_are_bounded_and_the_longest_unused_goes_first(tmp_path):
+    network = DarkOnGreen()
+    paths = [tmp_path / f"{k}.png" for k in range(3)]
+    for path in paths:
+        Image.fromarray(draw_fundus(3, (130, 130)).image).save(path)
+    two = 2 * 130 * 130 * (3 + 4 + 1)  # photograph, probability, field
+    results = RecentResults(Segmenter(network, Config(input_size=64)), limit_bytes=two)
+    a, b, c = paths
+    for path, calls in [(a, 1), (b, 2), (a, 2), (c, 3), (a, 3), (b, 4)]:
+        results(path)
+        assert network.calls == calls
+    results.forget(a)
+    results(b)
+    assert network.calls == 4
+    results(a)
+    assert network.calls == 5
+
+
+def test_results_in_memory_go_when_their_time_is_over(segmenter, network, photograph, tracing):
+    results = RecentResults(segmenter, keep_s=1)
+    results(photograph)
+    time.sleep(0.5)
+    results(tracing)
+    assert set(results._results) == {photograph, tracing}
+    end = time.monotonic() + 10
+    while photograph in results._results and time.monotonic() < end:
+        time.sleep(0.02)
+    assert list(results._results) == [tracing]
+    while results._results and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not results._results
+    results(photograph)
+    assert network.calls == 3
+
+
+def test_a_session_gives_its_memory_back_when_it_opens_another_photograph(segmenter, photograph, tracing):
+    handlers = Handlers(segmenter, examples=[tracing])
+    handlers.show(photograph, None)
+    handlers.show(tracing, photograph)
+    assert list(handlers.results._results) == [tracing]
+    handlers.show(None, tracing)  # examples stay for the other sessions
+    assert list(handlers.results._results) == [tracing]
+
+
+# What the browser gets
+
+
+def test_counts_and_files_tell_the_whole_result(segmenter, photograph):
+    shown, current, tracing = Handlers(segmenter, []).show(photograph, None)
+    result = segmenter(photograph)
+    assert (current, tracing) == (photograph, None)
+    assert (shown["height"], shown["width"], shown["name"]) == (150, 180, "my eye.png")
+    assert shown["stops"][shown["fitted"]] == FITTED
+    for k in (0, 60, shown["fitted"], 200):
+        assert sum(shown["counts"][k:]) == result.at(shown["stops"][k]).mask.sum()
+    with Image.open(shown["photograph"]["path"]) as image:
+        assert np.abs(np.asarray(image, int) - result.image).mean() < 3
+    with open(shown["levels"]["path"], "rb") as file:
+        levels = unpack(file.read(), (150, 180))
+    np.testing.assert_array_equal(levels > shown["fitted"], result.mask)
+
+
+def test_a_file_that_is_no_picture_gives_its_sentence_and_opens_nothing(segmenter, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    shown, current, tracing = Handlers(segmenter, []).show(str(tmp_path / "notes.txt"), None)
+    assert list(shown) == ["error"]
+    assert shown["error"].startswith("'notes.txt' cannot be identified; expected a JPEG")
+    assert (current, tracing) == (None, None)
+
+
+def test_warnings_of_the_photograph_are_shown(segmenter, tmp_path):
+    Image.new("RGB", (200, 200), (40, 90, 200)).save(tmp_path / "sky.png")
+    shown, *_ = Handlers(segmenter, []).show(str(tmp_path / "sky.png"), None)
+    assert shown["warnings"]
+    assert shown["warnings"] == list(segmenter(tmp_path / "sky.png").warnings)
+
+
+def test_a_prepared_example_takes_no_forward_pass(segmenter, network, photograph):
+    handlers = Handlers(segmenter, [photograph])
+    handlers.prepare_examples()
+    calls = network.calls
+    shown, current, _ = handlers.show_example(None, EventData(None, {"index": 0}))
+    assert current == photograph
+    assert network.calls == calls == 1
+    assert shown == Handlers(segmenter, []).show(photograph, None)[0]
+
+
+@pytest.mark.parametrize("data", [{"index": 1}, {"index": -1}, {"index": "0"}, {}, None])
+def test_an_example_that_is_not_there_is_told(segmenter, photograph, data):
+    shown, current, _ = Handlers(segmenter, [photograph]).show_example(None, EventData(None, data))
+    assert shown["error"].startswith("There is no example")
+    assert current is None
+
+
+# Comparison
+
+
+def test_a_tracing_comes_with_its_counts_and_scores(segmenter, photograph, tracing):
+    handlers = Handlers(segmenter, [])
+    shown, kept = handlers.show_tracing(photograph, tracing)
+    assert kept == tracing
+    comparison = compare(segmenter(photograph), tracing)
+    sent = shown["tracing"]
+    for k in (0, 60, shown["fitted"]):
+        hits = comparison.tracing & segmenter(photograph).at(shown["stops"][k]).mask
+        assert sum(sent["counts"][k:]) == hits.sum()
+    scores = comparison.scores()
+    assert sent["auroc"] == scores["auroc"]
+    assert sent["cldice"] == {"threshold": FITTED, "value": scores["cldice"]}
+    refined = handlers.refine(photograph, tracing, settings(threshold=0.55))
+    assert refined == {"threshold": 0.55, "value": comparison.at(0.55).scores()["cldice"]}
+    assert refined["value"] != scores["cldice"]
+
+
+def test_a_wrong_tracing_gives_its_sentence_and_leaves_the_photograph_open(segmenter, photograph, tmp_path):
+    Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
+    shown, kept = Handlers(segmenter, []).show_tracing(photograph, str(tmp_path / "small.png"))
+    assert "20 x 20" in shown["tracing"]["error"]
+    assert shown["counts"]
+    assert kept is None
+
+
+# Files
+
+
+def saved(handlers, *arguments):
+    path = handlers.save(*arguments)
+    with open(path, "rb") as file:
+        return path.rpartition("/")[2], file.read()
+
+
+def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter, photograph, tracing):
+    handlers = Handlers(segmenter, [])
+    result = segmenter(photograph).at(0.55)
+    overlay = export.overlay_png(result, color=(255, 128, 0), opacity=0.5)
+    assert saved(handlers, photograph, None, settings()) == ("my eye_mask_0.55.png", export.mask_png(result))
+    assert saved(handlers, photograph, None, settings(what="overlay")) == ("my eye_overlay_0.55.png", overlay)
+    assert saved(handlers, photograph, None, settings(what="probability")) == (
+        "my eye_probability.png",
+        export.probability_png(result),
+    )
+    comparison = compare(result, tracing)
+    name, error_map = saved(handlers, photograph, tracing, settings(what="errors"))
+    assert (name, error_map) == ("my eye_errors_0.55.png", export.png(comparison.error_map()))
+
+    name, numbers = saved(handlers, photograph, tracing, settings(what="numbers"))
+    assert name == "my eye_numbers_0.55.json"
+    expected = export.summary(result) | {"comparison": {**comparison.scores(), "notes": []}}
+    assert json.loads(numbers) == expected
+
+    name, archive = saved(handlers, photograph, tracing, settings(what="all"))
+    assert name == "my eye_resegnet_0.55.zip"
+    with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
+        assert zipped.testzip() is None
+        files = {member: zipped.read(member) for member in zipped.namelist()}
+    assert files == {
+        "my eye_mask.png": export.mask_png(result),
+        "my eye_probability.png": export.probability_png(result),
+        "my eye_overlay.png": overlay,
+        "my eye_numbers.json": numbers,
+        "my eye_errors.png": error_map,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"threshold": None}, "The threshold is None"),
+        ({"threshold": 1.5}, "The threshold is 1.5"),
+        ({"threshold": float("nan")}, "The threshold is nan"),
+        ({"threshold": True}, "The threshold is True"),
+        ({"threshold": "0.5"}, "The threshold is '0.5'"),
+        ({"opacity": -1}, "The opacity is -1"),
+        ({"color": "red"}, "The colour is 'red'"),
+        ({"color": ["#ffffff"]}, "The colour is"),
+        ({"what": "../../etc/passwd"}, "There is no file"),
+        ({"what": "errors"}, "There is no file 'errors'"),  # without a tracing
+    ],
+)
+def test_a_browser_that_sends_nonsense_is_refused_in_a_sentence(segmenter, photograph, changed, sentence):
+    with pytest.raises(Error, match=sentence):
+        Handlers(segmenter, []).save(photograph, None, settings(**changed))
+
+
+def test_a_photograph_that_was_deleted_is_told(segmenter, tmp_path):
+    handlers = Handlers(segmenter, [])
+    for path in (None, str(tmp_path / "gone.png")):
+        with pytest.raises(Error, match="deleted after an hour"):
+            handlers.save(path, None, settings())
+        with pytest.raises(Error, match="deleted after an hour"):
+            handlers.show_tracing(path, None)
+
+
+# About
+
+
+def test_the_page_says_which_model_runs_its_scores_and_what_it_is_not_for():
+    segmenter = Segmenter.from_pretrained()
+    text = about(segmenter)
+    metrics = json.loads((segmenter.folder / "metrics.json").read_text())
+    for name, report in metrics.items():
+        assert f"| {report['count']} | {report['pooled']['f1']:.3f} |" in text, name
+    assert "LES-AV (camera not trained on)" in text
+    assert "DRIVE (Staal et al. 2004, doi:10.1109/TMI.2004.825627; research and education only)" in text
+    assert f"{segmenter.config.threshold:.4g}" in text
+    assert "not a medical device" in text
+    assert "deleted after" in text
+
+
+def test_a_model_without_records_is_named_all_the_same(segmenter):
+    text = about(segmenter)
+    assert "a/model@v1" in text
+    assert "without a record of its scores" in text
+
+
+def block_of(segmenter, elem_id):
+    return next(block for block in build_app(segmenter).blocks.values() if getattr(block, "elem_id", None) == elem_id)
+
+
+def test_names_from_outside_are_text(network):
+    foot = block_of(Segmenter(network, Config(input_size=128), "<img src=x onerror=alert(1)>"), "foot")
+    assert "&lt;img" in foot.value
+    assert "<img" not in foot.value
+
+
+def test_three_examples_or_more_are_offered_and_no_tracing(segmenter):
+    viewer = next(
+        block for block in build_app(segmenter).blocks.values() if getattr(block, "elem_id", None) == "viewer"
+    )
+    names = [example["name"] for example in viewer.props["examples"]]
+    assert len(names) >= 3
+    assert not any("vessels" in name for name in names)
+    assert all(example["src"].startswith("data:image/jpeg;base64,") for example in viewer.props["examples"])
