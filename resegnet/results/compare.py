@@ -42,11 +42,12 @@ _LABEL_LEVELS, _LABEL_COLORS = 4, 16
 # Levels so near to the ground's, as a share of the greatest difference, are the ground: a JPEG of quality 100 has such.
 _NEAR_GROUND = 0.1
 
-# More levels than labels have are accepted on plain ground, black or white to within 32, with strong lines. Photographs
-# have no such ground: in the inner field of 184 of the training sets' the median is 89 or more in the brightest channel
-# and 83 or less in the darkest. Shades are the share of the middle half of the range among all that stands out from the
-# ground: 0.07 for DRIVE's tracings as JPEG of quality 30, up to 0.73 blurred by 1.5 px, and 0.96 or more for what is
-# left of most photographs once their own ground is taken off.
+# More levels than labels have are accepted on plain ground, black or white to within 32, with strong lines. Colour
+# photographs have no such ground: in the inner field of 184 of the training sets' the median is 89 or more in the
+# brightest channel and 83 or less in the darkest (one channel alone may pass: saturated red, dark blue). Shades are the
+# share of the middle half of the range among all that stands out from the ground: 0.07 for DRIVE's tracings as JPEG of
+# quality 30, up to 0.73 blurred by 1.5 px, and 0.96 or more for what is left of most photographs once their own ground
+# is taken off.
 _GROUND, _LEAST_CONTRAST, _MOST_SHADES = 32, 64, 0.9
 
 

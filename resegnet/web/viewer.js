@@ -93,7 +93,7 @@ async function receive(value) {
     return;
   }
   try {
-    const same = shown && shown.levels.url === value.levels.url && codes;
+    const same = shown && shown.levels.url === value.levels.url && shown.name === value.name;
     const [image, levels, vessels] = await Promise.all([
       same ? photo : load(value.photograph.url),
       same ? codes : unpack(value.levels),
