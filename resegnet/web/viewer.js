@@ -14,8 +14,10 @@ const MAX_SCALE = 32;  // screen pixels for one of the photograph
 let shown = null;  // what the server sent of the open photograph
 let photo = null;  // HTMLImageElement
 let codes = null;  // (H * W): the level; of a tracing's vessels 256 more
-let spans = null;  // for each row its first column inside the field and the one after its last
+let near = null;  // the pixels that matter above threshold 0, row by row: column + 2 ** 23 * code
+let rowsNear = null;  // where each row begins in `near`
 let tracing = null;
+let image = null;  // ImageData of the paint canvas
 let stop = 0;  // number of the chosen threshold in shown.stops
 let view = "overlay";
 let color = props.color;
@@ -94,17 +96,18 @@ async function receive(value) {
   }
   try {
     const same = shown && shown.levels.url === value.levels.url && shown.name === value.name;
-    const [image, levels, vessels] = await Promise.all([
+    const [picture, levels, vessels] = await Promise.all([
       same ? photo : load(value.photograph.url),
       same ? codes : unpack(value.levels),
       value.tracing?.pixels ? unpack(value.tracing.pixels) : null,
     ]);
     if (mine !== turn) return;
-    photo = image;
+    photo = picture;
     shown = { ...value, atOrAbove: suffixSums(value.counts) };
     tracing = value.tracing?.pixels ? value.tracing : null;
     codes = vessels ? Uint16Array.from(levels, (level, k) => (level & 255) + 256 * vessels[k])
       : levels instanceof Uint8Array ? levels : Uint8Array.from(levels, (code) => code & 255);
+    listNear();
     if (!same) open();
     openTracing(value.tracing);
     root.dataset.state = "shown";
@@ -118,16 +121,21 @@ async function receive(value) {
   rest();
 }
 
+// Three pixels of four lie below the second stop: without them a step of the slider takes a quarter of the time.
+function listNear() {
+  const { width, height } = shown;
+  let count = 0;
+  for (let k = 0; k < codes.length; k++) if (codes[k] > 1) count++;
+  near = new Uint32Array(count);
+  rowsNear = new Int32Array(height + 1);
+  for (let row = 0, k = 0, at = 0; row < height; row++) {
+    for (let column = 0; column < width; column++, k++) if (codes[k] > 1) near[at++] = column | (codes[k] << 23);
+    rowsNear[row + 1] = at;
+  }
+}
+
 function open() {
   const { width, height, stops } = shown;
-  spans = new Int32Array(2 * height);
-  for (let row = 0, k = 0; row < height; row++, k += width) {
-    let first = k, end = k + width;
-    while (first < end && codes[first] === 0) first++;
-    while (end > first && codes[end - 1] === 0) end--;
-    spans[2 * row] = first - k;
-    spans[2 * row + 1] = end - k;
-  }
   stop = shown.fitted;
   slider.max = stops.length - 1;
   find(".fitted").textContent = `Fitted for this model: ${written(stops[shown.fitted])}`;
@@ -294,8 +302,9 @@ function drawPaint() {
   const { scale, x, y } = place;
   const wide = paintCanvas.width, high = paintCanvas.height;
   const context = paintCanvas.getContext("2d");
-  const image = context.createImageData(wide, high);
+  if (image?.width !== wide || image.height !== high) image = context.createImageData(wide, high);
   const out = new Uint32Array(image.data.buffer);  // 0xAABBGGRR: all that browsers run on is little-endian
+  out.fill(0);
   const { part, weight } = recipe();
   for (let code = 0; code < 512; code++) part[code] *= wide;
   const parts = view === "errors" ? 3 : 1;
@@ -316,6 +325,8 @@ function drawPaint() {
   }
   const left = Math.max(0, Math.floor(x)), right = Math.min(wide, Math.ceil(x + width * scale));
   const rowOf = (row) => Math.floor((row + 0.5) * scale + y);
+  const whole = stop === 0;
+  const add = (code, k) => { if (weight[code] !== 0 && k >= 0 && k < wide) sums[part[code] + k] += weight[code]; };
   let row = Math.max(0, Math.floor(-y / scale) - 1);
   for (let line = Math.max(0, Math.floor(y)); line < Math.min(high, Math.ceil(y + height * scale)); line++) {
     let rows = 1;
@@ -324,14 +335,9 @@ function drawPaint() {
       while (row < height && rowOf(row) < line) row++;
       const start = row;
       for (; row < height && rowOf(row) === line; row++) {
-        const k = row * width;
-        let from = spans[2 * row], to = spans[2 * row + 1];
-        while (from < to && columnOf[from] < 0) from++;
-        while (to > from && columnOf[to - 1] >= wide) to--;
-        for (let column = from; column < to; column++) {
-          const code = codes[k + column];
-          sums[part[code] + columnOf[column]] += weight[code];
-        }
+        if (whole) {
+          for (let column = 0, k = row * width; column < width; column++, k++) add(codes[k], columnOf[column]);
+        } else for (let k = rowsNear[row]; k < rowsNear[row + 1]; k++) add(near[k] >>> 23, columnOf[near[k] & 0x7fffff]);
       }
       rows = row - start;
       if (!rows) continue;
