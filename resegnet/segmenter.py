@@ -17,6 +17,7 @@ from resegnet.quality import find_warnings
 
 if TYPE_CHECKING:
     from resegnet.model import ReSegNet
+    from resegnet.results.compare import Comparison
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -60,6 +61,12 @@ class Segmentation:
         from resegnet.results.measure import measure
 
         return measure(self)
+
+    def compare(self, tracing: Any) -> Comparison:
+        """Scores and error map against a person's tracing, see `resegnet.results.compare.compare`."""
+        from resegnet.results.compare import compare
+
+        return compare(self, tracing)
 
     def save(self, folder: str | Path, name: str = "photograph") -> dict[str, Path]:
         """Write mask, probability, overlay and a summary, see `resegnet.results.export.save`."""

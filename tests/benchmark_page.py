@@ -54,7 +54,9 @@ def main() -> int:
         url = f"http://127.0.0.1:{PORT}"
         _wait_for(url)
         with sync_playwright() as driver, tempfile.TemporaryDirectory() as folder:
-            browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
+            browser = driver.chromium.launch(
+                executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+            )
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             traffic = _Traffic(page)
             page.goto(url)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from resegnet import Segmenter
 from resegnet.segmenter import BUNDLED
 
 ROOT = Path(__file__).parents[1]
@@ -43,3 +46,33 @@ def test_every_file_of_the_map_exists_and_every_module_is_on_it():
 def test_pictures_and_links_into_the_repository_exist():
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return Segmenter.from_pretrained()
+
+
+def run_example(language, part, url, *command):
+    """Run the README's code block that holds `part`, against the running page."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (code,) = [block for block in blocks if part in block]
+    assert "http://127.0.0.1:7860" in code
+    code = code.replace("http://127.0.0.1:7860", url.rstrip("/"))
+    return subprocess.run([*command, code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
+
+
+def test_the_python_client_example_runs(url, segmenter):
+    printed = run_example("python", "gradio_client", url, sys.executable, "-c")
+    truth = ROOT / "examples/drawn_pink_vessels.png"
+    comparison = segmenter(ROOT / "examples/drawn_pink.jpg").compare(truth)
+    assert float(printed.splitlines()[-1]) == comparison.scores()["f1"]
+
+
+def test_the_curl_example_runs(url, segmenter):
+    answer = run_example("bash", "curl", url, "bash", "-euc")
+    assert "event: complete" in answer
+    overlay, mask, _, numbers = json.loads(answer.partition("data: ")[2])
+    assert mask["url"].endswith("retina_cc0_mask.png") and overlay["url"].startswith(url)
+    result = segmenter(ROOT / "examples/retina_cc0.jpg").at(0.4)
+    assert numbers["measures"]["vessel_area_px"] == result.mask.sum()

@@ -62,7 +62,9 @@ def build_app(segmenter: Segmenter, *, prepare_examples: bool = False) -> gr.Blo
     if prepare_examples:
         threading.Thread(target=handlers.prepare_examples, daemon=True).start()
 
-    with gr.Blocks(title="ReSegNet", analytics_enabled=False, delete_cache=(KEEP_S // 6, KEEP_S)) as app:
+    with gr.Blocks(
+        title="ReSegNet", fill_width=True, analytics_enabled=False, delete_cache=(KEEP_S // 6, KEEP_S)
+    ) as app:
         icon = base64.b64encode((HERE / "icon.svg").read_bytes()).decode()
         gr.HTML(
             f"<div class='title'><img src='data:image/svg+xml;base64,{icon}' alt=''><div><h1>ReSegNet</h1>"
