@@ -6,20 +6,13 @@ from pathlib import Path
 
 import segmentation_models_pytorch as smp
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from resegnet.config import Config
-
-WEIGHTS_NAME = "model.safetensors"
-CONFIG_NAME = "config.json"
-
-
-class WeightsError(ValueError):
-    """Weights that do not fit the configuration, or no readable safetensors file."""
+from resegnet.hub import CONFIG_NAME, WEIGHTS_NAME, WeightsError, check_hashes, find_release
 
 
 class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license="mit"):
@@ -69,47 +62,29 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         """Load a folder or a model of the Hub, strictly, ready to predict.
 
         In place of the mixin's own, which drops unknown keys of the config, leaves missing tensors random and falls
-        back to pickles.
-
-        Parameters
-        ----------
-        pretrained_model_name_or_path
-            Folder with `config.json` and `model.safetensors`, or a Hub id.
-        revision, cache_dir, force_download, local_files_only, token
-            As in `huggingface_hub.hf_hub_download`; they mean nothing for a folder.
+        back to pickles. Arguments as in `resegnet.hub.find_release`.
 
         Raises
         ------
-        resegnet.config.ConfigError, WeightsError
+        resegnet.config.ConfigError, resegnet.hub.WeightsError
             For a configuration or weights that cannot be used.
         OSError
             If there is no such folder and the model cannot be had from the Hub.
+        ValueError
+            If a revision is asked of a folder.
         """
-        folder = Path(pretrained_model_name_or_path)
-        if folder.is_dir():
-            paths = [folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)]
-        else:
-            options = {
-                "revision": revision,
-                "cache_dir": cache_dir,
-                "force_download": force_download,
-                "local_files_only": local_files_only,
-                "token": token,
-            }
-            try:
-                paths = [
-                    Path(hf_hub_download(str(pretrained_model_name_or_path), name, **options))
-                    for name in (CONFIG_NAME, WEIGHTS_NAME)
-                ]
-            except (OSError, HFValidationError) as error:
-                reason = str(error).strip().partition("\n")[0]
-                raise OSError(
-                    f"There is no folder {pretrained_model_name_or_path}, and no such model can be had from the Hub: "
-                    f"{reason}"
-                ) from error
-        config_path, weights_path = paths
-        model = cls(Config.load(config_path))
-        load_weights(model, weights_path)
+        folder, _ = find_release(
+            pretrained_model_name_or_path,
+            revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        config = Config.load(folder / CONFIG_NAME)
+        check_hashes(folder)
+        model = cls(config)
+        load_weights(model, folder / WEIGHTS_NAME)
         return model.eval()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -13,16 +12,14 @@ import numpy as np
 from PIL import Image
 
 from resegnet.config import ConfigError
+from resegnet.hub import CONFIG_NAME, EXPECTED_NAME, METRICS_NAME, TRAINING_NAME, WEIGHTS_NAME, WeightsError, sha256
 from resegnet.image import ImageError
 from resegnet.learning.synthetic import draw_fundus
-from resegnet.model import CONFIG_NAME, WEIGHTS_NAME, ReSegNet, WeightsError, save_weights
+from resegnet.model import ReSegNet, save_weights
 from resegnet.results.export import json_bytes, png, probability_png
 from resegnet.segmenter import Segmenter
 
-TRAINING_NAME = "training.json"
-METRICS_NAME = "metrics.json"
 SELFTEST = "selftest"
-EXPECTED_NAME = "expected.json"
 
 # Other processors and library versions add up a convolution in another order. Seen: 1.1e-5 with one thread in place of
 # two, 3.1e-5 with SSE4.1 in place of AVX2; 0.8e-5 is the rounding to 16 bit.
@@ -65,7 +62,7 @@ def write_release(model: ReSegNet, training: Mapping[str, Any], metrics: Mapping
     result = Segmenter.from_pretrained(partial)(photograph)
     (partial / SELFTEST / "probability.png").write_bytes(probability_png(result))
     expected = {"tolerance": TOLERANCE, "sha256": {name: sha256(partial / name) for name in HASHED}}
-    (partial / SELFTEST / EXPECTED_NAME).write_bytes(json_bytes(expected))
+    (partial / EXPECTED_NAME).write_bytes(json_bytes(expected))
     verify_release(partial)
     if folder.exists():
         shutil.rmtree(folder)
@@ -88,11 +85,11 @@ def verify_release(folder: str | Path) -> float:
     """
     folder = Path(folder)
     try:
-        expected = json.loads((folder / SELFTEST / EXPECTED_NAME).read_text(encoding="utf-8"))
+        expected = json.loads((folder / EXPECTED_NAME).read_text(encoding="utf-8"))
         hashes, tolerance = dict(expected["sha256"]), float(expected["tolerance"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(
-            f"{folder} is no ReSegNet release: {SELFTEST}/{EXPECTED_NAME} cannot be read ({error})."
+            f"{folder} is no ReSegNet release: {EXPECTED_NAME} cannot be read ({error})."
         ) from error
     faults = [f"{name} has no hash" for name in HASHED if name not in hashes]
     for name in (*HASHED, TRAINING_NAME, METRICS_NAME):
@@ -117,9 +114,3 @@ def verify_release(folder: str | Path) -> float:
             "the installed versions do not predict as they did at release."
         )
     return difference
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -112,21 +112,21 @@ class Segmenter:
 
         Raises
         ------
-        resegnet.config.ConfigError, resegnet.model.WeightsError
+        resegnet.config.ConfigError, resegnet.hub.WeightsError
             For a release that cannot be used.
         ValueError
             If a revision is asked of a folder.
         OSError
             If there is no such folder and the model cannot be had from the Hub.
         """
+        from resegnet.hub import find_release
         from resegnet.model import ReSegNet
 
-        source = BUNDLED if name is None else name
-        if revision is not None and Path(source).is_dir():
-            raise ValueError(f"Got the revision {revision} for the folder {source}; only models of the Hub have one.")
-        model = ReSegNet.from_pretrained(source, revision=revision).to(device)
-        label = "bundled" if name is None else f"{name}@{revision}" if revision else str(name)
-        folder = Path(source) if Path(source).is_dir() else None
+        folder, commit = find_release(BUNDLED if name is None else name, revision)
+        model = ReSegNet.from_pretrained(folder).to(device)
+        label = "bundled" if name is None else str(name)
+        if commit is not None:
+            label += f"@{revision or 'main'} ({commit[:12]})"
         return cls(TorchNetwork(model), model.config, label, folder)
 
     def __call__(self, source: Any) -> Segmentation:

@@ -331,7 +331,7 @@ def test_a_16_bit_tiff_is_shown(open_page, segmenter, photographs, tmp_path):
 def transfer(page, path, type_, target):
     """What a browser does when a file is dropped on an element or pasted."""
     page.evaluate(
-        """async ([bytes, name, type, target]) => {
+        """([bytes, name, type, target]) => {
           const transfer = new DataTransfer();
           transfer.items.add(new File([new Uint8Array(bytes)], name));
           const options = { bubbles: true, cancelable: true, dataTransfer: transfer, clipboardData: transfer };
@@ -342,7 +342,7 @@ def transfer(page, path, type_, target):
     )
 
 
-@pytest.mark.parametrize(("type_", "target"), [("drop", ".viewer .stage"), ("paste", "body")])
+@pytest.mark.parametrize(("type_", "target"), [("drop", ".viewer .stage"), ("drop", "#foot"), ("paste", "body")])
 def test_a_photograph_may_be_dropped_or_pasted(open_page, segmenter, photographs, type_, target):
     page = open_page()
     transfer(page, photographs[0], type_, target)
@@ -433,34 +433,102 @@ def test_a_wrong_tracing_is_told_and_the_photograph_stays(open_page, photographs
     assert not page.is_visible(".viewer .scores")
 
 
+def test_a_wrong_tracing_leaves_the_right_one(open_page, photographs, tracing, tmp_path):
+    Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
+    page = open_page()
+    upload(page, photographs[0])
+    page.set_input_files(".viewer .pick-tracing", tracing)
+    page.wait_for_selector(".tracing[data-tracing=shown]")
+    before = scores_of(page)
+    page.set_input_files(".viewer .pick-tracing", tmp_path / "small.png")
+    page.wait_for_selector(".tracing [role=alert]")
+    assert scores_of(page) == before
+
+
 # What goes wrong
 
 
-def test_a_text_file_shows_its_sentence_and_the_next_photograph_works(open_page, photographs, tmp_path):
-    page = open_page()
-    upload(page, photographs[0])
+def test_a_text_file_shows_its_sentence_and_leaves_what_was_there(open_page, segmenter, photographs, tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
-    page.set_input_files(".viewer .pick", tmp_path / "notes.txt")
-    message = page.wait_for_selector(".viewer > [role=alert]").inner_text()
-    assert message.startswith("'notes.txt' cannot be identified; expected a JPEG, PNG, TIFF")
-    assert not page.is_visible("#viewer-threshold")
+    page = open_page()
+    for _ in range(2):  # the same sentence twice is shown twice
+        page.set_input_files(".viewer .pick", tmp_path / "notes.txt")
+        message = page.wait_for_selector(".viewer > [role=alert]").inner_text()
+        assert message.startswith("'notes.txt' cannot be identified; expected a JPEG, PNG, TIFF")
+        page.wait_for_selector(".viewer:not([data-busy])")
+        assert not page.is_visible("#viewer-threshold")
     upload(page, photographs[0])
     assert not page.is_visible(".viewer > [role=alert]")
+    press(page, "#viewer-threshold", "ArrowRight")
+    page.set_input_files(".viewer .pick", tmp_path / "notes.txt")
+    page.wait_for_selector(".viewer > [role=alert]")
+    result = segmenter(photographs[0]).at(threshold_of(page))
+    assert result.threshold > 0.6137
+    np.testing.assert_array_equal(pixels(save(page, "mask")[1]) > 0, result.mask)
 
 
-def test_cancel_frees_the_page_for_the_next_photograph(open_page, segmenter, photographs, network, tmp_path):
-    Image.fromarray(draw_fundus(5, (400, 480)).image).save(tmp_path / "new.png")  # no result of it is kept yet
-    page = open_page()
+@pytest.fixture
+def slow(network):
+    """The network waits until `slow.set()`."""
     network.go_on.clear()
-    try:
-        page.set_input_files(".viewer .pick", tmp_path / "new.png")
-        page.wait_for_function("() => document.querySelector('.doing').textContent === 'Finding the vessels'")
-        page.get_by_role("button", name="Cancel").click()
-        page.wait_for_selector(".viewer[data-state=empty]:not([data-busy])")
-    finally:
-        network.go_on.set()
+    yield network.go_on
+    network.go_on.set()
+
+
+def new_photograph(folder, seed):
+    """One that no result is kept of yet."""
+    Image.fromarray(draw_fundus(seed, (400, 480)).image).save(folder / f"new {seed}.png")
+    return folder / f"new {seed}.png"
+
+
+def begin(page, photograph):
+    page.set_input_files(".viewer .pick", photograph)
+    page.wait_for_function("() => document.querySelector('.doing').textContent === 'Finding the vessels'")
+
+
+@pytest.mark.parametrize("button", ["Cancel", "New photograph"])
+def test_what_was_cancelled_does_not_come_back(open_page, segmenter, photographs, slow, tmp_path, button):
+    page = open_page()
+    if button == "New photograph":
+        slow.set()
+        upload(page, photographs[0])
+        slow.clear()
+    begin(page, new_photograph(tmp_path, 5 if button == "Cancel" else 6))
+    page.get_by_role("button", name=button).click()
+    page.wait_for_selector(".viewer[data-state=empty]:not([data-busy])")
+    slow.set()
+    page.wait_for_timeout(1500)
+    assert page.get_attribute(".viewer", "data-state") == "empty"
     upload(page, photographs[1])
     assert page.inner_text(".share strong") == f"{segmenter(photographs[1]).measure()['vessel_density']:.1%}"
+
+
+def test_of_two_photographs_the_last_is_shown(open_page, segmenter, slow, tmp_path):
+    first, second = new_photograph(tmp_path, 7), new_photograph(tmp_path, 8)
+    page = open_page()
+    begin(page, first)
+    begin(page, second)
+    slow.set()
+    page.wait_for_selector(SHOWN)
+    assert page.inner_text(".viewer .name") == "new 8.png"
+    page.wait_for_timeout(1000)
+    assert page.inner_text(".viewer .name") == "new 8.png"
+    np.testing.assert_array_equal(pixels(save(page, "mask")[1]) > 0, segmenter(second).mask)
+
+
+def test_a_result_that_arrives_late_does_not_mix_with_the_one_on_the_page(open_page, segmenter, photographs):
+    """The server is done with the second photograph; its files are still on their way."""
+    page = open_page()
+    upload(page, photographs[0])
+    held = []
+    page.route("**/levels.bin", lambda route: held.append(route))
+    page.set_input_files(".viewer .pick", photographs[1])
+    while not held:
+        page.wait_for_timeout(50)
+    assert page.get_attribute(".viewer", "data-busy") == ""
+    page.get_by_role("button", name="Cancel").click()
+    held[0].abort()
+    np.testing.assert_array_equal(pixels(save(page, "mask")[1]) > 0, segmenter(photographs[0]).mask)
 
 
 def test_two_visitors_do_not_mix(open_page, segmenter, photographs):
@@ -515,7 +583,7 @@ def test_text_can_be_read_in_light_and_dark(open_page, photographs, tracing, sch
             .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
             .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
           const found = [];
-          for (const node of document.querySelectorAll("#title *, .viewer *, #foot *")) {
+          for (const node of document.querySelectorAll("#title *, [role=tab], .viewer *, #foot *, footer *")) {
             const own = [...node.childNodes].filter((child) => child.nodeType === Node.TEXT_NODE);
             const text = own.map((child) => child.textContent).join("").trim();
             if (!text || !node.checkVisibility() || node.closest("svg, :disabled, .divider, .busy, .drop")) continue;

@@ -66,8 +66,10 @@ def tracing(tmp_path):
     return str(path)
 
 
-def settings(**changed):
-    return {"threshold": 0.55, "color": "#ff8000", "opacity": 0.5, "what": "mask"} | changed
+def settings(photo, **changed):
+    """What the browser sends along."""
+    known = {"request": 7, "photo": photo, "tracing": None, "threshold": 0.55}
+    return known | {"color": "#ff8000", "opacity": 0.5, "what": "mask"} | changed
 
 
 def unpack(stream, shape):
@@ -139,20 +141,23 @@ def test_results_in_memory_go_when_their_time_is_over(segmenter, network, photog
 
 def test_a_session_gives_its_memory_back_when_it_opens_another_photograph(segmenter, photograph, tracing):
     handlers = Handlers(segmenter, examples=[tracing])
-    handlers.show(photograph, None)
-    handlers.show(tracing, photograph)
+    _, files = handlers.show(photograph, [], None)
+    handlers.show(tracing, files, settings(photograph))
     assert list(handlers.results._results) == [tracing]
-    handlers.show(None, tracing)  # examples stay for the other sessions
-    assert list(handlers.results._results) == [tracing]
+    handlers.show(photograph, [tracing], settings(tracing))  # examples stay for the other sessions
+    assert set(handlers.results._results) == {tracing, photograph}
+    handlers.show(tracing, [], settings(photograph))  # nobody drops what is another session's
+    assert set(handlers.results._results) == {tracing, photograph}
 
 
 # What the browser gets
 
 
 def test_counts_and_files_tell_the_whole_result(segmenter, photograph):
-    shown, current, tracing = Handlers(segmenter, []).show(photograph, None)
+    shown, files = Handlers(segmenter, []).show(photograph, ["earlier.png"], settings(None, request=12))
     result = segmenter(photograph)
-    assert (current, tracing) == (photograph, None)
+    assert files == ["earlier.png", photograph]
+    assert (shown["request"], shown["photo"]) == (12, photograph)
     assert (shown["height"], shown["width"], shown["name"]) == (150, 180, "my eye.png")
     assert shown["stops"][shown["fitted"]] == FITTED
     for k in (0, 60, shown["fitted"], 200):
@@ -166,15 +171,15 @@ def test_counts_and_files_tell_the_whole_result(segmenter, photograph):
 
 def test_a_file_that_is_no_picture_gives_its_sentence_and_opens_nothing(segmenter, tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
-    shown, current, tracing = Handlers(segmenter, []).show(str(tmp_path / "notes.txt"), None)
-    assert list(shown) == ["error"]
-    assert shown["error"].startswith("'notes.txt' cannot be identified; expected a JPEG")
-    assert (current, tracing) == (None, None)
+    answer, files = Handlers(segmenter, []).show(str(tmp_path / "notes.txt"), ["earlier.png"], settings(None))
+    assert answer.keys() == {"request", "error"}
+    assert answer["error"].startswith("'notes.txt' cannot be identified; expected a JPEG")
+    assert files == ["earlier.png"]
 
 
 def test_warnings_of_the_photograph_are_shown(segmenter, tmp_path):
     Image.new("RGB", (200, 200), (40, 90, 200)).save(tmp_path / "sky.png")
-    shown, *_ = Handlers(segmenter, []).show(str(tmp_path / "sky.png"), None)
+    shown, _ = Handlers(segmenter, []).show(str(tmp_path / "sky.png"), [], None)
     assert shown["warnings"]
     assert shown["warnings"] == list(segmenter(tmp_path / "sky.png").warnings)
 
@@ -183,17 +188,17 @@ def test_a_prepared_example_takes_no_forward_pass(segmenter, network, photograph
     handlers = Handlers(segmenter, [photograph])
     handlers.prepare_examples()
     calls = network.calls
-    shown, current, _ = handlers.show_example(None, EventData(None, {"index": 0}))
-    assert current == photograph
+    shown, files = handlers.show_example([], settings(None), EventData(None, {"index": 0}))
+    assert files == [photograph]
     assert network.calls == calls == 1
-    assert shown == Handlers(segmenter, []).show(photograph, None)[0]
+    assert shown == Handlers(segmenter, []).show(photograph, [], settings(None))[0]
 
 
 @pytest.mark.parametrize("data", [{"index": 1}, {"index": -1}, {"index": "0"}, {}, None])
 def test_an_example_that_is_not_there_is_told(segmenter, photograph, data):
-    shown, current, _ = Handlers(segmenter, [photograph]).show_example(None, EventData(None, data))
-    assert shown["error"].startswith("There is no example")
-    assert current is None
+    answer, files = Handlers(segmenter, [photograph]).show_example([], settings(None), EventData(None, data))
+    assert answer["error"].startswith("There is no example")
+    assert files == []
 
 
 # Comparison
@@ -201,63 +206,66 @@ def test_an_example_that_is_not_there_is_told(segmenter, photograph, data):
 
 def test_a_tracing_comes_with_its_counts_and_scores(segmenter, photograph, tracing):
     handlers = Handlers(segmenter, [])
-    shown, kept = handlers.show_tracing(photograph, tracing)
-    assert kept == tracing
+    shown, files = handlers.show(photograph, [], None)
+    answer, files = handlers.show_tracing(tracing, files, settings(photograph))
+    assert files == [photograph, tracing]
     comparison = compare(segmenter(photograph), tracing)
-    sent = shown["tracing"]
+    sent = answer["tracing"]
     for k in (0, 60, shown["fitted"]):
         hits = comparison.tracing & segmenter(photograph).at(shown["stops"][k]).mask
         assert sum(sent["counts"][k:]) == hits.sum()
     scores = comparison.scores()
     assert sent["auroc"] == scores["auroc"]
     assert sent["cldice"] == {"threshold": FITTED, "value": scores["cldice"]}
-    refined = handlers.refine(photograph, tracing, settings(threshold=0.55))
+    refined = handlers.refine(files, settings(photograph, tracing=tracing, threshold=0.55))
     assert refined == {"threshold": 0.55, "value": comparison.at(0.55).scores()["cldice"]}
     assert refined["value"] != scores["cldice"]
 
 
-def test_a_wrong_tracing_gives_its_sentence_and_leaves_the_photograph_open(segmenter, photograph, tmp_path):
+def test_a_wrong_tracing_gives_its_sentence(segmenter, photograph, tmp_path):
     Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
-    shown, kept = Handlers(segmenter, []).show_tracing(photograph, str(tmp_path / "small.png"))
-    assert "20 x 20" in shown["tracing"]["error"]
-    assert shown["counts"]
-    assert kept is None
+    answer, files = Handlers(segmenter, []).show_tracing(
+        str(tmp_path / "small.png"), [photograph], settings(photograph)
+    )
+    assert "20 x 20" in answer["tracing"]["error"]
+    assert files == [photograph]
 
 
 # Files
 
 
-def saved(handlers, *arguments):
-    path = handlers.save(*arguments)
+def saved(handlers, files, settings):
+    path = handlers.save(files, settings)
     with open(path, "rb") as file:
         return path.rpartition("/")[2], file.read()
 
 
 def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter, photograph, tracing):
     handlers = Handlers(segmenter, [])
+    files = [photograph, tracing]
     result = segmenter(photograph).at(0.55)
     overlay = export.overlay_png(result, color=(255, 128, 0), opacity=0.5)
-    assert saved(handlers, photograph, None, settings()) == ("my eye_mask_0.55.png", export.mask_png(result))
-    assert saved(handlers, photograph, None, settings(what="overlay")) == ("my eye_overlay_0.55.png", overlay)
-    assert saved(handlers, photograph, None, settings(what="probability")) == (
+    assert saved(handlers, files, settings(photograph)) == ("my eye_mask_0.55.png", export.mask_png(result))
+    assert saved(handlers, files, settings(photograph, what="overlay")) == ("my eye_overlay_0.55.png", overlay)
+    assert saved(handlers, files, settings(photograph, what="probability")) == (
         "my eye_probability.png",
         export.probability_png(result),
     )
     comparison = compare(result, tracing)
-    name, error_map = saved(handlers, photograph, tracing, settings(what="errors"))
+    name, error_map = saved(handlers, files, settings(photograph, tracing=tracing, what="errors"))
     assert (name, error_map) == ("my eye_errors_0.55.png", export.png(comparison.error_map()))
 
-    name, numbers = saved(handlers, photograph, tracing, settings(what="numbers"))
+    name, numbers = saved(handlers, files, settings(photograph, tracing=tracing, what="numbers"))
     assert name == "my eye_numbers_0.55.json"
     expected = export.summary(result) | {"comparison": {**comparison.scores(), "notes": []}}
     assert json.loads(numbers) == expected
 
-    name, archive = saved(handlers, photograph, tracing, settings(what="all"))
+    name, archive = saved(handlers, files, settings(photograph, tracing=tracing, what="all"))
     assert name == "my eye_resegnet_0.55.zip"
     with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
         assert zipped.testzip() is None
-        files = {member: zipped.read(member) for member in zipped.namelist()}
-    assert files == {
+        members = {member: zipped.read(member) for member in zipped.namelist()}
+    assert members == {
         "my eye_mask.png": export.mask_png(result),
         "my eye_probability.png": export.probability_png(result),
         "my eye_overlay.png": overlay,
@@ -283,16 +291,26 @@ def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter
 )
 def test_a_browser_that_sends_nonsense_is_refused_in_a_sentence(segmenter, photograph, changed, sentence):
     with pytest.raises(Error, match=sentence):
-        Handlers(segmenter, []).save(photograph, None, settings(**changed))
+        Handlers(segmenter, []).save([photograph], settings(photograph, **changed))
+
+
+def test_files_of_others_cannot_be_asked_for(segmenter, photograph, tracing):
+    """The browser names the photograph and the tracing; only those that the session itself opened are given."""
+    handlers = Handlers(segmenter, [])
+    for asked in (None, "", photograph, "/etc/passwd", {}):
+        with pytest.raises(Error, match="deleted after an hour"):
+            handlers.save([tracing], settings(asked))
+    with pytest.raises(Error, match="deleted after an hour"):
+        handlers.save([photograph], settings(photograph, tracing=tracing))
+    with pytest.raises(Error, match="deleted after an hour"):
+        handlers.save([photograph], None)
 
 
 def test_a_photograph_that_was_deleted_is_told(segmenter, tmp_path):
-    handlers = Handlers(segmenter, [])
-    for path in (None, str(tmp_path / "gone.png")):
+    gone = str(tmp_path / "gone.png")
+    for use in (Handlers(segmenter, []).save, Handlers(segmenter, []).refine):
         with pytest.raises(Error, match="deleted after an hour"):
-            handlers.save(path, None, settings())
-        with pytest.raises(Error, match="deleted after an hour"):
-            handlers.show_tracing(path, None)
+            use([gone], settings(gone))
 
 
 # About
@@ -304,7 +322,7 @@ def test_the_page_says_which_model_runs_its_scores_and_what_it_is_not_for():
     metrics = json.loads((segmenter.folder / "metrics.json").read_text())
     for name, report in metrics.items():
         assert f"| {report['count']} | {report['pooled']['f1']:.3f} |" in text, name
-    assert "LES-AV (camera not trained on)" in text
+    assert "LES-AV (unseen camera)" in text
     assert "DRIVE (Staal et al. 2004, doi:10.1109/TMI.2004.825627; research and education only)" in text
     assert f"{segmenter.config.threshold:.4g}" in text
     assert "not a medical device" in text

@@ -85,7 +85,7 @@ def _table(metrics: dict[str, Any], trained_on: list[str]) -> str:
     ]
     for name, report in metrics.items():
         title = SOURCES[name].title if name in SOURCES else name
-        seen = "" if name in trained_on else " (camera not trained on)"
+        seen = "" if name in trained_on else " (unseen camera)"
         values = [report["pooled"][score] for score in SCORES]
         cells = ["-" if value is None else f"{value:.3f}" for value in values]
         rows.append(f"| {title}{seen} | {report['count']} | " + " | ".join(cells) + " |")

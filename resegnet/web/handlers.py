@@ -31,6 +31,7 @@ RECENT_BYTES = 1_000_000_000  # of results in memory; one of 8 megapixels takes 
 # pixel wide. A photograph of 3504 x 2336: 0.8 MB in 0.04 s, as PNG 9 MB in 1 s.
 JPEG = {"quality": 85, "subsampling": 0}
 
+FILES = 20  # of a session that it may still ask for
 GONE = "The photograph was deleted after an hour; open it again."
 
 
@@ -111,76 +112,78 @@ class Handlers:
             if path not in self._ready:
                 self._ready[path] = self._draw(path)
 
-    def show(self, path: str | None, previous: str | None) -> tuple[dict | None, str | None, None]:
-        """Open a photograph, or close the last one (None).
+    def show(self, path: str, files: list[str], settings: dict | None) -> tuple[dict, list[str]]:
+        """Open a photograph.
+
+        Parameters
+        ----------
+        path
+            Its file.
+        files
+            Those that the session opened so far; `settings` may name no other.
+        settings
+            What the browser knows, see `settings` of `viewer.js`.
 
         Returns
         -------
-        shown, current, tracing
-            What `viewer.js` draws or the sentence that it shows, the photograph's file, and no tracing.
+        answer, files
+            What `viewer.js` draws, or the sentence that it shows.
         """
-        if previous not in (path, None, *self._examples):  # examples stay, since others look at them too
-            self.results.forget(previous)
-        if path is None:
-            return None, None, None
         try:
             drawn = self._ready.get(path) or self._draw(path)
         except ImageError as error:
-            return {"error": str(error)}, None, None
-        return self._shown(drawn, path), path, None
+            return _answer(settings, error=str(error)), files
+        before = settings.get("photo") if isinstance(settings, dict) else None
+        if before in files and before not in (path, *self._examples):  # examples stay: others look at them too
+            self.results.forget(before)
+        return _answer(settings, **self._shown(drawn, path)), _added(files, path)
 
-    def show_example(self, previous: str | None, event: gr.EventData) -> tuple[dict | None, str | None, None]:
+    def show_example(self, files: list[str], settings: dict | None, event: gr.EventData) -> tuple[dict, list[str]]:
         """Open the example of the number that the event brings; gives what `show` gives."""
         index = event._data.get("index") if isinstance(event._data, dict) else None
         if not isinstance(index, int) or not 0 <= index < len(self._examples):
-            return {"error": f"There is no example {index!r}; choose one of those shown."}, None, None
-        return self.show(self._examples[index], previous)
+            return _answer(settings, error=f"There is no example {index!r}; choose one of those shown."), files
+        return self.show(self._examples[index], files, settings)
 
-    def show_tracing(self, path: str | None, tracing: str | None) -> tuple[dict, str | None]:
-        """Lay a person's tracing beside the open photograph, or take it away (None).
+    def show_tracing(self, tracing: str, files: list[str], settings: dict | None) -> tuple[dict, list[str]]:
+        """Lay a person's tracing beside the photograph on the page.
 
         Returns
         -------
-        shown, tracing
-            As `show`, with the tracing's own pixels and counts; and its file, None where it cannot be used.
+        answer, files
+            As `show`, with the tracing's own pixels and counts.
         """
-        result = self._result(path)
-        shown = self._shown(self._ready.get(path) or self._draw(path), path)
-        if tracing is None:
-            return shown, None
+        result = self._result(files, settings)
         try:
             comparison = compare(result, tracing)
         except ImageError as error:
-            return shown | {"tracing": {"error": str(error)}}, None
+            return _answer(settings, tracing={"error": str(error)}), files
         vessels = comparison.tracing & result.fov
         levels = probability_levels(result, self.stops)
         scores = export.without_nan(comparison.scores())
-        shown["tracing"] = {
-            "pixels": _served(pack(vessels.astype(np.uint8)), "tracing.bin"),
+        sent = {
+            "file": tracing,
             "name": Path(tracing).name,
+            "pixels": _served(pack(vessels.astype(np.uint8)), "tracing.bin"),
             "notes": list(comparison.notes),
             "counts": _counts(levels[vessels], self.stops),
             "auroc": scores["auroc"],
             "cldice": {"threshold": result.threshold, "value": scores["cldice"]},
         }
-        return shown, tracing
+        return _answer(settings, tracing=sent), _added(files, tracing)
 
-    def refine(self, path: str | None, tracing: str | None, settings: dict | None) -> dict:
-        """What the browser cannot count by itself at the threshold of `settings`: clDice."""
-        if tracing is None:
+    def refine(self, files: list[str], settings: dict | None) -> dict:
+        """What the browser cannot count by itself at its threshold: clDice."""
+        result, comparison = self._on_page(files, settings)
+        if comparison is None:
             return {}
-        comparison = self._comparison(self._at(path, settings), tracing)
-        return {
-            "threshold": comparison.segmentation.threshold,
-            "value": export.without_nan(comparison.scores())["cldice"],
-        }
+        return {"threshold": result.threshold, "value": export.without_nan(comparison.scores())["cldice"]}
 
-    def save(self, path: str | None, tracing: str | None, settings: dict | None) -> str:
+    def save(self, files: list[str], settings: dict | None) -> str:
         """Write the file that `settings["what"]` names, as the page shows it; "all" is a ZIP of them."""
-        result = self._at(path, settings)
-        name = export.safe_name(Path(path).stem)
+        result, comparison = self._on_page(files, settings)
+        name = export.safe_name(Path(settings["photo"]).stem)
         look = {"color": _color(settings), "opacity": _number(settings, "opacity")}
-        comparison = None if tracing is None else self._comparison(result, tracing)
         at = f"_{result.threshold:.4g}"
         match settings.get("what"):
             case "mask":
@@ -194,11 +197,11 @@ class Handlers:
             case "errors" if comparison is not None:
                 file = f"{name}_errors{at}.png", export.png(comparison.error_map())
             case "all":
-                files = export.contents(result, name, **look)
-                files["summary"] = (f"{name}_numbers.json", export.json_bytes(_numbers(result, comparison)))
+                contents = export.contents(result, name, **look)
+                contents["summary"] = (f"{name}_numbers.json", export.json_bytes(_numbers(result, comparison)))
                 if comparison is not None:
-                    files["errors"] = (f"{name}_errors.png", export.png(comparison.error_map()))
-                file = f"{name}_resegnet{at}.zip", export.archive(files.values())
+                    contents["errors"] = (f"{name}_errors.png", export.png(comparison.error_map()))
+                file = f"{name}_resegnet{at}.zip", export.archive(contents.values())
             case other:
                 raise _refusal(f"There is no file {other!r} to save.")
         return _keep(file[1], file[0])
@@ -258,6 +261,7 @@ class Handlers:
     def _shown(self, drawn: _Drawn, path: str) -> dict[str, Any]:
         height, width = drawn.size
         return {
+            "photo": path,
             "name": Path(path).name,
             "height": height,
             "width": width,
@@ -269,17 +273,25 @@ class Handlers:
             "warnings": drawn.warnings,
         }
 
-    def _result(self, path: str | None) -> Segmentation:
-        """The open photograph's segmentation."""
+    def _result(self, files: list[str], settings: dict | None) -> Segmentation:
+        """The segmentation of the photograph on the page."""
+        path = settings.get("photo") if isinstance(settings, dict) else None
         try:
-            if path is not None:
+            if path in files:
                 return self.results(path)
         except ImageError:  # its file was deleted
             pass
         raise _refusal(GONE)
 
-    def _at(self, path: str | None, settings: dict | None) -> Segmentation:
-        return self._result(path).at(_number(settings, "threshold"))
+    def _on_page(self, files: list[str], settings: dict | None) -> tuple[Segmentation, Comparison | None]:
+        """What the page shows: the photograph's segmentation at its threshold, and the comparison if there is one."""
+        result = self._result(files, settings).at(_number(settings, "threshold"))
+        tracing = settings.get("tracing")
+        if tracing is None:
+            return result, None
+        if tracing not in files:
+            raise _refusal(GONE)
+        return result, self._comparison(result, tracing)
 
     def _asked(self, photograph: str | None, threshold: float | None) -> Segmentation:
         """What a program asks for."""
@@ -309,6 +321,15 @@ class _Drawn:
     warnings: list[str]
 
 
+def _added(files: list[str], path: str) -> list[str]:
+    return [*files, path][-FILES:]
+
+
+def _answer(settings: dict | None, **content: Any) -> dict:
+    """With the number of the request, by which the browser knows an answer that it no longer waits for."""
+    return {"request": settings.get("request") if isinstance(settings, dict) else None, **content}
+
+
 def _counts(levels: np.ndarray, stops: list[float]) -> list[int]:
     """Pixels whose probability reaches stop k but not k + 1, for each k."""
     return np.bincount(levels, minlength=len(stops) + 1)[1:].tolist()
@@ -321,9 +342,9 @@ def _numbers(result: Segmentation, comparison: Comparison | None) -> dict:
     return numbers
 
 
-def _number(settings: dict | None, key: str) -> float:
+def _number(settings: dict, key: str) -> float:
     """A number in [0, 1] from the browser, which may send anything."""
-    value = settings.get(key) if isinstance(settings, dict) else None
+    value = settings.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and 0 <= value <= 1):
         raise _refusal(f"The {key} is {value!r}, expected a number from 0 to 1.")
     return float(value)

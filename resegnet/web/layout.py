@@ -32,11 +32,19 @@ CSS = """
 #title h1 { font-size: 1.6rem; font-weight: 650; letter-spacing: -0.01em; line-height: 1.1; margin: 0; }
 #title p, #foot p { color: color-mix(in srgb, var(--body-text-color) 75%, var(--body-background-fill)); }
 #title p, #foot p { margin: 0.15rem 0 0; }
+#status { min-height: 22px; }
+button[role=tab].selected { color: color-mix(in srgb, #0891b2 55%, var(--body-text-color)) !important; }
+footer, footer * { color: color-mix(in srgb, var(--body-text-color) 75%, var(--body-background-fill)) !important; }
+@media (max-width: 768px) { footer .divider { display: none !important; } }
 #foot { font-size: 0.85rem; border-top: 1px solid var(--border-color-primary); padding-top: 0.6rem; }
 #about { max-width: 75ch; }
 @keyframes viewer-turn { to { transform: rotate(360deg); } }
-#about table { font-variant-numeric: tabular-nums; font-size: 0.9rem; display: block; overflow-x: auto; }
+#about table { font-variant-numeric: tabular-nums; font-size: 0.9rem; border: 0; display: block; overflow-x: auto; }
+#about th, #about td { border: 0; padding: 0.35rem 1rem 0.35rem 0; word-break: normal; overflow-wrap: normal; }
+#about tr { border: 0; border-bottom: 1px solid var(--border-color-primary); }
 """
+
+VIEWER = "document.querySelector('#viewer .viewer').viewer"  # what `viewer.js` offers
 
 # A file is made when somebody asks for it; the browser then saves it.
 SAVE_JS = """(file) => {
@@ -72,7 +80,7 @@ def build_app(segmenter: Segmenter, *, prepare_examples: bool = False) -> gr.Blo
             elem_id="title",
             apply_default_css=False,
         )
-        current, tracing = gr.State(), gr.State()  # files of the session
+        files = gr.State([])  # of the session
         with gr.Tab("Segment"):
             viewer = gr.HTML(
                 html_template=(HERE / "viewer.html").read_text(encoding="utf-8"),
@@ -86,6 +94,7 @@ def build_app(segmenter: Segmenter, *, prepare_examples: bool = False) -> gr.Blo
                 color="#{:02x}{:02x}{:02x}".format(*OVERLAY_COLOR),
                 opacity=OVERLAY_OPACITY,
             )
+            status = gr.HTML(elem_id="status")  # where gradio shows the place in the queue
         with gr.Tab("About"):
             gr.Markdown(about(segmenter), elem_id="about")
         gr.HTML(
@@ -101,39 +110,30 @@ def build_app(segmenter: Segmenter, *, prepare_examples: bool = False) -> gr.Blo
         refined = gr.JSON(visible=False)
         saved = gr.DownloadButton(visible="hidden")
 
-        page = {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": viewer}
-        # One forward pass at a time; the rest waits in the queue.
-        one_at_a_time = {"concurrency_id": "segment", "concurrency_limit": 1}
-        take_upload = "(file, ...rest) => [document.querySelector('#viewer .viewer').viewer.file, ...rest]"
-        take_settings = "(...all) => [...all.slice(0, -1), document.querySelector('#viewer .viewer').viewer.settings()]"
-        shown = [viewer, current, tracing]
-        opening = [
-            viewer.photograph(handlers.show, [upload, current], shown, js=take_upload, **one_at_a_time, **page),
-            viewer.example(handlers.show_example, [current], shown, **one_at_a_time, **page),
-            viewer.tracing(
-                lambda file, path: handlers.show_tracing(path, file),
-                [upload, current],
-                [viewer, tracing],
-                js=take_upload,
-                **one_at_a_time,
-                **page,
-            ),
+        take_file = f"(file, files) => [{VIEWER}.file, files, {VIEWER}.settings()]"
+        take_settings = f"(files) => [files, {VIEWER}.settings()]"
+        quiet = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "multiple"}
+        # One forward pass at a time; the rest waits in the queue, and sees its place in it.
+        opening = quiet | {"show_progress": "minimal", "show_progress_on": status}
+        opening |= {"concurrency_id": "segment", "concurrency_limit": 1}
+        with_file = {"inputs": [upload, files, settings], "outputs": [viewer, files], "js": take_file}
+        with_settings = {"inputs": [files, settings], "js": take_settings}
+        openings = [
+            viewer.photograph(handlers.show, **with_file, **opening),
+            viewer.tracing(handlers.show_tracing, **with_file, **opening),
+            viewer.example(handlers.show_example, outputs=[viewer, files], **with_settings, **opening),
         ]
-        viewer.cancel(None, cancels=opening)
-        viewer.close(lambda path: handlers.show(None, path), [current], shown, **page)
-        for event in opening:  # also if it failed, of which gradio tells
-            event.then(None, js="() => document.querySelector('#viewer .viewer').viewer.rest()")
-        viewer.settle(
-            handlers.refine,
-            [current, tracing, settings],
-            refined,
-            js=take_settings,
-            trigger_mode="always_last",
-            **page,
-        ).success(None, refined, js="(value) => document.querySelector('#viewer .viewer').viewer.refine(value)")
-        viewer.save(
-            handlers.save, [current, tracing, settings], saved, js=take_settings, trigger_mode="multiple", **page
-        ).success(None, saved, js=SAVE_JS)
+        for event in openings:  # of whose failure gradio tells
+            event.failure(None, js=f"() => {VIEWER}.rest()")
+        viewer.cancel(None, cancels=openings)
+        settling = viewer.settle(
+            handlers.refine, outputs=refined, **with_settings, **quiet | {"trigger_mode": "always_last"}
+        )
+        settling.success(None, refined, js=f"(value) => {VIEWER}.refine(value)")
+        settling.failure(None, js=f"() => {VIEWER}.refine(null)")
+        saving = viewer.save(handlers.save, outputs=saved, **with_settings, **quiet)
+        saving.success(None, saved, js=SAVE_JS)
+        saving.then(None, js=f"() => {VIEWER}.saved()")
 
         with gr.Group(visible=False):  # only for the types of the endpoints
             api_photograph = gr.File(label="photograph")
@@ -150,14 +150,16 @@ def build_app(segmenter: Segmenter, *, prepare_examples: bool = False) -> gr.Blo
             [api_photograph, api_threshold],
             [api_overlay, api_mask, api_probability, api_numbers],
             api_name="segment",
-            **one_at_a_time,
+            concurrency_id="segment",
+            concurrency_limit=1,
         )
         api_button.click(
             handlers.compare,
             [api_photograph, api_tracing, api_threshold],
             [api_error_map, api_numbers],
             api_name="compare",
-            **one_at_a_time,
+            concurrency_id="segment",
+            concurrency_limit=1,
         )
     return app.queue(max_size=QUEUE)
 

@@ -13,7 +13,8 @@ const MAX_SCALE = 32;  // screen pixels for one of the photograph
 
 let shown = null;  // what the server sent of the open photograph
 let photo = null;  // HTMLImageElement
-let codes = null;  // (H * W): the level; of a tracing's vessels 256 more
+let levels = null;  // Uint8Array (H * W)
+let codes = null;  // the levels; of a tracing's vessels 256 more
 let near = null;  // the pixels that matter above threshold 0, row by row: column + 2 ** 23 * code
 let rowsNear = null;  // where each row begins in `near`
 let tracing = null;
@@ -22,7 +23,7 @@ let stop = 0;  // number of the chosen threshold in shown.stops
 let view = "overlay";
 let color = props.color;
 let place = { scale: 1, x: 0, y: 0, fitted: true };  // screen pixels per photograph pixel, and its left upper corner
-let turn = 0;  // counts what was opened, so that a late answer to an earlier question is dropped
+let request = 0;  // number of the last thing asked for; an answer to an earlier one is dropped
 
 // ---- what comes and goes
 
@@ -42,25 +43,36 @@ function rest() {
 }
 
 function say(selector, lines) {
-  const place_ = find(selector);
-  place_.hidden = lines.length === 0;
-  place_.replaceChildren(...lines.map((line) => Object.assign(document.createElement("span"), { textContent: line })));
+  const box = find(selector);
+  box.hidden = lines.length === 0;
+  box.replaceChildren(...lines.map((line) => tag("span", line)));
 }
 
-async function send(file, event) {
-  if (!file) return;
-  const mine = ++turn;
+function announce(text) {
+  find(".live").textContent = text;
+}
+
+// Begin something that makes what is under way pointless.
+function begin(text) {
   say(".viewer > .error", []);
   say(".tracing .error", []);
-  busy("Sending the file");
+  if (text) busy(text);
+  return ++request;
+}
+
+async function send(files, event) {
+  const file = files[0];
+  if (!file || (event === "tracing" && (!shown || "busy" in root.dataset))) return;
+  const mine = begin("Sending the file");
+  if (files.length > 1) say(".viewer > .error", [`${files.length} files came; only '${file.name}' was opened.`]);
   try {
     const sent = await upload(file);
-    if (mine !== turn) return;
+    if (mine !== request) return;
     root.viewer.file = { path: sent.path, orig_name: file.name, meta: { _type: "gradio.FileData" } };
     busy(event === "photograph" ? "Finding the vessels" : "Comparing");
     trigger(event);
   } catch (error) {
-    if (mine !== turn) return;
+    if (mine !== request) return;
     rest();
     say(".viewer > .error", [`'${file.name}' could not be sent: ${error.message || error}`]);
   }
@@ -83,40 +95,28 @@ function load(url) {
   });
 }
 
-// An answer of the server: a photograph with its levels, perhaps a tracing; a sentence; or nothing.
-async function receive(value) {
-  const mine = ++turn;
-  say(".viewer > .error", value?.error ? [value.error] : []);
-  if (!value || value.error) {
-    shown = photo = codes = tracing = null;
-    root.dataset.state = "empty";
-    say(".viewer > .warnings", []);
+// An answer of the server: a photograph, a tracing of the one that is shown, or a sentence, which leaves all as it is.
+async function receive(answer) {
+  if (!answer || answer.request !== request) return;
+  if (answer.error || answer.tracing?.error) {
+    say(answer.error ? ".viewer > .error" : ".tracing .error", [answer.error || answer.tracing.error]);
     rest();
     return;
   }
   try {
-    const same = shown && shown.levels.url === value.levels.url && shown.name === value.name;
-    const [picture, levels, vessels] = await Promise.all([
-      same ? photo : load(value.photograph.url),
-      same ? codes : unpack(value.levels),
-      value.tracing?.pixels ? unpack(value.tracing.pixels) : null,
-    ]);
-    if (mine !== turn) return;
-    photo = picture;
-    shown = { ...value, atOrAbove: suffixSums(value.counts) };
-    tracing = value.tracing?.pixels ? value.tracing : null;
-    codes = vessels ? Uint16Array.from(levels, (level, k) => (level & 255) + 256 * vessels[k])
-      : levels instanceof Uint8Array ? levels : Uint8Array.from(levels, (code) => code & 255);
-    listNear();
-    if (!same) open();
-    openTracing(value.tracing);
-    root.dataset.state = "shown";
-    resize();
+    if (answer.tracing) {
+      const vessels = await unpack(answer.tracing.pixels);
+      if (answer.request !== request) return;
+      compareWith(answer.tracing, vessels);
+    } else {
+      const [picture, unpacked] = await Promise.all([load(answer.photograph.url), unpack(answer.levels)]);
+      if (answer.request !== request) return;
+      [shown, photo, levels] = [answer, picture, unpacked];
+      open();
+    }
   } catch (error) {
-    if (mine !== turn) return;
-    shown = null;
-    root.dataset.state = "empty";
-    say(".viewer > .error", [`The result could not be fetched: ${error.message}. Open the photograph again.`]);
+    if (answer.request !== request) return;
+    say(".viewer > .error", [`The result could not be fetched (${error.message}): open the file again.`]);
   }
   rest();
 }
@@ -136,29 +136,49 @@ function listNear() {
 
 function open() {
   const { width, height, stops } = shown;
+  shown.atOrAbove = suffixSums(shown.counts);
   stop = shown.fitted;
   slider.max = stops.length - 1;
-  find(".fitted").textContent = `Fitted for this model: ${written(stops[shown.fitted])}`;
+  find(".fitted").textContent = `Fitted for this model: ${written(stops[shown.fitted])}.`;
+  find(".mark").style.setProperty("--at", shown.fitted / (stops.length - 1));
   find(".name").textContent = shown.name;
   const facts = { Photograph: `${width} × ${height} px`, "Field of view": `${shown.atOrAbove[0].toLocaleString("en")} px` };
   find(".numbers dl").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [tag("dt", name), tag("dd", value)]));
   say(".viewer > .warnings", shown.warnings);
-  if (view === "errors") setView("overlay");
   place.fitted = true;
   divide(0.5);
+  compareWith(null);
+  root.dataset.state = "shown";
+  resize();
+  if (document.activeElement === document.body) sheet.focus({ preventScroll: true });
+  announce(`Finished. ${share()} of the field of view is vessel.`);
 }
 
-function openTracing(sent) {
-  find(".tracing").dataset.tracing = tracing ? "shown" : "none";
-  all("[data-view=errors], [data-save=errors]").forEach((button) => { if (button.tagName === "BUTTON") button.hidden = !tracing; });
-  say(".tracing .error", sent?.error ? [sent.error] : []);
-  if (tracing) {
-    tracing.atOrAbove = suffixSums(tracing.counts);
+function close() {
+  begin();
+  rest();
+  trigger("cancel");
+  shown = photo = levels = codes = near = tracing = null;
+  root.dataset.state = "empty";
+  say(".viewer > .warnings", []);
+  find("[data-do=pick]").focus();
+}
+
+// Lay a tracing's pixels over the levels, or take them away (null).
+function compareWith(sent, vessels) {
+  tracing = sent;
+  codes = sent ? Uint16Array.from(levels, (level, k) => level + 256 * vessels[k]) : levels;
+  listNear();
+  find(".tracing").dataset.tracing = sent ? "shown" : "none";
+  for (const button of all("button[data-view=errors], button[data-save=errors]")) button.hidden = !sent;
+  if (sent) {
+    tracing.atOrAbove = suffixSums(sent.counts);
     tracing.curve = shown.stops.map((_, k) => rates(k)).filter((r) => !Number.isNaN(r.precision));
-    find(".tracing .of span").textContent = tracing.name;
-    say(".tracing .notes", tracing.notes);
+    find(".tracing .of span").textContent = sent.name;
+    say(".tracing .notes", sent.notes);
     setView("errors");
-  } else if (view === "errors") setView("overlay");
+    settle();
+  } else setView(view === "errors" ? "overlay" : view);
 }
 
 // ---- numbers, exact: they are counted from the levels of all pixels
@@ -182,6 +202,11 @@ function rates(k) {
   };
 }
 
+function share() {
+  const field = shown.atOrAbove[0];
+  return field ? `${(100 * shown.atOrAbove[stop] / field).toFixed(1)}%` : "–";
+}
+
 const written = (threshold) => String(+threshold.toPrecision(4));
 const three = (number) => (number == null || Number.isNaN(number) ? "–" : number.toFixed(3));
 
@@ -191,17 +216,14 @@ function tag(name, text) {
 
 function tell() {
   const threshold = written(shown.stops[stop]);
-  const field = shown.atOrAbove[0];
-  const share = field ? `${(100 * shown.atOrAbove[stop] / field).toFixed(1)}%` : "–";
-  find(".share strong").textContent = share;
+  find(".share strong").textContent = share();
   slider.value = stop;
-  slider.setAttribute("aria-valuetext", `${threshold}, ${share} of the field is vessel`);
+  slider.setAttribute("aria-valuetext", `${threshold}, ${share()} of the field is vessel`);
   if (document.activeElement !== exact) exact.value = threshold;
-  find("[data-do=reset]").disabled = stop === shown.fitted;
+  find("[data-do=reset]").setAttribute("aria-disabled", stop === shown.fitted);
   const views = { overlay: "its vessels coloured", compare: "its vessels coloured on the right", mask: "only its vessels, white on black",
     probability: "the probability of vessels", errors: "hits, misses and false alarms against the tracing" };
-  sheet.setAttribute("aria-label", `${shown.name}, ${views[view]}; ${share} of the field of view is vessel at threshold ${threshold}`);
-  find(".mark").style.left = `${100 * shown.fitted / (shown.stops.length - 1)}%`;
+  sheet.setAttribute("aria-label", `${shown.name}, ${views[view]}; ${share()} of the field of view is vessel at threshold ${threshold}`);
   if (tracing) tellTracing();
 }
 
@@ -216,9 +238,11 @@ function tellTracing() {
     return row;
   }));
   const at = (r) => `${200 * r.sensitivity},${200 - 200 * r.precision}`;
+  // Only numbers go into this text.
+  const titles = `<text x="100" y="230" text-anchor="middle">Sensitivity</text><text transform="translate(-32 100) rotate(-90)" text-anchor="middle">Precision</text>`;
   const axes = [0, 0.5, 1].map((v) => `<text x="${200 * v}" y="216" text-anchor="middle">${v}</text><text x="-6" y="${204 - 200 * v}" text-anchor="end">${v}</text>`);
   const dot = Number.isNaN(now.precision) ? "" : `<circle cx="${200 * now.sensitivity}" cy="${200 - 200 * now.precision}" r="5"/>`;
-  find(".curve").innerHTML = `<path class="frame" d="M0 0V200H200"/>${axes.join("")}<polyline points="${tracing.curve.map(at).join(" ")}"/>${dot}`;
+  find(".curve").innerHTML = `<path class="frame" d="M0 0V200H200"/>${axes.join("")}${titles}<polyline points="${tracing.curve.map(at).join(" ")}"/>${dot}`;
   find(".curve").setAttribute("aria-label", `Precision-recall curve; at the chosen threshold precision ${three(now.precision)}, sensitivity ${three(now.sensitivity)}`);
 }
 
@@ -373,7 +397,7 @@ function setView(name) {
   legend.hidden = name !== "errors" && name !== "probability";
   if (name === "errors") {
     legend.replaceChildren(...Object.entries(props.colors).map(([kind, value]) => {
-      const entry = tag("span", kind);
+      const entry = Object.assign(tag("span", kind), { title: { hit: "true positive", miss: "false negative" }[kind] || "false positive" });
       entry.prepend(Object.assign(document.createElement("i"), { style: `background: rgb(${value})` }));
       return entry;
     }));
@@ -382,6 +406,7 @@ function setView(name) {
     ramp.style.background = `linear-gradient(to right, ${props.magma.filter((_, k) => k % 15 === 0).map((c) => `rgb(${c})`).join(",")})`;
     legend.replaceChildren(tag("span", "0"), ramp, tag("span", "1"));
   }
+  find(".look").disabled = !["overlay", "compare"].includes(name);
   if (shown) { schedule(drawPhoto); schedule(drawPaint); }
 }
 
@@ -413,16 +438,18 @@ const commands = {
   pick: () => find(".pick").click(),
   take: () => find(".take").click(),
   "pick-tracing": () => find(".pick-tracing").click(),
-  "drop-tracing": () => { root.viewer.file = null; trigger("tracing"); },
-  cancel: () => { turn++; rest(); trigger("cancel"); },
-  close: () => { turn++; trigger("close"); receive(null); },
+  "drop-tracing": () => { begin(); compareWith(null); },
+  cancel: () => { begin(); rest(); trigger("cancel"); },
+  close,
   reset: () => { setStop(shown.fitted); settle(); },
   in: () => zoom(1.5), out: () => zoom(1 / 1.5), fit: () => { place.fitted = true; resize(); },
   one: () => zoom(1 / place.scale),
-  full: () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen?.()),
+  full: () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()),
 };
 
+// The slider has come to rest.
 function settle() {
+  announce(`${share()} of the field of view is vessel.`);
   if (tracing && tracing.cldice.threshold !== shown.stops[stop]) trigger("settle");
 }
 
@@ -432,14 +459,17 @@ root.addEventListener("click", (event) => {
   const { do: command, zoom: zoomed, view: viewed, save, example, color: chosen } = button.dataset;
   if (command || zoomed) commands[command || zoomed]();
   else if (viewed) setView(viewed);
-  else if (save) { root.viewer.what = save; trigger("save"); }
-  else if (chosen) { color = chosen; find(".swatches input").value = chosen; swatches(); }
-  else if (example) { turn++; say(".viewer > .error", []); busy("Finding the vessels"); trigger("example", { index: Number(example) }); }
+  else if (save && !("busy" in root.dataset) && !("saving" in button.dataset)) {
+    button.dataset.saving = "";
+    root.viewer.what = save;
+    trigger("save");
+  } else if (chosen) { color = chosen; swatches(); }
+  else if (example) { begin("Finding the vessels"); trigger("example", { index: Number(example) }); }
 });
 
 for (const [selector, event] of [[".pick", "photograph"], [".take", "photograph"], [".pick-tracing", "tracing"]]) {
   find(selector).addEventListener("change", (change) => {
-    send(change.target.files[0], event);
+    send([...change.target.files], event);
     change.target.value = "";  // so that the same file can be chosen again
   });
 }
@@ -448,21 +478,36 @@ slider.addEventListener("input", () => setStop(Number(slider.value)));
 slider.addEventListener("change", settle);
 exact.addEventListener("input", () => {
   const wanted = exact.valueAsNumber;
-  if (Number.isNaN(wanted)) return;
+  const good = wanted >= 0 && wanted <= 1;
+  exact.setAttribute("aria-invalid", !good);
+  if (!good) return;
   const distance = shown.stops.map((value) => Math.abs(value - wanted));
   setStop(distance.indexOf(Math.min(...distance)));
 });
-exact.addEventListener("change", () => { exact.blur(); tell(); settle(); });
+exact.addEventListener("change", () => {
+  exact.value = written(shown.stops[stop]);
+  exact.setAttribute("aria-invalid", false);
+  settle();
+});
 opacity.addEventListener("input", () => shown && schedule(drawPaint));
 
 function swatches() {
   all(".swatches button").forEach((button) => button.setAttribute("aria-pressed", button.dataset.color === color));
+  find(".swatches input").value = color;
+  find(".swatches input").dataset.chosen = !SWATCHES.some(([value]) => value === color);
   if (shown) schedule(drawPaint);
 }
 
+let hintTimer = 0;
 sheet.addEventListener("wheel", (event) => {
   // A page that scrolls must not be caught by the picture; trackpads send a pinch as a wheel with the control key.
-  if (!shown || !(event.ctrlKey || event.metaKey || document.fullscreenElement)) return;
+  if (!shown) return;
+  if (!(event.ctrlKey || event.metaKey || document.fullscreenElement)) {
+    find(".hint").dataset.on = "";
+    clearTimeout(hintTimer);
+    hintTimer = setTimeout(() => delete find(".hint").dataset.on, 1500);
+    return;
+  }
   event.preventDefault();
   const box = sheet.getBoundingClientRect(), screen = photoCanvas.width / box.width;
   zoom(Math.exp(-event.deltaY / 200), (event.clientX - box.left) * screen, (event.clientY - box.top) * screen);
@@ -481,6 +526,7 @@ sheet.addEventListener("pointerdown", (event) => {
   if (!place.fitted || fingers.size > 1) sheet.setPointerCapture(event.pointerId);
 });
 sheet.addEventListener("pointermove", (event) => {
+  if (event.buttons === 0) fingers.delete(event.pointerId);  // let go outside the picture
   const before = fingers.get(event.pointerId);
   if (!before || !shown) return;
   const box = sheet.getBoundingClientRect(), screen = photoCanvas.width / box.width;
@@ -496,7 +542,7 @@ sheet.addEventListener("pointermove", (event) => {
     resize();
   }
 });
-for (const name of ["pointerup", "pointercancel"]) sheet.addEventListener(name, (event) => fingers.delete(event.pointerId));
+for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) sheet.addEventListener(name, (event) => fingers.delete(event.pointerId));
 
 sheet.addEventListener("keydown", (event) => {
   if (!shown || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -525,16 +571,23 @@ divider.addEventListener("keydown", (event) => {
   divide((Number(divider.getAttribute("aria-valuenow")) + steps[event.key]) / 100);
 });
 
-root.addEventListener("dragover", (event) => { event.preventDefault(); root.dataset.drag = event.target.closest(".tracing") ? "tracing" : "photograph"; });
-root.addEventListener("dragleave", (event) => { if (!root.contains(event.relatedTarget)) delete root.dataset.drag; });
-root.addEventListener("drop", (event) => {
+// A file may be dropped anywhere: beside the picture the browser would else leave the page for it.
+const overTracing = (event) => shown && Boolean((event.target.closest ? event.target : event.target.parentElement)?.closest(".tracing"));
+const hasFiles = (event) => root.isConnected && [...(event.dataTransfer?.types || [])].includes("Files");
+document.addEventListener("dragover", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  root.dataset.drag = overTracing(event) ? "tracing" : "photograph";
+});
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) delete root.dataset.drag; });
+document.addEventListener("drop", (event) => {
+  if (!hasFiles(event)) return;
   event.preventDefault();
   delete root.dataset.drag;
-  send(event.dataTransfer.files[0], event.target.closest(".tracing") ? "tracing" : "photograph");
+  if (root.getClientRects().length) send([...event.dataTransfer.files], overTracing(event) ? "tracing" : "photograph");
 });
 document.addEventListener("paste", (event) => {
-  const file = [...(event.clipboardData?.files || [])][0];
-  if (file && root.isConnected && root.offsetParent) send(file, "photograph");
+  if (root.isConnected && root.getClientRects().length) send([...(event.clipboardData?.files || [])], "photograph");
 });
 
 // ---- start
@@ -559,11 +612,15 @@ find(".examples").append(...props.examples.map(({ name, src }, index) => {
 find(".examples").hidden = props.examples.length === 0;
 
 new ResizeObserver(() => resize()).observe(sheet);
+find("[data-zoom=full]").hidden = !document.fullscreenEnabled;
 root.viewer = {
   file: null,  // the last upload, for the server
   what: null,  // which file is to be saved
-  settings: () => ({ threshold: shown ? shown.stops[stop] : null, color, opacity: Number(opacity.value), what: root.viewer.what }),
-  refine: (value) => { if (tracing && value.threshold !== undefined) { tracing.cldice = value; tell(); } },
+  settings: () => ({ request, photo: shown?.photo ?? null, tracing: tracing?.file ?? null, threshold: shown ? shown.stops[stop] : null, color,
+    opacity: Number(opacity.value), what: root.viewer.what }),
+  refine: (value) => { if (tracing) { tracing.cldice = value?.threshold === undefined ? { threshold: shown.stops[stop], value: null } : value; tell(); } },
+  saved: () => all("[data-saving]").forEach((button) => delete button.dataset.saving),
   rest,
 };
 watch("value", () => receive(props.value));
+if (!window.DecompressionStream) say(".viewer > .error", ["This browser is too old for the page: take one of 2023 or later."]);

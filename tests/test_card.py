@@ -1,0 +1,399 @@
+"""The model card: every figure is the records', nothing in them breaks it, and the hub client takes it."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard, metadata_load
+from PIL import Image
+
+import train
+from resegnet import Config, ConfigError, ImageError, Segmenter
+from resegnet.__main__ import build_parser
+from resegnet.card import CAPTIONS, PICTURE_WIDTH_PX, SCORES, TABLE_SCORES, card_pictures, model_card
+from resegnet.learning.metrics import SCORE_NAMES
+from resegnet.release import ReleaseError
+from resegnet.results.render import ERROR_COLORS
+from resegnet.segmenter import BUNDLED
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+RECORDS = {name: json.loads((BUNDLED / f"{name}.json").read_text()) for name in ("config", "training", "metrics")}
+TITLES = {"drive": "DRIVE", "chase_db1": r"CHASE\_DB1", "hrf": "HRF", "les_av": "LES-AV"}
+HOSTILE = (
+    'a|b\n---\n# <script>alert("x")</script> [l](http://x) `c` **d** $e$ \\(f\\) & {{g}}: - !!h\r\u2028\u202e\ud800 '
+)
+
+PICTURE = HOSTILE.replace("\ud800", "") + ".jpg"  # a path in the repository, which is UTF-8
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return model_card(BUNDLED, "someone/resegnet", "v1.0.0")
+
+
+@pytest.fixture
+def card(tmp_path):
+    """Renders the bundled records, or others in their place."""
+
+    def render(repo_id="someone/resegnet", revision="v1.0.0", pictures=None, **records):
+        for name, record in (RECORDS | records).items():
+            (tmp_path / f"{name}.json").write_text(record if isinstance(record, str) else json.dumps(record))
+        return model_card(tmp_path, repo_id, revision, pictures)
+
+    return render
+
+
+def changed(record: str, *path: str | int, to: object) -> dict:
+    """A copy of a record with one value replaced."""
+    values = copy.deepcopy(RECORDS[record])
+    place = values
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = to
+    return {record: values}
+
+
+def rows(text: str, header: str) -> list[list[str]]:
+    """Cells of the table whose header begins so, the header first; a bar that is escaped divides nothing."""
+    start = text.index(f"\n| {header}") + 1
+    table = text[start : text.index("\n\n", start)].splitlines()
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table if "| ---" not in line]
+
+
+def code(text: str, language: str, part: str) -> str:
+    (block,) = [x for x in re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if part in x]
+    return block
+
+
+def test_the_results_are_those_of_the_record(card):
+    header, *table = rows(card(), "set | split")
+    assert [row[0] for row in table] == list(TITLES.values())
+    for row, report in zip(table, RECORDS["metrics"].values(), strict=True):
+        assert len(row) == len(header)
+        assert row[1:3] == ["test", str(report["count"])]
+        assert row[4:11] == [f"{report['pooled'][score]:.3f}" for score in TABLE_SCORES]
+        assert row[11] == f"{report['mean']['f1']:.3f} ± {report['sd']['f1']:.3f}"
+        assert row[12] == f"{report['ceiling']:.3f}"
+    assert [row[3] for row in table] == ["yes", "yes", "yes", "no"]
+    assert header[4:11] == [SCORES[score][1] for score in TABLE_SCORES]
+
+
+def test_the_second_observer_is_that_of_the_record(card):
+    _, *table = rows(card(), "set | pictures")
+    observers = {name: r["second_observer"] for name, r in RECORDS["metrics"].items() if r["second_observer"]}
+    expected = [
+        [TITLES[name], str(observer["count"]), who]
+        + ["-" if observer[part][score] is None else f"{observer[part][score]:.3f}" for score in TABLE_SCORES]
+        for name, observer in observers.items()
+        for who, part in (("a second person", "pooled"), ("this model", "model"))
+    ]
+    assert table == expected
+
+
+def test_the_worst_pictures_are_those_of_the_record(card):
+    _, *table = rows(card(), "set | picture of")
+    for row, report in zip(table, RECORDS["metrics"].values(), strict=True):
+        worst = sorted(report["pictures"], key=lambda picture: picture["f1"])[0]
+        assert row[1].replace("\\", "") == worst["image_id"]
+        assert row[2:5] == [f"{worst[score]:.3f}" for score in ("f1", "recall", "precision")]
+    missed = {name: f"{100 - 100 * report['pooled']['recall']:.1f} %" for name, report in RECORDS["metrics"].items()}
+    assert f"misses: {', '.join(f'{TITLES[name]} {share}' for name, share in missed.items())}." in card()
+
+
+@pytest.mark.parametrize(
+    ("record", "path", "value", "shown"),
+    [
+        *[("metrics", ("hrf", "pooled", score), 0.123456789, "0.123456789") for score in SCORE_NAMES],
+        *[("metrics", ("hrf", "pooled", score), 0.123456789, "| 0.123 |") for score in TABLE_SCORES],
+        *[("metrics", ("drive", "second_observer", "pooled", s), 0.123, "| 0.123 |") for s in TABLE_SCORES],
+        *[("metrics", ("drive", "second_observer", "model", s), 0.123, "| 0.123 |") for s in TABLE_SCORES],
+        ("metrics", ("drive", "second_observer", "count"), 17, "| DRIVE | 17 | a second person |"),
+        ("metrics", ("hrf", "pooled", "recall"), 0.9012, "HRF 9.9 %"),
+        ("metrics", ("hrf", "mean", "f1"), 0.123, "0.123 ± 0.043"),
+        ("metrics", ("hrf", "sd", "f1"), 0.123, "0.780 ± 0.123"),
+        ("metrics", ("hrf", "ceiling"), 0.123, "| 0.123 |"),
+        ("metrics", ("hrf", "count"), 4321, "| HRF | test | 4,321 |"),
+        ("metrics", ("hrf", "split"), "validation", "| HRF | validation |"),
+        ("metrics", ("hrf", "protocol"), "Some other way.", "Some other way."),
+        ("metrics", ("hrf", "threshold"), 0.4, "0.4 (HRF)"),
+        ("metrics", ("hrf", "threshold"), 0.4, "another threshold than this release has (0.5334)"),
+        ("metrics", ("hrf", "input_size_px"), 512, "another input size than this release has (896)"),
+        ("metrics", ("hrf", "field_of_view"), ["found"], "the data set's (DRIVE, CHASE\\_DB1, LES-AV); found (HRF)"),
+        ("metrics", ("hrf", "versions", "torch"), "9.9.9", "torch 9.9.9"),
+        ("metrics", ("hrf", "pictures", 0, "f1"), 0.0123, "| HRF | hrf\\_06\\_h | 0.012 |"),
+        ("metrics", ("hrf", "pictures", 0, "warnings"), ["blurred"], "| 1 of 30 |"),
+        ("metrics", ("hrf", "pictures", 0, "image_id"), "drive_21", "Of the scored pictures, 1 were used in training"),
+        ("training", ("epochs_run",), 77, "* epochs run: 77 of at most 10\n"),
+        ("training", ("epochs_run",), 77, "* steps: 7,700\n"),
+        ("training", ("best_epoch",), 66, "* epoch that was kept: 66\n"),
+        ("training", ("validation_f1",), 0.12345, "* F1 on the validation photographs: 0.123\n"),
+        ("training", ("threshold_fitted_on",), "three eyes", "* Threshold fitted on: three eyes.\n"),
+        ("training", ("train_ids",), ["a"], "Training photographs: 1."),
+        ("training", ("validation_ids",), ["a", "b"], "Validation photographs: 2;"),
+        ("training", ("data_sha256",), "abc", "SHA-256 of the training data: abc"),
+        ("training", ("environment", "device"), "cuda:7", "* device: cuda:7\n"),
+        ("training", ("environment", "commit"), "c0ffee", "commit c0ffee"),
+        ("training", ("options", "threads"), 33, "* threads: 33\n"),
+        ("training", ("options", "batch_size"), 44, "* crops in a step: 44\n"),
+        ("training", ("options", "crop_size"), 55, "* side of a crop: 55 px\n"),
+        ("training", ("options", "learning_rate"), 0.25, "--learning-rate 0.25"),
+        ("config", ("threshold",), 0.125, "6. Call vessel what reaches 0.125,"),
+        ("config", ("threshold",), 0.125, "* Threshold on the probability: 0.125."),
+        ("config", ("input_size",), 640, "Input: 640 x 640 pixels"),
+        ("config", ("decoder_channels",), [9, 8, 7, 6, 5], "coarse to fine: 9, 8, 7, 6, 5."),
+        ("config", ("mean",), [0.1, 0.2, 0.3], "mean (0.1, 0.2, 0.3)"),
+        ("config", ("std",), [0.1, 0.2, 0.3], "deviation (0.1, 0.2, 0.3)"),
+    ],
+)
+def test_a_changed_record_changes_the_card(bundled, card, record, path, value, shown):
+    assert shown not in bundled
+    few = {} if record == "metrics" else {"metrics": {"drive": {}}}  # the long front matter takes its time
+    assert shown in card(**few | changed(record, *path, to=value))
+
+
+def test_the_front_matter_holds_every_score_exactly(card, tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(card(), encoding="utf-8")
+    data = metadata_load(path)
+    fixed = {key: data[key] for key in ("license", "library_name", "pipeline_tag")}
+    assert fixed == {"license": "mit", "library_name": "resegnet", "pipeline_tag": "image-segmentation"}
+    assert {"retina", "fundus", "vessel-segmentation", "medical"} <= set(data["tags"])
+    assert "f1" in data["metrics"]
+    assert "datasets" not in data and "base_model" not in data  # no ids of the Hub are recorded
+    results = ModelCard(path.read_text()).data.eval_results
+    types = {kind: score for score, (kind, _) in SCORES.items()}
+    found = {(r.dataset_type, types[r.metric_type]): r.metric_value for r in results}
+    expected = {(name, s): v for name, report in RECORDS["metrics"].items() for s, v in report["pooled"].items()}
+    assert found == expected and len(results) == len(expected) == 4 * len(SCORE_NAMES)
+    assert {(r.task_type, r.dataset_split) for r in results} == {("image-segmentation", "test")}
+    assert {r.dataset_name for r in results} == {"DRIVE", "CHASE_DB1", "HRF", "LES-AV"}
+    assert ModelCard(path.read_text()).data.model_name == "resegnet"
+
+
+def test_the_hub_client_keeps_the_card_as_it_is(card, tmp_path):
+    path = tmp_path / "README.md"
+    ModelCard(card()).save(path)
+    assert metadata_load(path) == ModelCard(card()).data.to_dict()
+    assert ModelCard.load(path).text.strip() == card().split("\n---\n", 1)[1].strip()
+
+
+def test_the_same_records_give_the_same_card(bundled, card):
+    assert card() == bundled
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf"), "0.8", True])
+def test_a_missing_score_is_a_dash_and_not_in_the_index(card, nothing):
+    text = card(**changed("metrics", "hrf", "pooled", "f1", to=nothing))
+    row = next(row for row in rows(text, "set | split") if row[0] == "HRF")
+    assert row[4] == "-"
+    assert row[5] == f"{RECORDS['metrics']['hrf']['pooled']['recall']:.3f}"
+    results = ModelCard(text).data.eval_results
+    assert len(results) == 4 * len(SCORE_NAMES) - 1
+    assert ("hrf", "f1") not in {(r.dataset_type, r.metric_type) for r in results}
+    assert not re.search(r"\b(nan|inf|None|null)\b", text)
+
+
+def test_a_release_without_records_gets_a_card(card):
+    text = card(metrics={}, training={})
+    data = ModelCard(text).data.to_dict()
+    assert "model-index" not in data and "metrics" not in data and "model_name" not in data
+    assert "holds no scores" in text and "How this model was trained is not recorded" in text
+    assert not re.search(r"\b(nan|None|null|unnamed)\b", text)
+
+
+@pytest.mark.parametrize("report", [{"f1": 0.5}, {}, None, 3, "x", [1], {"pooled": [1], "pictures": [1, None]}])
+def test_a_set_without_a_report_is_shown_without_figures(card, report):
+    text = card(metrics={"other": report}, training={"made": "here"})
+    (row,) = rows(text, "set | split")[1:]
+    assert row == ["other", "test", *["-"] * 11]
+    assert "model-index" not in ModelCard(text).data.to_dict()
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [None], {"x": [{}]}])
+@pytest.mark.parametrize("key", ["options", "environment", "train_ids", "epochs_run", "best_epoch", "validation_f1"])
+def test_a_training_record_of_odd_types_gives_a_card(card, key, value):
+    assert "# ReSegNet" in card(metrics={"drive": {}}, **changed("training", key, to=value))
+
+
+def test_a_score_of_another_name_is_in_the_index(card):
+    text = card(metrics={"other": {"pooled": {"hausdorff_px": 3.5}}})
+    (result,) = ModelCard(text).data.eval_results
+    assert (result.dataset_type, result.metric_type, result.metric_value) == ("other", "hausdorff_px", 3.5)
+
+
+def hostile_records() -> dict:
+    metrics = {
+        HOSTILE: RECORDS["metrics"]["drive"] | {"protocol": HOSTILE, "field_of_view": [HOSTILE], "split": HOSTILE},
+        "- !!python/object:os.system": RECORDS["metrics"]["hrf"] | {"versions": {HOSTILE: HOSTILE}},
+        "null": {"pooled": {HOSTILE: 0.5}, "pictures": [{"image_id": HOSTILE, "f1": 0.5, "warnings": [HOSTILE]}]},
+        "": {"pooled": {"f1": 0.25}},
+    }
+    options = RECORDS["training"]["options"] | {
+        "dataset": [HOSTILE, "```\nrm -rf /", "$(reboot)"],
+        "start_from": HOSTILE,
+        "encoder_weights": HOSTILE,
+        HOSTILE: HOSTILE,
+    }
+    training = {"options": options, "threshold_fitted_on": HOSTILE, "environment": {HOSTILE: HOSTILE}}
+    training |= {"data_sha256": HOSTILE, "best_epoch": HOSTILE, "train_ids": [HOSTILE]}
+    return {"metrics": metrics, "training": training, "config": RECORDS["config"] | {"encoder": HOSTILE}}
+
+
+def test_hostile_names_stay_text(card, tmp_path):
+    text = card(pictures={PICTURE: HOSTILE}, revision=HOSTILE, **hostile_records())
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")  # half of a pair could not be written
+    results = ModelCard(text).data.eval_results
+    sound = " ".join(HOSTILE.translate(dict.fromkeys(map(ord, "\n\r\u2028\u202e\ud800"), " ")).split())
+    assert {r.dataset_type for r in results} == {sound, "- !!python/object:os.system", "null", "unnamed"}
+    assert {r.metric_value for r in results if r.dataset_type == sound} == set(
+        RECORDS["metrics"]["drive"]["pooled"].values()
+    )
+    body = text.split("\n---\n", 1)[1]
+    prose = re.sub(r"^```.*?^```", "", body, flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r"<script|(?<!\\)\]\(http://x|\$|\\\\", prose)
+    assert body.count("\n```") == text.count("\n```") == card().count("\n```")
+    for start in ("set | split", "set | pictures", "set | picture of", "set | used for"):
+        header, *table = rows(text, start)
+        assert table and all(len(row) == len(header) for row in table)
+    assert not re.search(r"[\r\u2028\u202e\ud800]", text)
+    headings = [line for line in body.splitlines() if line.startswith("#")]
+    assert headings == [line for line in card(pictures={"a": "b"}).splitlines() if line.startswith("#")]
+
+
+def test_hostile_names_come_out_as_text_in_html(card):
+    markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    records = hostile_records()
+    text = card(pictures={PICTURE: HOSTILE}, **records)
+    html = markdown.render(text.split("\n---\n", 1)[1])
+    tags = set(re.findall(r"<([a-z0-9]+)", html))
+    plain = markdown.render(card(pictures={"pictures/a.jpg": "b"}).split("\n---\n", 1)[1])
+    assert tags <= set(re.findall(r"<([a-z0-9]+)", plain))
+    assert set(re.findall(r'href="([^"]*)"', html)) <= set(re.findall(r'href="([^"]*)"', plain))
+    shown = re.sub(r"\s+", " ", HOSTILE.translate(dict.fromkeys(map(ord, "\u202e\ud800"), " "))).strip()
+    for raw, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        shown = shown.replace(raw, entity)
+    assert f"<td>{shown}</td>" in html  # what was written is what is read
+
+
+def test_the_training_command_brings_back_the_recorded_options(card):
+    command = shlex.split(code(card(), "bash", "train.py").replace("\\\n", " "))
+    assert command[:2] == ["python", "train.py"]
+    options = vars(train.build_parser().parse_args(command[2:]))
+    for name, value in RECORDS["training"]["options"].items():
+        assert options[name] == value, name
+
+
+def test_the_training_command_is_one_command_whatever_the_record_holds(card):
+    command = code(card(**hostile_records()), "bash", "train.py")
+    words = shlex.split(command.replace("\\\n", " "))
+    assert "``` rm -rf /" in words and "$(reboot)" in words
+    assert all(line.endswith("\\") for line in command.splitlines()[:-1])
+
+
+@pytest.mark.parametrize("revision", ["v1.0.0", None])
+def test_the_example_loads_the_published_revision(card, monkeypatch, revision):
+    asked = []
+
+    def load(*arguments, **options):
+        asked.append((arguments, options))
+        return lambda photograph: photograph
+
+    monkeypatch.setattr(Segmenter, "from_pretrained", load)
+    example = code(card(revision=revision), "python", "from_pretrained")
+    assert len(example.splitlines()) == 3
+    exec(example, {})
+    assert asked == [(("someone/resegnet",), {} if revision is None else {"revision": revision})]
+
+
+def test_the_commands_to_verify_exist(card):
+    lines = code(card(), "bash", "verify").splitlines()
+    assert lines[0] == "hf download someone/resegnet --revision v1.0.0 --local-dir downloaded"
+    assert "--revision" not in code(card(revision=None), "bash", "verify")
+    assert build_parser().parse_args(lines[1].split()[3:]).folder == Path("downloaded")
+
+
+def test_the_terms_of_the_training_data_are_told(card):
+    text = card()
+    assert "**DRIVE, terms: research and education only.**" in text
+    assert text.index("Trained on DRIVE (terms: research and education only)") < text.index("## Use")
+    free = card(**changed("training", "options", "dataset", to=["chase_db1", "hrf", "drawn"]))
+    assert "may bind you" not in free and "| DRIVE | scores |" in free
+    unknown = card(**changed("training", "options", "dataset", to=["my_clinic"]))
+    assert r"**my\_clinic, terms: not known to ReSegNet.**" in unknown
+
+
+def test_an_earlier_release_is_told(card):
+    assert "earlier release" in card()
+    text = card(**changed("training", "options", "start_from", to=""))
+    assert "earlier release" not in text and "started from: random weights" in text
+
+
+def test_a_release_of_another_encoder(bundled, card):
+    config = RECORDS["config"] | {"encoder": "resnet34", "decoder_channels": [256, 128, 64, 32, 16], "input_size": 768}
+    text = card(config=config)
+    assert ModelCard(text).data.eval_results == ModelCard(bundled).data.eval_results
+    assert "encoder resnet34" in text and "he2016resnet" in text and "tan2019efficientnet" not in text
+    assert "768 x 768" in text and "another input size" in text
+    assert "he2016resnet" not in bundled and "tan2019efficientnet" in bundled
+    for encoder in ("se_resnet50", "resnext50_32x4d", "tu-efficientnetv2_s"):
+        text = card(metrics={}, config=config | {"encoder": encoder})
+        assert "he2016resnet" not in text and "tan2019efficientnet" not in text
+
+
+def test_pictures_are_shown_by_their_captions(card):
+    assert "## Pictures" not in card()
+    text = card(pictures={"pictures/an eye.jpg": "What it finds."})
+    assert "![an eye](<pictures/an%20eye.jpg>)\n\nPicture 1. What it finds." in text
+
+
+def test_card_pictures_show_the_photograph_and_the_answer():
+    config = Config(input_size=256)
+    # Dark green is a vessel: enough to have hits, misses and false alarms.
+    segmenter = Segmenter(lambda rgb: (rgb[:, 1] < 0.25).astype(np.float32), config)
+    pictures = card_pictures(segmenter, EXAMPLES)
+    assert pictures.keys() == CAPTIONS.keys()
+    sheets = {name: np.asarray(Image.open(io.BytesIO(content))) for name, content in pictures.items()}
+    for content, sheet in zip(pictures.values(), sheets.values(), strict=True):
+        assert content.startswith(b"\xff\xd8") and len(content) < 500_000
+        assert 1000 < sheet.shape[1] <= PICTURE_WIDTH_PX
+        assert (sheet[:, sheet.shape[1] // 2] > 200).all()  # the gap between the two
+    errors = sheets["pictures/errors_on_a_drawn_eye.jpg"].astype(int)
+    for color in ERROR_COLORS.values():
+        assert (np.abs(errors - color).max(axis=2) < 40).sum() > 50
+    left = sheets["pictures/photograph_and_vessels.jpg"][:, :500].mean()
+    dark = sheets["pictures/failure_in_a_dark_photograph.jpg"][:, :500].mean()
+    assert dark == pytest.approx(0.12 * left, rel=0.1)
+    assert "12 %" in CAPTIONS["pictures/failure_in_a_dark_photograph.jpg"]
+
+
+def test_pictures_need_the_free_photographs(tmp_path):
+    with pytest.raises(ImageError, match="retina_cc0"):
+        card_pictures(Segmenter(lambda rgb: rgb[:, 1], Config(input_size=64)), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["training", "metrics"])
+@pytest.mark.parametrize("content", [None, "[]", "{", "[" * 100_000])
+def test_a_missing_or_broken_record_is_named(card, tmp_path, name, content):
+    card()
+    path = tmp_path / f"{name}.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(ReleaseError, match=f"{name}.json"):
+        model_card(tmp_path, "someone/resegnet")
+
+
+def test_a_config_that_no_model_has_is_refused(card):
+    with pytest.raises(ConfigError, match="input_size"):
+        card(config=RECORDS["config"] | {"input_size": 7})
+
+
+@pytest.mark.parametrize("repo_id", ["", "a/b/c", "a b", "user/name\n", "../x"])
+def test_an_impossible_repository_is_refused(card, repo_id):
+    with pytest.raises(ValueError, match=r"[Rr]epo"):
+        card(repo_id=repo_id)
