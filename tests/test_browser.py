@@ -527,7 +527,8 @@ def test_a_result_that_arrives_late_does_not_mix_with_the_one_on_the_page(open_p
         page.wait_for_timeout(50)
     assert page.get_attribute(".viewer", "data-busy") == ""
     page.get_by_role("button", name="Cancel").click()
-    held[0].abort()
+    held[0].continue_()
+    page.wait_for_timeout(500)
     np.testing.assert_array_equal(pixels(save(page, "mask")[1]) > 0, segmenter(photographs[0]).mask)
 
 
