@@ -88,9 +88,7 @@ def verify_release(folder: str | Path) -> float:
         expected = json.loads((folder / EXPECTED_NAME).read_text(encoding="utf-8"))
         hashes, tolerance = dict(expected["sha256"]), float(expected["tolerance"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(
-            f"{folder} is no ReSegNet release: {EXPECTED_NAME} cannot be read ({error})."
-        ) from error
+        raise ReleaseError(f"{folder} is no ReSegNet release: {EXPECTED_NAME} cannot be read ({error}).") from error
     faults = [f"{name} has no hash" for name in HASHED if name not in hashes]
     for name in (*HASHED, TRAINING_NAME, METRICS_NAME):
         if not (folder / name).is_file():
