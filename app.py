@@ -19,7 +19,7 @@ ENVIRONMENT = "RESEGNET_MODEL"
 def main(argv: list[str] | None = None) -> int:
     """Serve the page until it is interrupted; the exit status is 1 where that cannot be."""
     parser = argparse.ArgumentParser(description="Serve the page of ReSegNet.")
-    parser.add_argument("--model", help=f"folder or Hub id (default: ${ENVIRONMENT}, else the bundled release)")
+    parser.add_argument("--model", help=f"folder, Hub id or ID@REVISION (default: ${ENVIRONMENT}, else bundled)")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
     parser.add_argument("--host", help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
@@ -27,10 +27,14 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.port is not None and not 0 < arguments.port < 65536:
         parser.error(f"--port is {arguments.port}, expected 1 to 65535")
     name = arguments.model or os.environ.get(ENVIRONMENT) or None
-    if arguments.revision and name is None:
+    revision = arguments.revision
+    if revision and name is None:
         parser.error("--revision belongs to a model of the Hub: name it with --model")
+    if name is not None and "@" in name and not os.path.isdir(name):
+        name, _, at = name.partition("@")
+        revision = revision or at
     try:
-        segmenter = Segmenter.from_pretrained(name, revision=arguments.revision)
+        segmenter = Segmenter.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         print(f"The model {name or '(bundled)'} cannot be had: {reason}", file=sys.stderr)

@@ -19,9 +19,9 @@ from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
 from resegnet.config import Config
+from resegnet.hub import CONFIG_NAME, METRICS_NAME, TRAINING_NAME
 from resegnet.image import read_image
-from resegnet.model import CONFIG_NAME
-from resegnet.release import METRICS_NAME, TRAINING_NAME, ReleaseError
+from resegnet.release import ReleaseError
 from resegnet.segmenter import Segmenter
 from resegnet.sources import SOURCES, Source
 
@@ -705,7 +705,7 @@ def _citation(
     if any("cldice" in _object(report.get("pooled")) for report in reports.values()):
         entries.append(_CLDICE)
     for name in dict.fromkeys([*_datasets(training), *reports]):
-        paper = re.fullmatch(r"(.+) et al\. (\d{4}), doi:(\S+)", SOURCES[name].paper) if name in SOURCES else None
+        paper = re.fullmatch(r"(.+) et al\. (\d{4}), .*doi:(\S+)", SOURCES[name].paper) if name in SOURCES else None
         if paper:
             author, year, doi = paper.groups()
             title = SOURCES[name].title.replace("_", r"\_")  # as LaTeX wants it

@@ -126,7 +126,7 @@ class Segmenter:
         model = ReSegNet.from_pretrained(folder).to(device)
         label = "bundled" if name is None else str(name)
         if commit is not None:
-            label += f"@{revision or 'main'} ({commit[:12]})"
+            label += f"@{commit[:12]}" if revision in (None, commit) else f"@{revision} ({commit[:12]})"
         return cls(TorchNetwork(model), model.config, label, folder)
 
     def __call__(self, source: Any) -> Segmentation:

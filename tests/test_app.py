@@ -259,6 +259,8 @@ class NoModel:
         ([], "user/one", ("user/one", None)),
         (["--model", "user/two"], "user/one", ("user/two", None)),
         (["--revision", "v2"], "user/one", ("user/one", "v2")),
+        ([], "user/one@v3", ("user/one", "v3")),
+        (["--revision", "v2"], "user/one@v3", ("user/one", "v2")),
     ],
 )
 def test_which_model_is_asked_for(arguments, environment, asked, monkeypatch, capsys):

@@ -321,8 +321,8 @@ def test_the_commands_to_verify_exist(card):
 
 def test_the_terms_of_the_training_data_are_told(card):
     text = card()
-    assert "**DRIVE, terms: research and education only.**" in text
-    assert text.index("Trained on DRIVE (terms: research and education only)") < text.index("## Use")
+    assert "**DRIVE, terms: research and education only, no redistribution.**" in text
+    assert text.index("Trained on DRIVE (terms: research and education only, no redistribution)") < text.index("## Use")
     free = card(**changed("training", "options", "dataset", to=["chase_db1", "hrf", "drawn"]))
     assert "may bind you" not in free and "| DRIVE | scores |" in free
     unknown = card(**changed("training", "options", "dataset", to=["my_clinic"]))

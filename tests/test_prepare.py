@@ -16,6 +16,7 @@ from PIL import Image
 from resegnet.learning import prepare as module
 from resegnet.learning.data import DataError, load_vessels, read_sample
 from resegnet.learning.prepare import PREPARERS, prepare
+from resegnet.sources import SOURCES
 
 SIZE = (24, 28)
 
@@ -149,7 +150,7 @@ def test_a_download_comes_back_pixel_for_pixel(tmp_path, name):
     for path in observers:
         np.testing.assert_array_equal(np.asarray(Image.open(path)), draw(path.stem)["second"] * np.uint8(255))
     assert {tuple(np.unique(np.asarray(Image.open(path)))) for path in masks} == {(0, 255)}
-    assert PREPARERS[name].citation in (destination / "README.md").read_text()
+    assert SOURCES[name].paper in (destination / "README.md").read_text()
     assert [path.name for path in tmp_path.iterdir()].count(f"{name}.partial") == 0
 
 

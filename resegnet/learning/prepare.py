@@ -22,6 +22,7 @@ from PIL import Image
 
 from resegnet.image import read_image
 from resegnet.learning.data import DataError, check_vessels, encoded, read_mask
+from resegnet.sources import SOURCES
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +48,8 @@ class Eye:
 
 @dataclass(frozen=True)
 class Original:
-    """Datasheet of a public data set, and which photographs its download must hold."""
+    """How a public data set is split, and which photographs its download must hold."""
 
-    title: str
-    url: str
-    licence: str
-    citation: str
     split: str
     layout: str  # a few file names, for the message about missing ones
     find_eyes: Callable[[Files], list[Eye]]
@@ -90,13 +87,13 @@ def prepare(name: str, source: str | os.PathLike, destination: str | os.PathLike
     original = PREPARERS[name]
     source, destination = Path(source).expanduser(), Path(destination).expanduser()
     if not source.is_dir():
-        raise DataError(f"There is no folder {source}. Expected the unpacked download of {original.title}.")
+        raise DataError(f"There is no folder {source}. Expected the unpacked download of {SOURCES[name].title}.")
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise DataError(f"{destination} already holds something. Remove it or name another folder.")
 
     files = _index(source)
     eyes = original.find_eyes(files)
-    found = _resolve(eyes, files, source, original)
+    found = _resolve(eyes, files, source, name)
     rows = [_row(eye, found[eye.image_id], name) for eye in eyes]
     check_vessels(rows, str(source))
 
@@ -106,7 +103,7 @@ def prepare(name: str, source: str | os.PathLike, destination: str | os.PathLike
         for eye, row in zip(eyes, rows, strict=True):
             logger.info("%s: %s", eye.split, eye.image_id)
             _write(eye, row, found[eye.image_id].get("second"), partial)
-        (partial / "README.md").write_text(_readme(original), encoding="utf-8")
+        (partial / "README.md").write_text(_readme(name), encoding="utf-8")
         if destination.exists():
             destination.rmdir()
         partial.replace(destination)
@@ -129,7 +126,7 @@ def _index(source: Path) -> Files:
     return files
 
 
-def _resolve(eyes: Sequence[Eye], files: Files, source: Path, original: Original) -> dict[str, dict[str, Path]]:
+def _resolve(eyes: Sequence[Eye], files: Files, source: Path, data_set: str) -> dict[str, dict[str, Path]]:
     """Paths by `image_id` and role; one error that lists every file that is missing or there twice."""
     found: dict[str, dict[str, Path]] = {}
     problems = []
@@ -149,8 +146,8 @@ def _resolve(eyes: Sequence[Eye], files: Files, source: Path, original: Original
     if not eyes or problems:
         archives = [path.name for path in sorted(source.rglob("*")) if path.suffix in (".zip", ".tar", ".rar", ".tgz")]
         raise DataError(
-            f"{source} is not a whole download of {original.title}. Expected, in any folder below it: "
-            + original.layout
+            f"{source} is not a whole download of {SOURCES[data_set].title}. Expected, in any folder below it: "
+            + PREPARERS[data_set].layout
             + (f"\nNot unpacked yet? {', '.join(archives)}" if archives else "")
             + "".join(f"\n- {problem}" for problem in problems)
         )
@@ -207,10 +204,11 @@ def _write_mask(cell: Mapping[str, Any], path: Path) -> None:
     Image.fromarray(mask.astype("uint8") * 255).save(path)
 
 
-def _readme(original: Original) -> str:
+def _readme(name: str) -> str:
+    about = SOURCES[name]
     return (
-        f"# {original.title}\n\nConverted by ReSegNet from the download of {original.url}.\n\n"
-        f"* Terms: {original.licence}\n* Cite: {original.citation}\n* Split: {original.split}\n"
+        f"# {about.title}\n\nConverted by ReSegNet from the download of {about.url}.\n\n"
+        f"* Terms: {about.terms}\n* Cite: {about.paper}\n* Split: {PREPARERS[name].split}\n"
     )
 
 
@@ -313,10 +311,6 @@ def _fives_eyes(files: Files) -> list[Eye]:
 
 PREPARERS = {
     "drive": Original(
-        title="DRIVE",
-        url="https://drive.grand-challenge.org",
-        licence="research and education only, no redistribution",
-        citation="Staal et al. 2004, IEEE TMI 23(4):501-509, doi:10.1109/TMI.2004.825627",
         split="the owners': 21-40 to train, 01-20 to test",
         layout="training/images/21_training.tif, training/1st_manual/21_manual1.gif, "
         "training/mask/21_training_mask.gif, test/images/01_test.tif, test/1st_manual/01_manual1.gif, "
@@ -324,38 +318,22 @@ PREPARERS = {
         find_eyes=_drive_eyes,
     ),
     "chase_db1": Original(
-        title="CHASE_DB1",
-        url="https://blogs.kingston.ac.uk/retinal/chasedb1",
-        licence="CC BY 4.0",
-        citation="Fraz et al. 2012, IEEE TBME 59(9):2538-2548, doi:10.1109/TBME.2012.2205687",
         split="children 01-10 to train, 11-14 to test; the owners give none",
         layout="Image_01L.jpg, Image_01L_1stHO.png and so on, of 14 children's both eyes",
         find_eyes=_chase_eyes,
     ),
     "stare": Original(
-        title="STARE",
-        url="https://cecas.clemson.edu/~ahoover/stare",
-        licence="none stated; free to download for research",
-        citation="Hoover et al. 2000, IEEE TMI 19(3):203-210, doi:10.1109/42.845178",
         split="the first ten by number to train, the last ten to test, as mmsegmentation has it; the owner gives none",
         layout="im0001.ppm (stare-images.tar), im0001.ah.ppm (labels-ah.tar) and so on, or their .gz, "
         "of 20 photographs",
         find_eyes=_stare_eyes,
     ),
     "hrf": Original(
-        title="HRF",
-        url="https://www5.cs.fau.de/research/data/fundus-images",
-        licence="CC BY 4.0",
-        citation="Budai et al. 2013, Int. J. Biomed. Imaging 2013:154860, doi:10.1155/2013/154860",
         split="01-05 of each group to train, 06-15 to test; the owners give none",
         layout="images/01_h.jpg, manual1/01_h.tif, mask/01_h_mask.tif and so on, 15 each of h, dr and g",
         find_eyes=_hrf_eyes,
     ),
     "fives": Original(
-        title="FIVES",
-        url="https://doi.org/10.6084/m9.figshare.19688169",
-        licence="CC BY 4.0",
-        citation="Jin et al. 2022, Scientific Data 9:475, doi:10.1038/s41597-022-01564-3",
         split="the owners': 600 to train, 200 to test. The 800 photographs are of fewer persons; the "
         "download does not say who is who, so each photograph counts as a patient of its own",
         layout="train/Original/1_A.png, train/Ground truth/1_A.png, test/Original/1_A.png, "
