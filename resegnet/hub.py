@@ -98,8 +98,8 @@ def _reason(name: str, revision: str | None, error: Exception) -> str:
             return f"{name} has no revision {revision}: choose a tag, branch or commit that its page of the Hub lists."
         case LocalEntryNotFoundError():
             return (
-                f"There is no folder {name}, {at} is not in the cache, and the Hub cannot be reached: connect to the "
-                "Internet (and unset HF_HUB_OFFLINE) once; after that it works offline."
+                f"There is no folder {name}, {at} is not in the cache or not wholly, and the Hub cannot be reached: "
+                "connect to the Internet (and unset HF_HUB_OFFLINE) once; after that it works offline."
             )
         case HfHubHTTPError():
             return f"The Hub did not give {at} ({_first_line(error)}): try again later."
