@@ -40,6 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.add_argument("name", help="drive, chase_db1, stare, hrf or fives")
     prepare.add_argument("source", type=Path, metavar="SRC", help="folder of the unpacked download")
     prepare.add_argument("destination", type=Path, metavar="DST", help="folder to make")
+    prepare.add_argument("--push-to-hub", metavar="USER/NAME", help="publish it as a data set on the Hub, as Parquet")
+    prepare.add_argument("--private", action="store_true", help="make that data set private")
     prepare.set_defaults(run=_prepare)
 
     verify = commands.add_parser("verify", help="check a release: files, hashes, self-test")
@@ -116,10 +118,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    from resegnet.learning.prepare import prepare
+    from resegnet.learning.prepare import prepare, publish
 
     counts = prepare(arguments.name, arguments.source, arguments.destination)
     print(f"{arguments.destination}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    if arguments.push_to_hub is not None:
+        publish(arguments.destination, arguments.name, arguments.push_to_hub, private=arguments.private)
+        print(f"published as {arguments.push_to_hub}")
     return 0
 
 

@@ -18,9 +18,13 @@ import pytest
 from gradio_client import Client, handle_file
 from hub_server import HubServer
 from huggingface_hub import metadata_load
+from PIL import Image
 
 import push_to_hub
 from resegnet import Config, ReSegNet, Segmenter
+from resegnet.learning.data import DataError
+from resegnet.learning.prepare import publish
+from resegnet.learning.synthetic import draw_fundus
 from resegnet.publish import space_contents
 from resegnet.release import write_release
 
@@ -147,6 +151,53 @@ def test_a_release_is_published_and_loaded_by_strangers_bit_for_bit(hub, release
     assert hub.unknown == []
 
 
+def command(hub, home, *arguments, **options):
+    """A command of this repository in a process of its own; gives what it printed."""
+    process = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=hub.environment(home, **options),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def test_from_a_download_to_a_model_that_a_stranger_loads(hub, tmp_path):
+    """Prepared and published as a data set; trained from the Hub; published; loaded."""
+    for number in range(1, 15):
+        for side, seed in (("L", 2 * number), ("R", 2 * number + 1)):
+            fundus = draw_fundus(seed, (130, 136))
+            Image.fromarray(fundus.image).save(tmp_path / f"Image_{number:02d}{side}.jpg", quality=95)
+            Image.fromarray(fundus.vessels).save(tmp_path / f"Image_{number:02d}{side}_1stHO.png")
+    prepare = ["-m", "resegnet", "prepare", "chase_db1", tmp_path, tmp_path / "prepared"]
+    command(hub, tmp_path / "a", *prepare, "--push-to-hub", "someone/chase")
+    card = hub.files("datasets/someone/chase")["README.md"].decode()
+    assert "dataset_info:" in card and "Terms: CC BY 4.0" in card and "doi:10.1109/TBME.2012.2205687" in card
+
+    small = ["--encoder", "resnet18", "--encoder-weights", "none", "--encoder-depth", "3", "--input-size", "64"]
+    small += ["--decoder-channels", "8", "8", "8", "--crop-size", "64", "--epochs", "1", "--steps-per-epoch", "2"]
+    training = ["train.py", "--dataset", "someone/chase", "--out", tmp_path / "run", *small]
+    command(hub, tmp_path / "b", *training, token=None)
+    release = tmp_path / "run" / "release"
+    assert json.loads((release / "training.json").read_text())["train_ids"][0].startswith("chase_")
+    assert json.loads((release / "metrics.json").read_text())["chase"]["count"] == 8
+
+    status, told = push(hub, tmp_path / "a", release)
+    assert status == 0, told
+    load(hub, tmp_path / "c", tmp_path / "c.npy", token=None)
+    expected = Segmenter.from_pretrained(release)(PHOTOGRAPH).probability
+    np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), expected)
+    assert hub.unknown == []
+
+
+def test_a_set_that_must_not_be_given_on_is_not_made_public(tmp_path):
+    with pytest.raises(DataError, match=r"DRIVE must not be given on .*--private"):
+        publish(tmp_path, "drive", "someone/drive")
+
+
 def test_no_commit_without_a_change_and_no_tag_is_moved(hub, release, tmp_path):
     other = write_tiny(tmp_path / "other", threshold=0.25)
     steps = [(release, "v1"), (release, "v1"), (release, ""), (other, "v1"), (other, "v2"), (release, "")]
@@ -193,8 +244,6 @@ def test_a_space_is_published_and_serves_that_commit(hub, release, tmp_path):
         server.terminate()
         server.wait(30)
     assert numbers["model"] == f"{NET}@{commit[:12]}"
-    from PIL import Image
-
     with Image.open(mask) as image:
         np.testing.assert_array_equal(np.asarray(image) > 0, Segmenter.from_pretrained(release)(PHOTOGRAPH).mask)
 

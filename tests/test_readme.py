@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from resegnet import Segmenter
+from resegnet import ReSegNet, Segmenter
 from resegnet.segmenter import BUNDLED
 
 ROOT = Path(__file__).parents[1]
@@ -76,3 +77,15 @@ def test_the_curl_example_runs(url, segmenter):
     assert mask["url"].endswith("retina_cc0_mask.png") and overlay["url"].startswith(url)
     result = segmenter(ROOT / "examples/retina_cc0.jpg").at(0.4)
     assert numbers["measures"]["vessel_area_px"] == result.mask.sum()
+
+
+def test_the_network_alone_is_the_same(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (code,) = [block for block in blocks if "as smp" in block]
+    names = {}
+    exec(code, names)
+    net, model = names["net"].eval(), ReSegNet.from_pretrained(BUNDLED)
+    rgb = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(net((rgb - model.mean) / model.std), model(rgb))

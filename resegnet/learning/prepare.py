@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
+from huggingface_hub import HfApi
 from PIL import Image
 
 from resegnet.image import read_image
@@ -111,6 +113,41 @@ def prepare(name: str, source: str | os.PathLike, destination: str | os.PathLike
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return {split: sum(eye.split == split for eye in eyes) for split in dict.fromkeys(eye.split for eye in eyes)}
+
+
+def publish(folder: str | os.PathLike, name: str, repo_id: str, *, private: bool = False) -> None:
+    """Publish a prepared set on the Hub: Parquet with `Image` columns, and its terms as the card.
+
+    Parameters
+    ----------
+    folder
+        What `prepare` made. The second person's tracings stay behind.
+    name
+        A key of `PREPARERS`.
+    repo_id
+        Data set on the Hub, made if need be, `private` or public.
+
+    Raises
+    ------
+    DataError
+        If the owners' terms forbid to give the set on and `private` is not asked for.
+    OSError
+        Whatever the Hub or the connection refuses.
+    """
+    about = SOURCES[name]
+    if not private and not about.terms.startswith("CC"):
+        raise DataError(
+            f"{about.title} must not be given on (terms: {about.terms}). Publish it for yourself alone, with --private."
+        )
+    api = HfApi()
+    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+    if not api.file_exists(repo_id, "README.md", repo_type="dataset"):
+        # Before the data: `push_to_hub` then adds its own front matter to it.
+        api.upload_file(
+            path_or_fileobj=_readme(name).encode(), path_in_repo="README.md", repo_id=repo_id, repo_type="dataset"
+        )
+    # The bytes of the files themselves go into the Parquet files, nothing is encoded again.
+    datasets.load_dataset("imagefolder", data_dir=str(folder)).push_to_hub(repo_id, private=private)
 
 
 def _index(source: Path) -> Files:
