@@ -9,11 +9,10 @@ import sys
 import tempfile
 
 from resegnet import Segmenter
+from resegnet.hub import ENVIRONMENT
 from resegnet.web.layout import build_app, launch_options
 
 __all__ = ["build_app", "launch_options", "main"]
-
-ENVIRONMENT = "RESEGNET_MODEL"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="only show files and card; nothing is sent or fetched")
     arguments = parser.parse_args(argv)
     # What it takes to publish is slow to import; `--help` needs none of it.
-    from resegnet.publish import CONNECTION_ERROR, publish_release, publish_space, release_contents, space_contents
+    from resegnet.publish import is_private, publish_release, publish_space, release_contents, space_contents
 
     try:
         if arguments.space_id is not None:
@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
             _show(arguments.repo_id, contents)
             print(contents["README.md"].decode())
             if arguments.space_id is not None:
-                _show(arguments.space_id, space_contents(ROOT, arguments.repo_id, "<commit>"))
+                space = space_contents(ROOT, arguments.repo_id, "<commit>", private=arguments.private)
+                _show(arguments.space_id, space)
             return 0
         commit, difference = publish_release(
             contents, arguments.repo_id, revision=arguments.revision, private=arguments.private
@@ -47,13 +48,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Downloaded again, it is sound: self-test off by {difference:.6f}.")
         print(f"{constants.ENDPOINT}/{arguments.repo_id}/tree/{at}")
         if arguments.space_id is not None:
-            space = space_contents(ROOT, arguments.repo_id, commit)
+            private = is_private(arguments.repo_id)
+            space = space_contents(ROOT, arguments.repo_id, commit, private=private)
             publish_space(space, arguments.space_id, arguments.repo_id, commit, private=arguments.private)
             print(f"{constants.ENDPOINT}/spaces/{arguments.space_id}")
-    except (ValueError, OSError, CONNECTION_ERROR) as error:
+            if private:
+                print(
+                    f"{arguments.repo_id} is private: in the settings of the Space, set the secret HF_TOKEN to a token "
+                    "that may read it; without one the Space does not start."
+                )
+    except (ValueError, OSError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         print(f"Not published: {reason}", file=sys.stderr)
-        if not isinstance(error, ValueError):
+        if getattr(error, "passes", False):
             print("What was sent is kept: run the same command again to go on.", file=sys.stderr)
         return 1
     return 0

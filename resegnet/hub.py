@@ -1,33 +1,67 @@
-"""Where a release comes from: a folder, or the Hugging Face Hub by way of its cache."""
+"""The Hugging Face Hub: a release from its cache (or a folder), and patience where it or the connection stumbles."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import time
+from collections.abc import Callable
+from email.utils import mktime_tz, parsedate_tz
 from pathlib import Path
+from typing import Any, TypeVar
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import parse_ratelimit_headers
+
+logger = logging.getLogger(__name__)
+
+ENVIRONMENT = "RESEGNET_MODEL"  # the variable that names the model for the app to serve
 
 WEIGHTS_NAME = "model.safetensors"
+ONNX_NAME = "model.onnx"  # the same network for the fast engine; a release may lack it
 CONFIG_NAME = "config.json"
 TRAINING_NAME = "training.json"
 METRICS_NAME = "metrics.json"
 EXPECTED_NAME = "selftest/expected.json"
 
 # What is fetched from the Hub: no pickle ever, nor anything else that somebody may have put beside a release.
-NEEDED = (CONFIG_NAME, WEIGHTS_NAME, TRAINING_NAME, METRICS_NAME, EXPECTED_NAME)
+NEEDED = (CONFIG_NAME, WEIGHTS_NAME, ONNX_NAME, TRAINING_NAME, METRICS_NAME, EXPECTED_NAME)
+
+# The client's errors of the connection are those of the HTTP library that its version is built on. A large file that
+# could not be sent or fetched it tells by a plain RuntimeError.
+CONNECTION_ERRORS = (HfHubHTTPError.__mro__[1], ConnectionError, TimeoutError, RuntimeError)
+_PASSING = (408, 429, 500, 502, 503, 504)
+_WAITS_S = (1, 2, 4)
+_LONGEST_WAIT_S = 300  # the window in which the Hub counts requests
+_LOG_IN = "log in with `hf auth login` or set HF_TOKEN to a token that may"
+
+T = TypeVar("T")
 
 
 class WeightsError(ValueError):
     """Weights that do not fit the configuration, were altered, or are no readable safetensors file."""
+
+
+class PublishError(ValueError):
+    """Something that must not be published, or cannot be; the text is one sentence."""
+
+
+class HubError(OSError):
+    """What the Hub or the connection refused, in one sentence; where it `passes`, another try may succeed."""
+
+    def __init__(self, text: str, passes: bool):
+        super().__init__(text)
+        self.passes = passes
 
 
 def find_release(
@@ -76,7 +110,7 @@ def find_release(
             token=token,
             allow_patterns=list(NEEDED),
         )
-    except (OSError, HFValidationError) as error:
+    except (OSError, HFValidationError, *CONNECTION_ERRORS) as error:
         raise OSError(_reason(str(name), revision, error)) from error
     # The cache names a snapshot by its commit.
     return Path(folder), Path(folder).name
@@ -101,13 +135,89 @@ def _reason(name: str, revision: str | None, error: Exception) -> str:
                 f"There is no folder {name}, {at} is not in the cache or not wholly, and the Hub cannot be reached: "
                 "connect to the Internet (and unset HF_HUB_OFFLINE) once; after that it works offline."
             )
+        case HfHubHTTPError() if error.response.status_code in (401, 403):
+            return f"The Hub refuses {at} ({_first_line(error)}): {_LOG_IN} read it."
         case HfHubHTTPError():
             return f"The Hub did not give {at} ({_first_line(error)}): try again later."
     return f"{at} cannot be fetched from the Hub ({_first_line(error)}): check the connection and the free disk space."
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def patiently(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """Call the Hub, and again after a while where it or the connection fails in a way that passes.
+
+    The client tries uploads and downloads several times by itself, but not a commit, nor the making of a repository or
+    a tag.
+
+    Raises
+    ------
+    HubError
+        If it fails for good, or once too often.
+    """
+    for wait_s in (*_WAITS_S, None):
+        try:
+            return call(*arguments, **options)
+        except (LocalEntryNotFoundError, *CONNECTION_ERRORS) as error:
+            response = getattr(error, "response", None)
+            passes = not isinstance(error, OfflineModeIsEnabled)
+            passes = passes and (response is None or response.status_code in _PASSING)
+            if wait_s is None or not passes:
+                raise HubError(_refusal(error, response), passes) from error
+            wait_s = max(wait_s, min(_asked_to_wait_s(response), _LONGEST_WAIT_S))
+            logger.warning("%s: once more in %.0f s", _first_line(error), wait_s)
+            time.sleep(wait_s)
+    raise AssertionError  # not reached: the last attempt returns or raises
+
+
+def _refusal(error: Exception, response: Any) -> str:
+    if response is not None and response.status_code in (401, 403):
+        said = getattr(error, "server_message", None) or _first_line(error)
+        return f"The Hub refuses it ({said}): {_LOG_IN} write there."
+    return f"The Hub did not do it ({_first_line(error)})."
+
+
+def _asked_to_wait_s(response: Any) -> float:
+    """Seconds that an answer asks to wait, by its `RateLimit`, or `Retry-After` in seconds or as a date; else 0."""
+    if response is None:
+        return 0
+    limit = parse_ratelimit_headers(response.headers)
+    if limit is not None and limit.remaining == 0:
+        return limit.reset_in_seconds
+    asked = response.headers.get("Retry-After", "")
+    if asked.isdecimal():
+        return int(asked)
+    date = parsedate_tz(asked)
+    return 0 if date is None else mktime_tz(date) - time.time()
+
+
+def make_repo(api: HfApi, repo_id: str, kind: str, *, private: bool, **options: Any) -> None:
+    """Make a repository if need be.
+
+    Parameters
+    ----------
+    repo_id, kind
+        Name, and `model`, `dataset` or `space`.
+    private
+        Make it private; one that is there already must then be private.
+    options
+        As in `huggingface_hub.HfApi.create_repo`.
+
+    Raises
+    ------
+    PublishError
+        If it is there, public, and a private one was asked for.
+    HubError
+        Whatever the Hub or the connection refuses.
+    """
+    patiently(api.create_repo, repo_id, repo_type=kind, private=private, exist_ok=True, **options)
+    if private and not patiently(api.repo_info, repo_id, repo_type=kind).private:
+        raise PublishError(
+            f"{repo_id} is there already and public, but --private was asked for: make it private in its settings on "
+            "the Hub, or name another."
+        )
 
 
 def check_hashes(folder: Path) -> None:
@@ -126,6 +236,7 @@ def check_hashes(folder: Path) -> None:
     try:
         noted = json.loads(note.read_text(encoding="utf-8"))["sha256"]
         expected = {name: noted[name] for name in (CONFIG_NAME, WEIGHTS_NAME)}
+        expected |= {name: noted[name] for name in (ONNX_NAME,) if name in noted}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{note} cannot be read ({error!r}): download the release again.") from error
     for name, digest in expected.items():

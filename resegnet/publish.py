@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, metadata_load, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import validate_repo_id, yaml_dump
 
-from resegnet.card import CAPTIONS, card_pictures, model_card
-from resegnet.hub import NEEDED
+from resegnet.card import model_card
+from resegnet.hub import ENVIRONMENT, NEEDED, PublishError, make_repo, patiently
+from resegnet.pictures import card_pictures
+from resegnet.records import DISCLAIMER
 from resegnet.release import HASHED, verify_release
 from resegnet.segmenter import Segmenter
 
-ENVIRONMENT = "RESEGNET_MODEL"  # where the app looks for the model that it is to serve
-
 RELEASE_FILES = sorted({*NEEDED, *HASHED})
 
-# The client tries uploads and downloads several times by itself, but not a commit, nor the making of a repository or a
-# tag. Its errors of the connection are those of the HTTP library that its version is built on.
-CONNECTION_ERROR = HfHubHTTPError.__mro__[1]
-_PASSING = (408, 429, 500, 502, 503, 504)
-_WAITS_S = (1, 2, 4)
+# By this tag, or as `library_name`, a README tells that its repository is one of ours.
+_OURS = "resegnet"
 
 # The CPU build of torch has a tenth of the size of the one with CUDA.
 _CPU_TORCH = "--extra-index-url https://download.pytorch.org/whl/cpu\n"
-
-T = TypeVar("T")
-
-
-class PublishError(ValueError):
-    """Something that must not be published, or cannot be; the text is one sentence."""
 
 
 def release_contents(folder: Path, repo_id: str, revision: str | None, examples: Path) -> dict[str, bytes]:
@@ -54,13 +44,16 @@ def release_contents(folder: Path, repo_id: str, revision: str | None, examples:
     ------
     resegnet.release.ReleaseError
         If it does not verify.
+    PublishError
+        For a revision that cannot be a tag.
     huggingface_hub.errors.HFValidationError
         For an impossible name.
     """
     validate_repo_id(repo_id)
+    check_tag(revision)
     verify_release(folder)
-    pictures = card_pictures(Segmenter.from_pretrained(folder), examples)
-    card = model_card(folder, repo_id, revision, {name: CAPTIONS[name] for name in pictures})
+    pictures, captions = card_pictures(Segmenter.from_pretrained(folder), examples)
+    card = model_card(folder, repo_id, revision, captions)
     return {name: (folder / name).read_bytes() for name in RELEASE_FILES} | pictures | {"README.md": card.encode()}
 
 
@@ -78,7 +71,7 @@ def publish_release(
     repo_id
         Made if need be, `private` or public.
     revision
-        Name of the tag. One that exists is never moved; it must hold just these contents.
+        Name of the tag. One that exists is never moved; it must hold just this release.
 
     Returns
     -------
@@ -88,15 +81,21 @@ def publish_release(
     Raises
     ------
     PublishError
-        If the tag exists with other contents.
-    OSError
+        For an impossible tag, or one that exists with another release; for a repository that is public and must not be,
+        or that holds what is not ours.
+    resegnet.hub.HubError
         Whatever the Hub or the connection refuses.
     """
+    check_tag(revision)
     api = HfApi()
-    _patiently(api.create_repo, repo_id, private=private, exist_ok=True)
-    tags = {tag.name: tag.target_commit for tag in _patiently(api.list_repo_refs, repo_id).tags}
+    make_repo(api, repo_id, "model", private=private)
+    refs = patiently(api.list_repo_refs, repo_id)
+    if revision in {branch.name for branch in refs.branches}:
+        raise PublishError(f"{repo_id} has a branch {revision}: name the tag otherwise.")
+    tags = {tag.name: tag.target_commit for tag in refs.tags}
     if revision in tags:
-        if differing(api, repo_id, "model", tags[revision], contents):
+        # Card and pictures may come out otherwise on another machine; the tag is about the release.
+        if {*RELEASE_FILES} & {*_differing(api, repo_id, "model", tags[revision], contents)}:
             raise PublishError(
                 f"{repo_id} has a tag {revision} with other contents, and tags are not moved: name another."
             )
@@ -104,14 +103,28 @@ def publish_release(
     else:
         commit = _commit(api, repo_id, "model", contents, f"Release {revision}" if revision else "Release")
         if revision is not None:
-            _patiently(api.create_tag, repo_id, tag=revision, revision=commit, exist_ok=True)
+            patiently(api.create_tag, repo_id, tag=revision, revision=commit, exist_ok=True)
     with tempfile.TemporaryDirectory() as cache:
-        downloaded = _patiently(snapshot_download, repo_id, revision=revision or commit, cache_dir=cache)
+        downloaded = patiently(snapshot_download, repo_id, revision=revision or commit, cache_dir=cache)
         return commit, verify_release(downloaded)
 
 
-def space_contents(root: Path, repo_id: str, commit: str) -> dict[str, bytes]:
-    """What a Space consists of that serves a published model: path to content.
+def check_tag(tag: str | None) -> None:
+    """Refuse what git and the Hub would not take for a tag, or would take for something else."""
+    good = tag is None or (
+        re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z._+-]*", tag)
+        and not re.search(r"\.\.|\.$|\.lock$", tag)  # https://git-scm.com/docs/git-check-ref-format
+        and not re.fullmatch(r"main|HEAD|[0-9a-f]{40}", tag)
+    )
+    if not good:
+        raise PublishError(
+            f"{tag!r} cannot be a tag: name one of letters, digits, dots and dashes, such as v1.0.0, that is no branch "
+            "and no commit."
+        )
+
+
+def space_contents(root: Path, repo_id: str, commit: str, *, private: bool = False) -> dict[str, bytes]:
+    """What a Space consists of that serves a published model: path to content. Whatever else lies around stays behind.
 
     Parameters
     ----------
@@ -119,39 +132,55 @@ def space_contents(root: Path, repo_id: str, commit: str) -> dict[str, bytes]:
         This repository, itself a Space that serves the bundled model; its README tells how to run it.
     repo_id, commit
         The model, pinned.
+    private
+        Whether the model is: then it is not fetched as the Space is built, where there is no token for it.
     """
-    files = [root / "app.py", root / "LICENSE"]
-    files += [path for folder in ("resegnet", "examples") for path in sorted((root / folder).rglob("*"))]
+    package, examples = root / "resegnet", root / "examples"
+    files = [root / "app.py", root / "LICENSE", *package.rglob("*.py")]
+    files += [path for path in package.glob("web/*") if path.suffix in (".css", ".html", ".js", ".svg")]
+    files += [package / "bundled" / name for name in RELEASE_FILES]
+    # Only pictures whose origin is told.
+    told = (examples / "README.md").read_text(encoding="utf-8")
+    files += [path for path in examples.iterdir() if path.name == "README.md" or f"`{path.name}`" in told]
     contents = {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in files
-        if path.is_file() and "__pycache__" not in path.parts
+        path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(files) if not path.name.startswith(".")
     }
     contents["requirements.txt"] = _CPU_TORCH.encode() + (root / "requirements.txt").read_bytes()
-    header = metadata_load(root / "README.md") | {
-        "models": [repo_id],
-        "preload_from_hub": [f"{repo_id} {','.join(NEEDED)} {commit}"],
-    }
+    header = metadata_load(root / "README.md")
+    header |= {"tags": [*header["tags"], _OURS], "models": [repo_id]}
+    if not private:
+        header["preload_from_hub"] = [f"{repo_id} {','.join(NEEDED)} {commit}"]
     contents["README.md"] = (
         f"---\n{yaml_dump(header)}---\n\n# ReSegNet\n\n"
         "Finds the blood vessels in a colour fundus photograph. It serves "
         f"[{repo_id}](https://huggingface.co/{repo_id}) at commit {commit}, by the variable `{ENVIRONMENT}`.\n\n"
-        "Research software, not a medical device: not for diagnosis or treatment.\n"
+        f"{DISCLAIMER}\n"
     ).encode()
     return contents
 
 
 def publish_space(contents: Mapping[str, bytes], space_id: str, repo_id: str, commit: str, *, private: bool) -> str:
-    """Publish a Space from `space_contents` and point it at the model; gives the commit of the Space."""
+    """Publish a Space from `space_contents` and point it at the model; gives the commit of the Space.
+
+    Raises as `publish_release` does.
+    """
     api = HfApi()
-    _patiently(api.create_repo, space_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
-    _patiently(api.add_space_variable, space_id, ENVIRONMENT, f"{repo_id}@{commit}")
-    return _commit(api, space_id, "space", contents, f"Serve {repo_id}@{commit[:12]}")
+    make_repo(api, space_id, "space", private=private, space_sdk="gradio")
+    space_commit = _commit(api, space_id, "space", contents, f"Serve {repo_id}@{commit[:12]}")
+    present = patiently(api.get_space_variables, space_id).get(ENVIRONMENT)
+    if present is None or present.value != f"{repo_id}@{commit}":  # setting it restarts the Space
+        patiently(api.add_space_variable, space_id, ENVIRONMENT, f"{repo_id}@{commit}")
+    return space_commit
 
 
-def differing(api: HfApi, repo_id: str, kind: str, revision: str, contents: Mapping[str, bytes]) -> list[str]:
+def is_private(repo_id: str) -> bool:
+    """Whether a model on the Hub is private."""
+    return patiently(HfApi().repo_info, repo_id).private
+
+
+def _differing(api: HfApi, repo_id: str, kind: str, revision: str, contents: Mapping[str, bytes]) -> list[str]:
     """Paths whose content in the repository is another, or that only one side has."""
-    tree = _patiently(lambda: list(api.list_repo_tree(repo_id, repo_type=kind, revision=revision, recursive=True)))
+    tree = patiently(lambda: list(api.list_repo_tree(repo_id, repo_type=kind, revision=revision, recursive=True)))
     there = {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}
     there.pop(".gitattributes", None)  # the Hub's own
     kept = {path for path in there.keys() & contents.keys() if _is_same(there[path], contents[path])}
@@ -165,32 +194,29 @@ def _is_same(entry: Any, content: bytes) -> bool:
 
 
 def _commit(api: HfApi, repo_id: str, kind: str, contents: Mapping[str, bytes], message: str) -> str:
-    """Make a repository hold just these contents, by one commit or by none; gives the commit that does."""
+    """Make a repository hold just these contents, by one commit or by none; gives the commit that does.
+
+    In a repository of ours what an earlier version left goes; one that holds something else is refused.
+    """
 
     def attempt() -> str:
         # Looked up at each attempt: the answer to the last may have been lost, not the commit.
-        head = api.repo_info(repo_id, repo_type=kind).sha
-        different = differing(api, repo_id, kind, head, contents)
+        info = api.repo_info(repo_id, repo_type=kind)
+        different = _differing(api, repo_id, kind, info.sha, contents)
         if not different:
-            return head
+            return info.sha
+        card = info.card_data or {}
+        present = sorted({file.rfilename for file in info.siblings} - {".gitattributes", "README.md"})
+        if present and _OURS not in (card.get("library_name"), *(card.get("tags") or ())):
+            raise PublishError(
+                f"{repo_id} holds {', '.join(present[:3])}{' and more' if len(present) > 3 else ''}, which is not of "
+                "ReSegNet and would be lost: name another repository."
+            )
         operations = [
             CommitOperationAdd(path, contents[path]) if path in contents else CommitOperationDelete(path)
             for path in different
         ]
-        return api.create_commit(repo_id, operations, commit_message=message, repo_type=kind, parent_commit=head).oid
+        commit = api.create_commit(repo_id, operations, commit_message=message, repo_type=kind, parent_commit=info.sha)
+        return commit.oid
 
-    return _patiently(attempt)
-
-
-def _patiently(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Call the Hub, and again after a while where it or the connection fails in a way that passes."""
-    for wait_s in (*_WAITS_S, None):
-        try:
-            return call(*arguments, **options)
-        except CONNECTION_ERROR as error:
-            response = getattr(error, "response", None)
-            if wait_s is None or (response is not None and response.status_code not in _PASSING):
-                raise
-            asked = "" if response is None else response.headers.get("Retry-After", "")
-            time.sleep(max(wait_s, int(asked)) if asked.isdigit() else wait_s)
-    raise AssertionError  # not reached: the last attempt returns or raises
+    return patiently(attempt)

@@ -57,6 +57,11 @@ FAULTS = ("cut", "lost", "500", "429", "ratelimit", "flip")
 # What the Hub's own .gitattributes sends to large-file storage, as far as this project writes such files.
 LARGE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pkl", ".onnx", ".parquet", ".arrow", ".npy", ".npz", ".zip", ".gz")
 LARGE_BYTES = 10 * 2**20
+# What git does not take for the name of a branch or tag, https://git-scm.com/docs/git-check-ref-format, and
+# what would be taken for a commit or a full reference.
+BAD_REF = re.compile(
+    r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[/.-]|/\.|[/.]$|\.lock(/|$)|^@?$|^HEAD$|^refs/|^[0-9a-f]{40}$"
+)
 
 API = r"/api/(?P<kind>models|datasets|spaces)/(?P<name>[^/]+/[^/]+)"
 PAGE = r"/(?:(?P<kind>datasets|spaces)/)?(?P<name>[^/]+/[^/]+)"
@@ -477,6 +482,8 @@ class HubServer:
         return self._add_ref(repo, "branches", branch, self._commit(repo, start)["id"])
 
     def _add_ref(self, repo: dict, group: str, ref: str, commit_id: str) -> Response:
+        if BAD_REF.search(ref):
+            raise Refusal(400, f"Invalid reference name: {ref!r}")
         if ref in repo["tags"] or ref in repo["branches"]:
             raise Refusal(409, f"Reference already exists: {ref}")
         repo[group][ref] = commit_id

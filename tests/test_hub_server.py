@@ -373,6 +373,17 @@ def test_content_that_is_not_what_was_announced_is_refused(hub):
         hub.fail_next("flood")
 
 
+def test_a_name_that_git_does_not_take_is_refused(hub):
+    create = json.dumps({"name": "net", "organization": "someone"}).encode()
+    request(hub, "POST", "/api/repos/create", create, "hf_someone")
+    tag = f"/api/models/{NET}/tag/main"
+    for name in ("v 1", "v1..2", "v~1", "v1.lock", "refs/tags/v1", "a" * 40, "v1/", ".v1", "", "HEAD"):
+        assert request(hub, "POST", tag, json.dumps({"tag": name}).encode(), "hf_someone")[0] == 400, name
+    assert request(hub, "POST", tag, b'{"tag": "main"}', "hf_someone")[0] == 409  # the branch
+    assert request(hub, "POST", tag, b'{"tag": "v1.0.0"}', "hf_someone")[0] == 200
+    assert list(hub.tags(NET)) == ["v1.0.0"]
+
+
 def test_a_data_set_is_pushed_and_loaded(hub, tmp_path):
     push = """
 import numpy as np

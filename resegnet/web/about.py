@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from resegnet import Segmenter, __version__
+from resegnet.hub import METRICS_NAME, TRAINING_NAME
+from resegnet.records import (
+    DISCLAIMER,
+    NOT_FOR,
+    SCORES,
+    as_object,
+    count,
+    figure,
+    plain,
+    read_record,
+    seen,
+    table,
+    text,
+    title,
+    trained_on,
+)
 from resegnet.sources import SOURCES
 
-SCORES = {
-    "f1": "F1 (Dice)",
-    "recall": "Sensitivity",
-    "specificity": "Specificity",
-    "auroc": "AUROC",
-    "cldice": "clDice",
-}
+SHOWN = ("f1", "recall", "specificity", "auroc", "cldice")
 
-USE = """
+USE = f"""
 ### What it is not for
 
-* **Diagnosis, screening or any decision about a patient.** This is research software, not a medical device.
-* Scanning laser, fluorescein or OCT angiography pictures: it learned from colour photographs only.
-* Telling arteries from veins, or calibres in micrometres: it says vessel or not.
-* Comparing vessel area between cameras or programs: how wide a vessel is drawn differs between them.
+**{DISCLAIMER}**
+
+{NOT_FOR}
 
 Known weaknesses: the thinnest vessels of large photographs, very dark photographs, and specks at bleedings and
 exudates.
@@ -41,22 +49,21 @@ field of view, at the photograph's own size.
 
 
 def about(segmenter: Segmenter) -> str:
-    """Markdown: which model runs, its scores, what it was trained on, what it must not be used for."""
+    """Markdown: which model runs, its scores, what it was trained on, what it must not be used for.
+
+    Records that are missing or broken are left out: the model works without them.
+    """
     config = segmenter.config
-    text = [
+    parts = [
         "### The model that is running",
-        f"**{model_name(segmenter)}**: U-Net, encoder `{config.encoder}`, input {config.input_size} x "
+        f"**{text(model_name(segmenter))}**: U-Net, encoder {text(config.encoder)}, input {config.input_size} x "
         f"{config.input_size} px, fitted threshold {config.threshold:.4g}.",
     ]
-    training, metrics = _record(segmenter, "training.json"), _record(segmenter, "metrics.json")
-    trained_on = training.get("options", {}).get("dataset", [])
-    if trained_on:
-        text.append("Trained on " + "; ".join(map(_described, trained_on)) + ".")
-    if metrics:
-        text.append(_table(metrics, trained_on))
-    else:
-        text.append("This model came without a record of its scores.")
-    return "\n\n".join(text) + "\n" + USE
+    training, metrics = _record(segmenter, TRAINING_NAME), _record(segmenter, METRICS_NAME)
+    if trained_on(training):
+        parts.append("Trained on " + "; ".join(map(_described, trained_on(training))) + ".")
+    parts.append(_scores(metrics, training) if metrics else "This model came without a record of its scores.")
+    return "\n\n".join(parts) + "\n" + USE
 
 
 def model_name(segmenter: Segmenter) -> str:
@@ -67,27 +74,22 @@ def model_name(segmenter: Segmenter) -> str:
 
 
 def _record(segmenter: Segmenter, name: str) -> dict[str, Any]:
-    """A record of the release; empty if it has none."""
-    if segmenter.folder is None or not (segmenter.folder / name).is_file():
+    try:
+        return {} if segmenter.folder is None else read_record(segmenter.folder / name)
+    except ValueError:
         return {}
-    return json.loads((segmenter.folder / name).read_text(encoding="utf-8"))
 
 
 def _described(name: str) -> str:
     source = SOURCES.get(name)
-    return name if source is None else f"{source.title} ({source.paper}; {source.terms})"
+    return text(name if source is None else f"{source.title} ({source.paper}; {source.terms})")
 
 
-def _table(metrics: dict[str, Any], trained_on: list[str]) -> str:
-    rows = [
-        "| test set | photographs | " + " | ".join(SCORES.values()) + " |",
-        "|---" * (len(SCORES) + 2) + "|",
-    ]
-    for name, report in metrics.items():
-        title = SOURCES[name].title if name in SOURCES else name
-        seen = "" if name in trained_on else " (unseen camera)"
-        values = [report["pooled"][score] for score in SCORES]
-        cells = ["-" if value is None else f"{value:.3f}" for value in values]
-        rows.append(f"| {title}{seen} | {report['count']} | " + " | ".join(cells) + " |")
+def _scores(metrics: dict[str, Any], training: dict[str, Any]) -> str:
+    rows = []
+    for name, report in ((plain(name), as_object(report)) for name, report in metrics.items()):
+        unseen = " (not trained on)" if seen(name, training) is False else ""
+        pooled = as_object(report.get("pooled"))
+        rows.append([title(name) + unseen, count(report.get("count")), *(figure(pooled.get(score)) for score in SHOWN)])
     protocol = "All pixels inside the field of view pooled, at the photographs' own size, at the one fitted threshold."
-    return "\n".join(rows) + "\n\n" + protocol
+    return table(["test set", "photographs", *(SCORES[score] for score in SHOWN)], rows) + "\n\n" + protocol

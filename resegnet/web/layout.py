@@ -13,6 +13,7 @@ import gradio as gr
 from PIL import Image, ImageOps
 
 from resegnet import Segmenter
+from resegnet.records import DISCLAIMER
 from resegnet.results.render import ERROR_COLORS, OVERLAY_COLOR, OVERLAY_OPACITY, magma
 from resegnet.web.about import about, model_name
 from resegnet.web.handlers import KEEP_S, Handlers
@@ -98,8 +99,7 @@ def build_app(segmenter: Segmenter, *, prepare_examples: bool = False) -> gr.Blo
         with gr.Tab("About"):
             gr.Markdown(about(segmenter), elem_id="about")
         gr.HTML(
-            "<p>Research software, not a medical device: not for diagnosis or treatment. Photographs are deleted after "
-            f"about an hour. Model: {escape(model_name(segmenter))}.</p>",
+            f"<p>{DISCLAIMER} Photographs are deleted after about an hour. Model: {escape(model_name(segmenter))}.</p>",
             elem_id="foot",
             apply_default_css=False,
         )
