@@ -118,13 +118,19 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    from resegnet.learning.prepare import prepare, publish
+    from resegnet.learning.prepare import check_publishable, is_prepared, prepare, publish
 
-    counts = prepare(arguments.name, arguments.source, arguments.destination)
-    print(f"{arguments.destination}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
-    if arguments.push_to_hub is not None:
-        publish(arguments.destination, arguments.name, arguments.push_to_hub, private=arguments.private)
-        print(f"published as {arguments.push_to_hub}")
+    name, destination, repo_id = arguments.name, arguments.destination, arguments.push_to_hub
+    if repo_id is not None:
+        check_publishable(name, repo_id, private=arguments.private)
+    if repo_id is not None and is_prepared(destination, name):
+        print(f"{destination}: prepared already")
+    else:
+        counts = prepare(name, arguments.source, destination)
+        print(f"{destination}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    if repo_id is not None:
+        publish(destination, name, repo_id, private=arguments.private)
+        print(f"published as {repo_id}")
     return 0
 
 

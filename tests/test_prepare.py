@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resegnet.__main__ import main
 from resegnet.learning import prepare as module
 from resegnet.learning.data import DataError, load_vessels, read_sample
-from resegnet.learning.prepare import PREPARERS, prepare
+from resegnet.learning.prepare import PREPARERS, is_prepared, prepare
 from resegnet.sources import SOURCES
 
 SIZE = (24, 28)
@@ -293,3 +294,23 @@ def test_refuses_unknown_names_and_folders_in_use(tmp_path):
     assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
     (tmp_path / "out" / "mine.txt").unlink()
     assert prepare("fives", tmp_path / "source", tmp_path / "out") == {"train": 3, "test": 2}
+
+
+def test_what_must_not_be_published_is_refused_before_the_long_work(tmp_path, capsys):
+    out = tmp_path / "out"
+    for name, repo_id, told in (
+        ("drive", "someone/drive", "DRIVE must not be given on"),
+        ("fives", "a/b/c", "Repo id"),
+        ("rite", "someone/rite", "No data set 'rite' is known"),
+    ):
+        assert main(["prepare", name, str(tmp_path / "absent"), str(out), "--push-to-hub", repo_id]) == 1
+        assert told in capsys.readouterr().err
+
+
+def test_what_was_prepared_is_known_again(tmp_path):
+    download_fives(tmp_path / "source")
+    out = tmp_path / "out"
+    assert not is_prepared(out, "fives")
+    prepare("fives", tmp_path / "source", out)
+    assert is_prepared(out, "fives") and not is_prepared(out, "drive")
+    assert not is_prepared(tmp_path / "source", "fives")

@@ -11,21 +11,25 @@ import subprocess
 import sys
 import time
 import urllib.request
+from email.utils import formatdate
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from hub_server import HubServer
 from huggingface_hub import metadata_load
+from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 
 import push_to_hub
 from resegnet import Config, ReSegNet, Segmenter
+from resegnet.hub import HubError, patiently
 from resegnet.learning.data import DataError
 from resegnet.learning.prepare import publish
 from resegnet.learning.synthetic import draw_fundus
-from resegnet.publish import space_contents
+from resegnet.publish import check_tag, space_contents
 from resegnet.release import write_release
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +85,7 @@ steps = iter(sys.argv[1:])
 for name, folder, tag in zip(steps, steps, steps):
     files = [path for path in Path(folder).rglob("*") if path.is_file()]
     contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    contents["README.md"] = b"---\\nlibrary_name: resegnet\\n---\\n"
     try:
         print(publish_release(contents, name, revision=tag or None)[0])
     except PublishError as error:
@@ -151,8 +156,8 @@ def test_a_release_is_published_and_loaded_by_strangers_bit_for_bit(hub, release
     assert hub.unknown == []
 
 
-def command(hub, home, *arguments, **options):
-    """A command of this repository in a process of its own; gives what it printed."""
+def command(hub, home, *arguments, status=0, **options):
+    """A command of this repository in a process of its own; gives what it printed, or where it fails told."""
     process = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
@@ -161,8 +166,8 @@ def command(hub, home, *arguments, **options):
         text=True,
         timeout=600,
     )
-    assert process.returncode == 0, process.stderr
-    return process.stdout
+    assert process.returncode == status, process.stderr
+    return process.stderr if status else process.stdout
 
 
 def test_from_a_download_to_a_model_that_a_stranger_loads(hub, tmp_path):
@@ -173,7 +178,14 @@ def test_from_a_download_to_a_model_that_a_stranger_loads(hub, tmp_path):
             Image.fromarray(fundus.image).save(tmp_path / f"Image_{number:02d}{side}.jpg", quality=95)
             Image.fromarray(fundus.vessels).save(tmp_path / f"Image_{number:02d}{side}_1stHO.png")
     prepare = ["-m", "resegnet", "prepare", "chase_db1", tmp_path, tmp_path / "prepared"]
-    command(hub, tmp_path / "a", *prepare, "--push-to-hub", "someone/chase")
+    prepare += ["--push-to-hub", "someone/chase"]
+    hub.fail_next("cut", "POST /api/repos/create", times=4)
+    told = command(hub, tmp_path / "a", *prepare, status=1)
+    assert "resegnet: The Hub did not do it (" in told and "Traceback" not in told
+    for path in tmp_path.glob("*.jpg"):
+        path.unlink()  # prepared once, it is only published
+    hub.fail_next("500", "POST /api/datasets/.*/commit/")
+    assert "prepared already" in command(hub, tmp_path / "a", *prepare)
     card = hub.files("datasets/someone/chase")["README.md"].decode()
     assert "dataset_info:" in card and "Terms: CC BY 4.0" in card and "doi:10.1109/TBME.2012.2205687" in card
 
@@ -187,6 +199,8 @@ def test_from_a_download_to_a_model_that_a_stranger_loads(hub, tmp_path):
 
     status, told = push(hub, tmp_path / "a", release)
     assert status == 0, told
+    (tmp_path / "card.md").write_bytes(hub.files(NET)["README.md"])
+    assert metadata_load(tmp_path / "card.md")["datasets"] == ["someone/chase"]
     load(hub, tmp_path / "c", tmp_path / "c.npy", token=None)
     expected = Segmenter.from_pretrained(release)(PHOTOGRAPH).probability
     np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), expected)
@@ -210,6 +224,150 @@ def test_no_commit_without_a_change_and_no_tag_is_moved(hub, release, tmp_path):
     assert hub.tags(NET) == {"v1": first, "v2": second}
     assert json.loads(hub.files(NET, "v1")["config.json"])["threshold"] == 0.5
     assert json.loads(hub.files(NET, "v2")["config.json"])["threshold"] == 0.25
+
+
+def test_a_tag_is_about_the_release_not_about_its_card(hub, release, tmp_path):
+    other = shutil.copytree(release, tmp_path / "other")
+    (other / "pictures").mkdir()
+    (other / "pictures" / "eye.jpg").write_bytes(b"made elsewhere")
+    told = hub.run(PUBLISH, NET, release, "v1", NET, other, "v1", home=tmp_path / "a").splitlines()
+    assert told == [hub.tags(NET)["v1"]] * 2
+    assert len(hub.commits(NET)) == 2
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["main", "HEAD", "a" * 40, "refs/tags/v1", "v 1", "v1..2", "v1.", "v1.lock", "v~1", "v^", "v:1", "-v1", "", "v1\n"],
+)
+def test_what_cannot_be_a_tag_is_refused_before_anything_else(release, capsys, tag):
+    assert push_to_hub.main(["--release", str(release), "--repo-id", NET, f"--revision={tag}"]) == 1
+    assert f"{tag!r} cannot be a tag: name one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tag", [None, "v1.0.0", "2026-05_a+b", "a" * 39])
+def test_what_can_be_a_tag(tag):
+    check_tag(tag)
+
+
+# One process: what each step is told.
+STEPS = """
+import sys
+from huggingface_hub import HfApi
+from resegnet.learning.prepare import publish
+from resegnet.publish import PublishError, publish_release, publish_space
+api = HfApi()
+ours = {"README.md": b"---\\nsdk: gradio\\ntags: [resegnet]\\n---\\n", "app.py": b"1"}
+def release(**options):
+    publish_release(ours, "someone/net", **options)
+def space(commit="0" * 40, private=False):
+    publish_space(ours, "someone/net", "someone/net", commit, private=private)
+def data(name="chase_db1", **options):
+    publish(sys.argv[1], name, "someone/net", **options)
+def create(**options):
+    for kind in ("model", "dataset", "space"):
+        api.create_repo("someone/net", repo_type=kind, space_sdk="gradio" if kind == "space" else None, **options)
+def tell(step, **options):
+    try:
+        step(**options)
+        print("done")
+    except PublishError as error:
+        print(error)
+"""
+KINDS = (NET, f"spaces/{NET}", f"datasets/{NET}")
+
+
+def test_what_is_to_be_private_is_not_sent_where_it_is_public(hub, tmp_path):
+    steps = 'create()\ntell(release, private=True)\ntell(space, private=True)\ntell(data, name="drive", private=True)'
+    told = hub.run(STEPS + steps, tmp_path, home=tmp_path / "a").splitlines()
+    refused = f"{NET} is there already and public, but --private was asked for: make it private in its settings on "
+    assert told == [f"{refused}the Hub, or name another."] * 3
+    assert [len(hub.commits(key)) for key in KINDS] == [1, 1, 1]
+    assert not hub.count("preupload|/commit/|/variables")
+
+
+def test_what_is_not_ours_is_not_overwritten(hub, tmp_path):
+    steps = """
+create()
+for kind in ("model", "dataset", "space"):
+    for name in ("pytorch_model.bin", "README.md", "b.txt", "c.txt", "d.txt"):
+        api.upload_file(path_or_fileobj=b"mine", path_in_repo=name, repo_id="someone/net", repo_type=kind)
+tell(release); tell(space); tell(data)
+"""
+    told = hub.run(STEPS + steps, tmp_path, home=tmp_path / "a").splitlines()
+    refused = f"{NET} holds b.txt, c.txt, d.txt and more, which is not of ReSegNet and would be lost: name another "
+    assert told == [f"{refused}repository."] * 2 + [f"{NET} holds a data set that is not of ReSegNet: name another."]
+    assert [len(hub.commits(key)) for key in KINDS] == [6, 6, 6]
+
+
+def test_a_space_is_restarted_only_for_another_model(hub, tmp_path):
+    steps = 'tell(space); tell(space); ours["app.py"] = b"2"; del ours["app.py"]; ours["b.py"] = b"2"; tell(space)'
+    assert hub.run(STEPS + steps, home=tmp_path / "a").split() == ["done"] * 3
+    sent = [request for request in hub.requests if re.search("POST .*(/commit/|/variables)", request)]
+    assert [request.split("/")[-1] for request in sent] == ["main", "variables", "main"]  # first the files
+    assert set(hub.files(f"spaces/{NET}")) == {".gitattributes", "README.md", "b.py"}  # of ours, what is old goes
+    hub.run(STEPS + 'tell(space, commit="1" * 40)', home=tmp_path / "a")
+    assert hub.repos[f"spaces/{NET}"]["variables"]["RESEGNET_MODEL"] == f"{NET}@{'1' * 40}"
+
+
+def test_a_space_of_a_private_model_is_told_what_it_needs(hub, release, tmp_path):
+    status, told = push(hub, tmp_path / "a", release, "--private", "--space-id", SPACE)
+    assert status == 0, told
+    assert f"{NET} is private: in the settings of the Space, set the secret HF_TOKEN to a token" in told
+    assert hub.repos[NET]["private"] and hub.repos[f"spaces/{SPACE}"]["private"]
+    (tmp_path / "README.md").write_bytes(hub.files(f"spaces/{SPACE}")["README.md"])
+    assert "preload_from_hub" not in metadata_load(tmp_path / "README.md")
+
+
+ASKED = [
+    ({"ratelimit": '"api";r=0;t=55'}, 55),
+    ({"ratelimit": '"api";r=3;t=55'}, 1),  # on every answer; not why it was refused
+    ({"Retry-After": "7"}, 7),
+    ({"Retry-After": "99999"}, 300),
+    ({"Retry-After": "soon"}, 1),
+    ({}, 1),
+]
+
+
+def refusal(status, headers):
+    return HfHubHTTPError("No.", response=SimpleNamespace(status_code=status, headers=headers, request=None))
+
+
+@pytest.mark.parametrize(("headers", "wait_s"), [*ASKED, ({"Retry-After": "date"}, 30)])
+def test_the_hub_is_asked_again_when_it_says(monkeypatch, headers, wait_s):
+    waits, answers = [], [refusal(429, headers)]
+    if headers.get("Retry-After") == "date":
+        headers["Retry-After"] = formatdate(time.time() + 30, usegmt=True)
+    monkeypatch.setattr("resegnet.hub.time.sleep", waits.append)
+
+    def ask():
+        if answers:
+            raise answers.pop()
+        return "yes"
+
+    assert patiently(ask) == "yes"
+    assert waits == [pytest.approx(wait_s, abs=2 if wait_s == 30 else 0)]
+
+
+@pytest.mark.parametrize(
+    ("error", "passes", "attempts"),
+    [
+        (refusal(500, {}), True, 4),
+        (refusal(404, {}), False, 1),
+        (HfHubHTTPError.__mro__[1]("cut"), True, 4),
+        (RuntimeError("Error while uploading 'model.safetensors' to the Hub."), True, 4),  # Git LFS and Xet
+    ],
+)
+def test_what_does_not_pass_is_told_in_one_sentence(monkeypatch, error, passes, attempts):
+    asked = []
+    monkeypatch.setattr("resegnet.hub.time.sleep", lambda _: None)
+
+    def ask():
+        asked.append(1)
+        raise error
+
+    with pytest.raises(HubError, match=r"^The Hub did not do it \([^\n]+\)\.$") as caught:
+        patiently(ask)
+    assert (caught.value.passes, len(asked)) == (passes, attempts)
 
 
 def test_a_space_is_published_and_serves_that_commit(hub, release, tmp_path):
@@ -266,6 +424,7 @@ STUMBLES = {
     "someone/net-3": ("cut", "POST /api/models/someone/net-3/commit/"),
     "someone/net-4": ("lost", "POST /api/models/someone/net-4/commit/"),  # it is made, and its answer is lost
     "someone/net-5": ("lost", "POST /api/models/someone/net-5/tag/"),
+    "someone/net-7": ("ratelimit", "POST /api/models/someone/net-7/commit/"),
     "someone/net-6": ("429", "POST /api/models/someone/net-6/tag/"),
 }
 
@@ -309,6 +468,8 @@ def test_what_cannot_be_had_is_told_in_a_sentence(published, tmp_path):
     assert "no such model on the Hub, or it is private" in missing
     assert revision.startswith(f"{NET} has no revision v9: choose")
     assert "no Hub id such as" in name
+    (wrong,) = refusals(hub, tmp_path / "a", NET, token="hf_wrong")
+    assert wrong.startswith(f"The Hub refuses {NET} (") and "HF_TOKEN to a token that may read it." in wrong
     (offline,) = refusals(hub, tmp_path / "b", NET, HF_HUB_OFFLINE="1")
     assert "is not in the cache" in offline
     try:
@@ -320,6 +481,13 @@ def test_what_cannot_be_had_is_told_in_a_sentence(published, tmp_path):
         assert "or it is private" in private
     finally:
         hub.repos[NET].update(gated=False, private=False)
+
+
+def test_a_download_that_is_cut_is_told_in_a_sentence(published, tmp_path):
+    published.fail_next("cut", "GET /api/models/.*/revision/main")
+    (told,) = refusals(published, tmp_path / "a", NET)
+    assert published.faults == []
+    assert re.fullmatch(rf"{NET} cannot be fetched from the Hub \(.+\): check the connection .*\.", told)
 
 
 def test_a_half_written_cache_is_told(published, tmp_path):
@@ -348,10 +516,13 @@ def test_a_pickle_in_place_of_the_weights_is_refused(published, release, tmp_pat
     assert published.count("pytorch_model.bin") == 0
 
 
-def test_a_wrong_token_is_told(hub, release, tmp_path):
-    status, told = push(hub, tmp_path / "a", release, token="hf_wrong")
+@pytest.mark.parametrize(("token", "said"), [("hf_wrong", "Invalid credentials"), ("hf_stranger", "the rights")])
+def test_who_may_not_write_is_told_what_to_do(hub, release, tmp_path, token, said):
+    status, told = push(hub, tmp_path / "a", release, token=token)
     assert status == 1
-    assert told.count("Not published: ") == 1
+    assert told.count("Not published: ") == 1 and said in told
+    assert "log in with `hf auth login` or set HF_TOKEN to a token that may write there." in told
+    assert "run the same command again" not in told  # it would fail again
     assert NET not in hub.repos
 
 
@@ -386,6 +557,25 @@ def test_this_repository_is_a_space_as_it_stands():
     assert {"app.py", "requirements.txt", "README.md", "LICENSE", "resegnet/web/viewer.js"} <= set(contents)
     assert not any("__pycache__" in path for path in contents)
     assert max(map(len, contents.values())) < 50_000_000
+
+
+def test_what_lies_around_is_not_published(tmp_path):
+    for name in ("resegnet", "examples"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("app.py", "LICENSE", "README.md", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    before = space_contents(tmp_path, NET, "0" * 40)
+    strays = {
+        "": [".env", "secret.py"],
+        "resegnet": [".env", ".notes.py", "eye.jpg", "key.json"],
+        "resegnet/web": [".eye.svg", "eye.png"],
+        "resegnet/bundled": ["checkpoint.pt"],
+        "examples": [".eye.jpg", "patient.jpg"],
+    }
+    for stray in (Path(folder, name) for folder, names in strays.items() for name in names):
+        (tmp_path / stray).write_bytes(b"mine")
+    assert space_contents(tmp_path, NET, "0" * 40) == before
+    assert {"examples/retina_cc0.jpg", "examples/drawn_pink.jpg", "resegnet/bundled/model.safetensors"} <= set(before)
 
 
 def test_a_name_that_cannot_be_is_refused_at_once(release, capsys):

@@ -277,6 +277,11 @@ def _listed(problems: Sequence[str], what: str) -> str:
     return f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {what}:\n- " + "\n- ".join(problems)
 
 
+def is_hub_id(source: str) -> bool:
+    """Whether a source names a data set of the Hub: `owner/name`, and no file or folder of that name here."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source)) and not Path(source).exists()
+
+
 def _load_splits(source: str, split: str) -> tuple[str, dict[str, Dataset]]:
     """Name of the data set and all its splits, with the columns as they come."""
     if source == "drawn":
@@ -287,7 +292,7 @@ def _load_splits(source: str, split: str) -> tuple[str, dict[str, Dataset]]:
         if path.exists():
             with _no_progress_bars():
                 return _load_local(path)
-        if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source):
+        if is_hub_id(source):
             return source.rsplit("/", 1)[-1], dict(datasets.load_dataset(source))
     except (OSError, ValueError, DatasetsError) as error:
         if isinstance(error, DataError):

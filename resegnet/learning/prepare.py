@@ -20,8 +20,10 @@ from typing import Any
 
 import datasets
 from huggingface_hub import HfApi
+from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
+from resegnet.hub import PublishError, make_repo, patiently
 from resegnet.image import read_image
 from resegnet.learning.data import DataError, check_vessels, encoded, read_mask
 from resegnet.sources import SOURCES
@@ -115,6 +117,32 @@ def prepare(name: str, source: str | os.PathLike, destination: str | os.PathLike
     return {split: sum(eye.split == split for eye in eyes) for split in dict.fromkeys(eye.split for eye in eyes)}
 
 
+def is_prepared(folder: str | os.PathLike, name: str) -> bool:
+    """Whether `prepare` made this folder of this data set; it appears only once it is whole."""
+    readme = Path(folder) / "README.md"
+    return readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(_origin(name))
+
+
+def check_publishable(name: str, repo_id: str, *, private: bool) -> None:
+    """Refuse what `publish` would refuse, before the long work.
+
+    Raises
+    ------
+    DataError
+        For an unknown name, or if the owners' terms forbid to give the set on and `private` is not asked for.
+    huggingface_hub.errors.HFValidationError
+        For an impossible name on the Hub.
+    """
+    if name not in PREPARERS:
+        raise DataError(f"No data set '{name}' is known; there are: {', '.join(PREPARERS)}.")
+    validate_repo_id(repo_id)
+    about = SOURCES[name]
+    if not private and not about.terms.startswith("CC"):
+        raise DataError(
+            f"{about.title} must not be given on (terms: {about.terms}). Publish it for yourself alone, with --private."
+        )
+
+
 def publish(folder: str | os.PathLike, name: str, repo_id: str, *, private: bool = False) -> None:
     """Publish a prepared set on the Hub: Parquet with `Image` columns, and its terms as the card.
 
@@ -131,23 +159,28 @@ def publish(folder: str | os.PathLike, name: str, repo_id: str, *, private: bool
     ------
     DataError
         If the owners' terms forbid to give the set on and `private` is not asked for.
-    OSError
+    resegnet.hub.PublishError
+        If the data set is there already and public, but `private` is asked for; or if it holds what is not of ReSegNet.
+    resegnet.hub.HubError
         Whatever the Hub or the connection refuses.
     """
-    about = SOURCES[name]
-    if not private and not about.terms.startswith("CC"):
-        raise DataError(
-            f"{about.title} must not be given on (terms: {about.terms}). Publish it for yourself alone, with --private."
-        )
+    check_publishable(name, repo_id, private=private)
     api = HfApi()
-    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    if not api.file_exists(repo_id, "README.md", repo_type="dataset"):
+    make_repo(api, repo_id, "dataset", private=private)
+    where = {"repo_id": repo_id, "repo_type": "dataset"}
+    present = set(patiently(api.list_repo_files, **where)) - {".gitattributes"}
+    ours = "README.md" in present
+    if ours:
+        readme = patiently(api.hf_hub_download, filename="README.md", **where)
+        ours = "Converted by ReSegNet" in Path(readme).read_text(encoding="utf-8", errors="replace")
+    if not ours and present - {"README.md"}:
+        raise PublishError(f"{repo_id} holds a data set that is not of ReSegNet: name another.")
+    if not ours:
         # Before the data: `push_to_hub` then adds its own front matter to it.
-        api.upload_file(
-            path_or_fileobj=_readme(name).encode(), path_in_repo="README.md", repo_id=repo_id, repo_type="dataset"
-        )
+        patiently(api.upload_file, path_or_fileobj=_readme(name).encode(), path_in_repo="README.md", **where)
     # The bytes of the files themselves go into the Parquet files, nothing is encoded again.
-    datasets.load_dataset("imagefolder", data_dir=str(folder)).push_to_hub(repo_id, private=private)
+    rows = datasets.load_dataset("imagefolder", data_dir=str(folder))
+    patiently(rows.push_to_hub, repo_id, private=private)
 
 
 def _index(source: Path) -> Files:
@@ -243,10 +276,14 @@ def _write_mask(cell: Mapping[str, Any], path: Path) -> None:
 
 def _readme(name: str) -> str:
     about = SOURCES[name]
-    return (
-        f"# {about.title}\n\nConverted by ReSegNet from the download of {about.url}.\n\n"
-        f"* Terms: {about.terms}\n* Cite: {about.paper}\n* Split: {PREPARERS[name].split}\n"
-    )
+    terms = f"* Terms: {about.terms}\n* Cite: {about.paper}\n* Split: {PREPARERS[name].split}\n"
+    return _origin(name) + terms
+
+
+def _origin(name: str) -> str:
+    """How the README of a prepared set begins."""
+    about = SOURCES[name]
+    return f"# {about.title}\n\nConverted by ReSegNet from the download of {about.url}.\n\n"
 
 
 def _drive_eyes(files: Files) -> list[Eye]:

@@ -29,7 +29,15 @@ from tqdm import tqdm
 from resegnet.config import Config
 from resegnet.geometry import as_network_input
 from resegnet.learning.augment import random_crop, vary_camera
-from resegnet.learning.data import Sample, check_disjoint, encoded, load_vessels, read_sample, split_validation
+from resegnet.learning.data import (
+    Sample,
+    check_disjoint,
+    encoded,
+    is_hub_id,
+    load_vessels,
+    read_sample,
+    split_validation,
+)
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
 from resegnet.learning.losses import bce_dice_loss
 from resegnet.learning.metrics import fit_threshold, probability_histograms
@@ -400,10 +408,11 @@ def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset, tests: Mapp
     }
     training = {
         "options": dataclasses.asdict(options) | by_name,
+        "hub_datasets": [source for source in options.dataset if is_hub_id(source)],
         "epochs_run": run.epoch,
         "best_epoch": run.best_epoch,
         "validation_f1": validation_f1,
-        "threshold_fitted_on": "validation_ids at original size: highest mean of the sets' pooled F1",
+        "threshold_fitted_on": "validation photographs at original size: highest mean of the sets' pooled F1",
         "train_ids": list(chosen["image_id"]),
         "validation_ids": list(kept_back["image_id"]),
         "data_sha256": _fingerprint(chosen, kept_back),
