@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="only show files and card; nothing is sent or fetched")
     arguments = parser.parse_args(argv)
     # What it takes to publish is slow to import; `--help` needs none of it.
+    from resegnet.hub import NEEDED
     from resegnet.publish import is_private, publish_release, publish_space, release_contents, space_contents
 
     try:
@@ -38,8 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             _show(arguments.repo_id, contents)
             print(contents["README.md"].decode())
             if arguments.space_id is not None:
-                space = space_contents(ROOT, arguments.repo_id, "<commit>", private=arguments.private)
-                _show(arguments.space_id, space)
+                _show(arguments.space_id, space_contents(ROOT, arguments.repo_id, "<commit>"))
             return 0
         commit, difference = publish_release(
             contents, arguments.repo_id, revision=arguments.revision, private=arguments.private
@@ -49,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{constants.ENDPOINT}/{arguments.repo_id}/tree/{at}")
         if arguments.space_id is not None:
             private = is_private(arguments.repo_id)
-            space = space_contents(ROOT, arguments.repo_id, commit, private=private)
+            preload = [] if private else [name for name in NEEDED if name in contents]
+            space = space_contents(ROOT, arguments.repo_id, commit, preload)
             publish_space(space, arguments.space_id, arguments.repo_id, commit, private=arguments.private)
             print(f"{constants.ENDPOINT}/spaces/{arguments.space_id}")
             if private:

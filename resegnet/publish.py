@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,9 @@ def release_contents(folder: Path, repo_id: str, revision: str | None, examples:
     verify_release(folder)
     pictures, captions = card_pictures(Segmenter.from_pretrained(folder), examples)
     card = model_card(folder, repo_id, revision, captions)
-    return {name: (folder / name).read_bytes() for name in RELEASE_FILES} | pictures | {"README.md": card.encode()}
+    # It is verified: what is not there is what a release may lack.
+    files = {name: (folder / name).read_bytes() for name in RELEASE_FILES if (folder / name).is_file()}
+    return files | pictures | {"README.md": card.encode()}
 
 
 def publish_release(
@@ -123,7 +125,7 @@ def check_tag(tag: str | None) -> None:
         )
 
 
-def space_contents(root: Path, repo_id: str, commit: str, *, private: bool = False) -> dict[str, bytes]:
+def space_contents(root: Path, repo_id: str, commit: str, preload: Sequence[str] = NEEDED) -> dict[str, bytes]:
     """What a Space consists of that serves a published model: path to content. Whatever else lies around stays behind.
 
     Parameters
@@ -132,8 +134,8 @@ def space_contents(root: Path, repo_id: str, commit: str, *, private: bool = Fal
         This repository, itself a Space that serves the bundled model; its README tells how to run it.
     repo_id, commit
         The model, pinned.
-    private
-        Whether the model is: then it is not fetched as the Space is built, where there is no token for it.
+    preload
+        Its files to fetch as the Space is built; none of a private model, for there is no token for it then.
     """
     package, examples = root / "resegnet", root / "examples"
     files = [root / "app.py", root / "LICENSE", *package.rglob("*.py")]
@@ -143,13 +145,15 @@ def space_contents(root: Path, repo_id: str, commit: str, *, private: bool = Fal
     told = (examples / "README.md").read_text(encoding="utf-8")
     files += [path for path in examples.iterdir() if path.name == "README.md" or f"`{path.name}`" in told]
     contents = {
-        path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(files) if not path.name.startswith(".")
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(files)
+        if path.is_file() and not path.name.startswith(".")
     }
     contents["requirements.txt"] = _CPU_TORCH.encode() + (root / "requirements.txt").read_bytes()
     header = metadata_load(root / "README.md")
     header |= {"tags": [*header["tags"], _OURS], "models": [repo_id]}
-    if not private:
-        header["preload_from_hub"] = [f"{repo_id} {','.join(NEEDED)} {commit}"]
+    if preload:
+        header["preload_from_hub"] = [f"{repo_id} {','.join(preload)} {commit}"]
     contents["README.md"] = (
         f"---\n{yaml_dump(header)}---\n\n# ReSegNet\n\n"
         "Finds the blood vessels in a colour fundus photograph. It serves "
