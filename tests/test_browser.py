@@ -5,14 +5,13 @@ import io
 import json
 import os
 import shutil
-import threading
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from scipy import ndimage
+from stand_in import DarkOnGreen
 
 from resegnet import Config, Segmenter
 from resegnet.learning.synthetic import draw_fundus
@@ -36,21 +35,6 @@ FLAGS = [
 PATIENCE_MS = 30_000  # on a busy machine; nothing waits for it when all goes well
 
 SHOWN = ".viewer[data-state=shown]:not([data-busy])"
-
-
-class DarkOnGreen:
-    """A network that finds what is darker than its surroundings, counts its calls, and can be held up."""
-
-    def __init__(self):
-        self.calls = 0
-        self.go_on = threading.Event()
-        self.go_on.set()
-
-    def __call__(self, rgb):
-        self.calls += 1
-        self.go_on.wait(PATIENCE_MS / 1000)
-        green = rgb[:, 1]
-        return np.clip(0.5 + 8 * (ndimage.uniform_filter(green, (0, 15, 15)) - green), 0, 1).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

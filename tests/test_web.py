@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 import time
 import zipfile
 import zlib
@@ -11,8 +12,9 @@ import pytest
 from gradio import EventData
 from gradio.exceptions import Error
 from PIL import Image
-from scipy import ndimage
+from stand_in import DarkOnGreen
 
+import app
 from resegnet import Config, Segmentation, Segmenter
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.results import export
@@ -23,18 +25,6 @@ from resegnet.web.layout import build_app
 from resegnet.web.levels import pack, probability_levels, slider_stops
 
 FITTED = 0.6137
-
-
-class DarkOnGreen:
-    """A network that finds what is darker than its surroundings, and counts its calls."""
-
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, rgb):
-        self.calls += 1
-        green = rgb[:, 1]
-        return np.clip(0.5 + 8 * (ndimage.uniform_filter(green, (0, 15, 15)) - green), 0, 1).astype(np.float32)
 
 
 @pytest.fixture
@@ -123,20 +113,39 @@ def test_results_in_memory_are_bounded_and_the_longest_unused_goes_first(tmp_pat
 
 
 def test_results_in_memory_go_when_their_time_is_over(segmenter, network, photograph, tracing):
-    results = RecentResults(segmenter, keep_s=1)
+    now = [0.0]
+    results = RecentResults(segmenter, keep_s=3600, clock=lambda: now[0])
     results(photograph)
-    time.sleep(0.5)
+    now[0] = 1800
     results(tracing)
-    assert set(results._results) == {photograph, tracing}
-    end = time.monotonic() + 10
-    while photograph in results._results and time.monotonic() < end:
-        time.sleep(0.02)
-    assert list(results._results) == [tracing]
-    while results._results and time.monotonic() < end:
-        time.sleep(0.02)
-    assert not results._results
+    for now[0], kept in [(3599, [photograph, tracing]), (3600, [tracing]), (5400, [])]:
+        results.sweep()
+        assert list(results._results) == kept
     results(photograph)
     assert network.calls == 3
+
+
+def test_they_go_by_themselves(segmenter, photograph):
+    results = RecentResults(segmenter, keep_s=0)
+    results(photograph)
+    sweeper = results._sweeper
+    if sweeper is not None:  # it is done otherwise
+        sweeper.join(30)
+    assert not results._results
+
+
+def test_two_who_wait_for_one_photograph_take_one_forward_pass(segmenter, network, photograph, tracing):
+    results = RecentResults(segmenter)
+    network.go_on.clear()
+    threads = [threading.Thread(target=results, args=[path]) for path in (tracing, photograph, photograph)]
+    for thread in threads:
+        thread.start()
+    while network.calls == 0:
+        time.sleep(0.01)
+    network.go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert network.calls == 2
 
 
 def test_a_session_gives_its_memory_back_when_it_opens_another_photograph(segmenter, photograph, tracing):
@@ -334,21 +343,22 @@ def test_a_model_without_records_is_named_all_the_same(segmenter):
     assert "without a record of its scores" in text
 
 
-def block_of(segmenter, elem_id):
-    return next(block for block in build_app(segmenter).blocks.values() if getattr(block, "elem_id", None) == elem_id)
+def block_of(page, elem_id):
+    return next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == elem_id)
 
 
 def test_names_from_outside_are_text(network):
-    foot = block_of(Segmenter(network, Config(input_size=128), "<img src=x onerror=alert(1)>"), "foot")
+    foot = block_of(build_app(Segmenter(network, Config(input_size=128), "<img src=x onerror=alert(1)>")), "foot")
     assert "&lt;img" in foot.value
     assert "<img" not in foot.value
 
 
 def test_three_examples_or_more_are_offered_and_no_tracing(segmenter):
-    viewer = next(
-        block for block in build_app(segmenter).blocks.values() if getattr(block, "elem_id", None) == "viewer"
-    )
-    names = [example["name"] for example in viewer.props["examples"]]
-    assert len(names) >= 3
-    assert not any("vessels" in name for name in names)
-    assert all(example["src"].startswith("data:image/jpeg;base64,") for example in viewer.props["examples"])
+    examples = block_of(app.build_app(segmenter), "viewer").props["examples"]
+    assert len(examples) >= 3
+    assert not any("vessels" in example["name"] for example in examples)
+    assert all(example["src"].startswith("data:image/jpeg;base64,") for example in examples)
+
+
+def test_without_a_folder_of_examples_there_are_none(segmenter):
+    assert block_of(build_app(segmenter), "viewer").props["examples"] == []

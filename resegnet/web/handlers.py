@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -42,13 +43,22 @@ class RecentResults:
     one and there are too many; it is made again if it is asked for again.
     """
 
-    def __init__(self, segmenter: Segmenter, keep_s: float = KEEP_S, limit_bytes: int = RECENT_BYTES) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        keep_s: float = KEEP_S,
+        limit_bytes: int = RECENT_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._segmenter = segmenter
         self._keep_s = keep_s
         self._limit_bytes = limit_bytes
+        self._clock = clock
         self._results: OrderedDict[str, tuple[float, Segmentation]] = OrderedDict()  # with the time it was made at
         self._lock = threading.Lock()  # gradio runs handlers in threads
         self._network = threading.Lock()  # two forward passes at once would take twice as long, and twice the memory
+        # The process waits for a forward pass under way: torch crashes if the interpreter ends beneath it.
+        atexit.register(self._network.acquire, timeout=60)
         self._sweeper: threading.Timer | None = None
 
     def __call__(self, path: str) -> Segmentation:
@@ -59,17 +69,13 @@ class RecentResults:
         ImageError
             If the file is gone or no picture.
         """
-        with self._lock:
-            if path in self._results:
-                self._results.move_to_end(path)
-                return self._results[path][1]
-        with self._network:
-            result = self._segmenter(path)
-        with self._lock:
-            self._results[path] = (time.monotonic(), result)
-            while len(self._results) > 1 and self._size_bytes() > self._limit_bytes:
-                self._results.popitem(last=False)
-            self._sweep_later()
+        result = self._find(path)
+        if result is None:
+            with self._network:
+                result = self._find(path)  # whoever was before us may have asked for the same
+                if result is None:
+                    result = self._segmenter(path)
+                    self._add(path, result)
         return result
 
     def forget(self, path: str) -> None:
@@ -77,21 +83,36 @@ class RecentResults:
         with self._lock:
             self._results.pop(path, None)
 
-    def _size_bytes(self) -> int:
-        return sum(r.image.nbytes + r.probability.nbytes + r.fov.nbytes for _, r in self._results.values())
-
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
+        """Drop what is older than `keep_s`."""
         with self._lock:
-            oldest_kept = time.monotonic() - self._keep_s
+            oldest_kept = self._clock() - self._keep_s
             for path in [path for path, (made, _) in self._results.items() if made <= oldest_kept]:
                 del self._results[path]
             self._sweeper = None
             self._sweep_later()
 
+    def _find(self, path: str) -> Segmentation | None:
+        with self._lock:
+            if path not in self._results:
+                return None
+            self._results.move_to_end(path)
+            return self._results[path][1]
+
+    def _add(self, path: str, result: Segmentation) -> None:
+        with self._lock:
+            self._results[path] = (self._clock(), result)
+            while len(self._results) > 1 and self._size_bytes() > self._limit_bytes:
+                self._results.popitem(last=False)
+            self._sweep_later()
+
+    def _size_bytes(self) -> int:
+        return sum(r.image.nbytes + r.probability.nbytes + r.fov.nbytes for _, r in self._results.values())
+
     def _sweep_later(self) -> None:
         if self._sweeper is None and self._results:
             oldest = min(made for made, _ in self._results.values())
-            self._sweeper = threading.Timer(max(0.1, oldest + self._keep_s - time.monotonic()), self._sweep)
+            self._sweeper = threading.Timer(max(0.1, oldest + self._keep_s - self._clock()), self.sweep)
             self._sweeper.daemon = True
             self._sweeper.start()
 

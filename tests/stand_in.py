@@ -1,0 +1,23 @@
+"""A network that needs no weights."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from scipy import ndimage
+
+
+class DarkOnGreen:
+    """Finds what is darker than its surroundings in the green channel, counts its calls, and can be held up."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        self.go_on.wait(30)
+        green = rgb[:, 1]
+        return np.clip(0.5 + 8 * (ndimage.uniform_filter(green, (0, 15, 15)) - green), 0, 1).astype(np.float32)
