@@ -1,4 +1,4 @@
-"""The command line: `python -m resegnet segment | evaluate | prepare | verify`, also installed as `resegnet`."""
+"""The command line: `python -m resegnet COMMAND`, also installed as `resegnet`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ import sys
 from pathlib import Path
 
 from resegnet import ImageError, Segmenter
+from resegnet.hub import ENVIRONMENT
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; each command's `run` takes the parsed arguments and gives the exit status."""
     parser = argparse.ArgumentParser(prog="resegnet", description="Find the vessels in colour fundus photographs.")
     commands = parser.add_subparsers(dest="command", required=True)
+
+    serve = commands.add_parser("serve", help="serve the page")
+    serve.add_argument("--model", help=f"folder, Hub id or ID@REVISION (default: ${ENVIRONMENT}, else bundled)")
+    serve.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
+    serve.add_argument("--host", help="address to listen at (default: this machine only)")
+    serve.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    serve.add_argument("--examples", type=Path, metavar="DIR", help="folder of photographs to offer as examples")
+    serve.set_defaults(run=_serve)
 
     segment = commands.add_parser("segment", help="write mask, probability and overlay of photographs")
     segment.add_argument("photographs", nargs="+", type=Path, metavar="PHOTO")
@@ -63,6 +72,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("resegnet: stopped", file=sys.stderr)
         return 130
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from resegnet.web.serve import serve
+
+    return serve(arguments.model, arguments.revision, arguments.host, arguments.port, arguments.examples)
 
 
 def _segment(arguments: argparse.Namespace) -> int:

@@ -32,12 +32,13 @@ def real() -> Path:
 @pytest.fixture(scope="module")
 def url(segmenter, tmp_path_factory):
     """Address of the running page, round the test module's own `segmenter`."""
-    import app  # brings gradio along, which most tests do not need
+    import app
+    from resegnet.web.layout import launch_options  # brings gradio along, which most tests do not need
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
         page = app.build_app(segmenter)
-        _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
+        _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
         yield address
         page.close()
 

@@ -2,39 +2,37 @@
 
 import asyncio
 import base64
+import os
+import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from gradio_client.utils import QueueError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
-from scipy import ndimage
+from stand_in import DarkOnGreen
 
 import app
 from resegnet import Config, ImageError, Segmenter
+from resegnet.hub import ENVIRONMENT
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.results import export
 from resegnet.results.compare import compare
-from resegnet.web import layout
+from resegnet.web import layout, serve
+from resegnet.web.files import sweep
+from resegnet.web.handlers import KEEP_S
 
 tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
-
-
-class DarkOnGreen:
-    """A network that finds what is darker than its surroundings, and counts its calls."""
-
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, rgb):
-        self.calls += 1
-        green = rgb[:, 1]
-        return np.clip(0.5 + 8 * (ndimage.uniform_filter(green, (0, 15, 15)) - green), 0, 1).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +188,9 @@ def test_a_tracing_of_another_size_is_told(client, photographs, tracing, tmp_pat
 # MCP
 
 
-def test_an_assistant_finds_the_tools_and_uses_one(url, segmenter, photographs):
-    """Over the Model Context Protocol, with its own client; the photograph as a data address."""
-    address = "data:image/png;base64," + base64.b64encode(photographs[0].read_bytes()).decode()
+def call_tool(url, photograph):
+    """What an assistant sees: the tools by name, and the answer of one. The photograph goes as a data address."""
+    address = "data:image/png;base64," + base64.b64encode(photograph.read_bytes()).decode()
 
     async def ask():
         async with (
@@ -201,10 +199,14 @@ def test_an_assistant_finds_the_tools_and_uses_one(url, segmenter, photographs):
         ):
             await session.initialize()
             tools = {tool.name: tool for tool in (await session.list_tools()).tools}
-            answer = await session.call_tool("segment", {"photograph": address, "threshold": 0.55})
-            return tools, answer
+            return tools, await session.call_tool("segment", {"photograph": address, "threshold": 0.55})
 
-    tools, answer = asyncio.run(ask())
+    return asyncio.run(ask())
+
+
+def test_an_assistant_finds_the_tools_and_uses_one(url, segmenter, photographs):
+    """Over the Model Context Protocol, with its own client."""
+    tools, answer = call_tool(url, photographs[0])
     assert set(tools) == {"segment", "compare"}
     assert "fundus" in tools["segment"].description
     assert (
@@ -215,29 +217,103 @@ def test_an_assistant_finds_the_tools_and_uses_one(url, segmenter, photographs):
     assert f'"vessel_area_px": {segmenter(photographs[0]).at(0.55).mask.sum()}' in texts.replace("'", '"')
 
 
-# Memory and disk
+# Disk and queue
 
 
-def test_uploads_and_results_are_deleted_when_their_time_is_over(segmenter, photographs, tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    monkeypatch.setattr(layout, "EXAMPLES", tmp_path)
-    monkeypatch.setattr(layout, "KEEP_S", 6)
+def wait_until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def break_off_an_upload(url, content):
+    """Send half of a file and hang up."""
+    address = urlsplit(url)
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="half.png"\r\n\r\n'
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: here\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+            b"Content-Length: %d\r\n\r\n%b%b" % (len(head) + 2 * len(content), head, content)
+        )
+
+
+def test_all_that_was_sent_and_made_is_deleted_after_an_hour(url, client, photographs):
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+
+    def names():
+        return {path.name for path in folder.rglob("*") if path.is_file()}
+
+    client.predict(handle_file(photographs[0]), api_name="/segment")
+    before = names()
+    assert before >= {"eye.png", "eye_mask.png", "eye_overlay.png", "eye_probability.png"}
+    break_off_an_upload(url, photographs[0].read_bytes())
+    wait_until(lambda: names() > before)
+    sweep(folder, time.time() - KEEP_S)
+    assert names() > before
+    sweep(folder, time.time() + 1)
+    assert names() == set()
+
+
+def test_who_comes_when_the_queue_is_full_is_told_and_the_others_are_served(
+    segmenter, network, photographs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(layout, "QUEUE", 1)
     page = app.build_app(segmenter)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **layout.launch_options())
+    calls = network.calls
+    network.go_on.clear()
     try:
-        with connect(url, tmp_path / "downloads") as client:
-            client.predict(handle_file(photographs[0]), api_name="/segment")
-        kept = {path.name for path in (tmp_path / "gradio").rglob("*.png")}
-        assert kept == {"eye.png", "eye_mask.png", "eye_overlay.png", "eye_probability.png"}
-        end = time.monotonic() + 20
-        while list((tmp_path / "gradio").rglob("*.png")) and time.monotonic() < end:
-            time.sleep(0.2)
-        assert not list((tmp_path / "gradio").rglob("*.png"))
+        with connect(url, tmp_path) as client:
+            running = client.submit(handle_file(photographs[0]), api_name="/segment")
+            wait_until(lambda: network.calls > calls)
+            waiting = client.submit(handle_file(photographs[1]), api_name="/segment")
+            wait_until(lambda: len(page._queue) == 1)
+            for _ in range(5):
+                with pytest.raises(QueueError, match=r"^Queue is full! Please try again\.$"):
+                    client.predict(handle_file(photographs[0]), api_name="/segment")
+            network.go_on.set()
+            for job, photograph in ((running, photographs[0]), (waiting, photographs[1])):
+                np.testing.assert_array_equal(pixels(job.result()[1]) > 0, segmenter(photograph).mask)
     finally:
+        network.go_on.set()
         page.close()
 
 
 # Start
+
+
+def test_the_app_keeps_its_files_to_itself_and_ends_without_a_trace(photographs, tmp_path):
+    """As it is started by `python app.py`."""
+    environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, app.__file__, "--port", str(port)],
+        env=environment | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        said = ""
+        while f"The page is at http://127.0.0.1:{port}/" not in said:
+            line = process.stdout.readline()
+            assert line, said  # else it has ended
+            said += line
+        _, answer = call_tool(f"http://127.0.0.1:{port}/", photographs[0])
+        assert not answer.isError
+        assert len(list(tmp_path.glob("resegnet-page-*/files/*/*.png"))) >= 4
+        assert not (tmp_path / "gradio").exists()  # where it keeps files by its own choice
+        process.terminate()
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert list(tmp_path.glob("resegnet*")) == []
+    assert "Warning" not in said and "share=True" not in said
 
 
 class NoModel:
@@ -264,11 +340,11 @@ class NoModel:
     ],
 )
 def test_which_model_is_asked_for(arguments, environment, asked, monkeypatch, capsys):
-    monkeypatch.setattr(app, "Segmenter", NoModel)
+    monkeypatch.setattr(serve, "Segmenter", NoModel)
     if environment is None:
-        monkeypatch.delenv(app.ENVIRONMENT, raising=False)
+        monkeypatch.delenv(ENVIRONMENT, raising=False)
     else:
-        monkeypatch.setenv(app.ENVIRONMENT, environment)
+        monkeypatch.setenv(ENVIRONMENT, environment)
     assert app.main(arguments) == 1
     assert NoModel.asked == asked
     assert capsys.readouterr().err == f"The model {asked[0] or '(bundled)'} cannot be had: first line.\n"
@@ -282,8 +358,6 @@ def test_a_model_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
 
 
 def test_a_revision_without_a_model_is_refused(monkeypatch, capsys):
-    monkeypatch.delenv(app.ENVIRONMENT, raising=False)
-    with pytest.raises(SystemExit) as exit_:
-        app.main(["--revision", "v1"])
-    assert exit_.value.code == 2
-    assert "--model" in capsys.readouterr().err
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    assert app.main(["--revision", "v1"]) == 1
+    assert "only models of the Hub have one" in capsys.readouterr().err

@@ -19,7 +19,6 @@ from resegnet.web.about import about, model_name
 from resegnet.web.handlers import KEEP_S, Handlers
 
 HERE = Path(__file__).parent
-EXAMPLES = HERE.parents[1] / "examples"
 
 QUEUE = 20  # requests that wait for their turn; the next one is told to come back
 UPLOAD_LIMIT = "200mb"  # a 16-bit TIFF of 24 megapixels has 144 MB
@@ -56,18 +55,21 @@ SAVE_JS = """(file) => {
 }"""
 
 
-def build_app(segmenter: Segmenter, *, prepare_examples: bool = False) -> gr.Blocks:
+def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_examples: bool = False) -> gr.Blocks:
     """The page round a model; `.launch(**launch_options())` serves it. Programs call `/segment` and `/compare`.
 
     Parameters
     ----------
     segmenter
         Its `folder`, if it has one, holds the scores that the page shows.
+    examples
+        Folder of photographs that a visitor may try; their tracings are named `*_vessels*`.
     prepare_examples
         Segment the example photographs in the background, so that the first click on one finds it finished.
     """
-    examples = sorted(p for p in EXAMPLES.glob("*") if p.suffix in (".jpg", ".png") and "_vessels" not in p.stem)
-    handlers = Handlers(segmenter, examples, KEEP_S)
+    pictures = [] if examples is None else sorted([*examples.glob("*.jpg"), *examples.glob("*.png")])
+    photographs = [path for path in pictures if "_vessels" not in path.stem]
+    handlers = Handlers(segmenter, photographs, KEEP_S)
     if prepare_examples:
         threading.Thread(target=handlers.prepare_examples, daemon=True).start()
 
@@ -89,7 +91,7 @@ def build_app(segmenter: Segmenter, *, prepare_examples: bool = False) -> gr.Blo
                 js_on_load=(HERE / "viewer.js").read_text(encoding="utf-8"),
                 apply_default_css=False,
                 elem_id="viewer",
-                examples=[_thumbnail(path) for path in examples],
+                examples=[_thumbnail(path) for path in photographs],
                 magma=magma().tolist(),
                 colors={name: list(color) for name, color in ERROR_COLORS.items()},
                 color="#{:02x}{:02x}{:02x}".format(*OVERLAY_COLOR),
