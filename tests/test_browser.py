@@ -5,7 +5,9 @@ import io
 import json
 import os
 import shutil
+import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from resegnet import Config, Segmenter
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.results.compare import compare
 from resegnet.results.render import ERROR_COLORS, OVERLAY_OPACITY, magma
+from resegnet.web.files import sweep
 
 tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
 
@@ -485,6 +488,39 @@ def test_what_was_cancelled_does_not_come_back(open_page, segmenter, photographs
     assert page.get_attribute(".viewer", "data-state") == "empty"
     upload(page, photographs[1])
     assert page.inner_text(".share strong") == f"{segmenter(photographs[1]).measure()['vessel_density']:.1%}"
+
+
+def test_files_of_what_was_cancelled_are_deleted_too(open_page, slow, network, tmp_path):
+    page = open_page()
+    calls = network.calls
+    begin(page, new_photograph(tmp_path, 9))
+    while network.calls == calls:
+        page.wait_for_timeout(50)
+    page.get_by_role("button", name="Cancel").click()
+    slow.set()
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+    assert list(folder.rglob("new 9.png"))
+    sweep(folder, time.time() + 1)
+    assert not list(folder.rglob("new 9.png"))
+
+
+def test_what_goes_wrong_is_told_in_full_screen_too(open_page, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_selector(".viewer[data-full]")
+    page.wait_for_function("() => document.querySelector('.stage').clientWidth > 0.7 * innerWidth")
+    top = page.locator(".viewer").bounding_box()
+    assert (top["x"], top["y"], top["width"]) == (0, 0, page.evaluate("innerWidth"))
+    page.evaluate("document.querySelector('#viewer .viewer').viewer.settings = () => ({ photo: 'of another' })")
+    page.get_by_role("button", name="Download mask").click()
+    toast = page.wait_for_selector(".toast-body")
+    assert "deleted after an hour" in toast.inner_text()
+    box = toast.bounding_box()
+    at = [box["x"] + 30, box["y"] + 20]
+    assert page.evaluate("([toast, at]) => toast.contains(document.elementFromPoint(...at))", [toast, at])
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_selector(".viewer:not([data-full])")
 
 
 def test_of_two_photographs_the_last_is_shown(open_page, segmenter, slow, tmp_path):

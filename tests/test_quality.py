@@ -169,3 +169,16 @@ def test_training_photographs_are_fine(real, name):
         with Image.open(folder / row["image_file_name"]) as photograph:
             found[row["image_id"]] = warnings_for(np.array(photograph.convert("RGB")))
     assert {image_id: sentences for image_id, sentences in found.items() if sentences} == {}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["drive", "chase_db1", "hrf", "idrid_unlabelled"])
+def test_they_are_too_dark_at_15_percent_of_their_light(real, name):
+    folder = real / name / "train"
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for row in rows[:: max(1, len(rows) // 10)]:
+        path = row.get("image_file_name") or row["file_name"]
+        with Image.open(folder / path) as photograph:
+            dark = (np.array(photograph.convert("RGB")) * 0.15).astype(np.uint8)
+        found = warnings_for(dark)
+        assert TOO_DARK in found and NOT_FUNDUS not in found, path

@@ -35,7 +35,7 @@ CSS = """
 #status { min-height: 22px; }
 button[role=tab].selected { color: color-mix(in srgb, #0891b2 55%, var(--body-text-color)) !important; }
 footer, footer * { color: color-mix(in srgb, var(--body-text-color) 75%, var(--body-background-fill)) !important; }
-@media (max-width: 768px) { footer .divider { display: none !important; } }
+footer > :not(.show-api) { display: none !important; }
 #foot { font-size: 0.85rem; border-top: 1px solid var(--border-color-primary); padding-top: 0.6rem; }
 #about { max-width: 75ch; }
 @keyframes viewer-turn { to { transform: rotate(360deg); } }
@@ -73,6 +73,7 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
     if prepare_examples:
         threading.Thread(target=handlers.prepare_examples, daemon=True).start()
 
+    # What `serve` does besides, see `files.py`, is for a folder of our own.
     with gr.Blocks(
         title="ReSegNet", fill_width=True, analytics_enabled=False, delete_cache=(KEEP_S // 6, KEEP_S)
     ) as app:
@@ -177,7 +178,7 @@ def launch_options() -> dict:
         ),
         "css": CSS,
         "favicon_path": str(HERE / "icon.svg"),
-        "footer_links": ["api", "settings"],
+        "footer_links": ["api"],
         "mcp_server": find_spec("mcp") is not None,  # the `mcp` extra
         "run_history": False,
         "enable_monitoring": False,

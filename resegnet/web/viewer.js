@@ -444,7 +444,8 @@ const commands = {
   reset: () => { setStop(shown.fitted); settle(); },
   in: () => zoom(1.5), out: () => zoom(1 / 1.5), fit: () => { place.fitted = true; resize(); },
   one: () => zoom(1 / place.scale),
-  full: () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()),
+  // The whole page, so that what gradio tells, which stands beside the viewer, can be seen too.
+  full: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()),
 };
 
 // The slider has come to rest.
@@ -612,6 +613,7 @@ find(".examples").append(...props.examples.map(({ name, src }, index) => {
 find(".examples").hidden = props.examples.length === 0;
 
 new ResizeObserver(() => resize()).observe(sheet);
+document.addEventListener("fullscreenchange", () => root.toggleAttribute("data-full", document.fullscreenElement !== null));
 find("[data-zoom=full]").hidden = !document.fullscreenEnabled;
 root.viewer = {
   file: null,  // the last upload, for the server
