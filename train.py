@@ -19,6 +19,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dataset", nargs="+", metavar="SOURCE", help="Hub ids, image folders, Parquet, the public layout, or `drawn`"
     )
+    parser.add_argument(
+        "--extra", nargs="+", metavar="SOURCE", help="sets labelled by a model (`resegnet label`), for training alone"
+    )
     parser.add_argument("--unseen", nargs="+", metavar="SOURCE", help="sets to score at the end but not to train on")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; its `release/` is the result")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly where it was cut")

@@ -7,7 +7,8 @@ import logging
 import sys
 from pathlib import Path
 
-from resegnet import ImageError, Segmenter
+from resegnet import ImageError, Segmentation, Segmenter
+from resegnet.engine import ENGINES
 from resegnet.hub import ENVIRONMENT
 
 
@@ -29,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     segment.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     segment.add_argument("--model", help="folder or Hub id of a release (default: the bundled one)")
     segment.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
+    segment.add_argument("--engine", choices=ENGINES, help="what runs the network (default: onnx if the model has it)")
     segment.add_argument("--threshold", type=float, help="probability from which a pixel is a vessel (default: fitted)")
     segment.set_defaults(run=_segment)
 
@@ -37,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", help="split to score (default: test)")
     evaluate.add_argument("--model", help="folder or Hub id of a release (default: the bundled one)")
     evaluate.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
+    evaluate.add_argument("--engine", choices=ENGINES, help="what runs the network (default: onnx if the model has it)")
     evaluate.add_argument("--second-observer", type=Path, metavar="DIR", help="a second person's tracings")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
     evaluate.add_argument(
@@ -52,6 +55,24 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.add_argument("--push-to-hub", metavar="USER/NAME", help="publish it as a data set on the Hub, as Parquet")
     prepare.add_argument("--private", action="store_true", help="make that data set private")
     prepare.set_defaults(run=_prepare)
+
+    benchmark = commands.add_parser("benchmark", help="time this package against a plain U-Net/ResNet34 script")
+    benchmark.add_argument("photographs", nargs="*", type=Path, metavar="PHOTO", help="default: two drawn ones")
+    benchmark.add_argument("--model", help="folder or Hub id of a release (default: the bundled one)")
+    benchmark.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds (default: 5)")
+    benchmark.add_argument(
+        "--files", type=int, default=100, metavar="N", help="photographs in the folder (default: 100)"
+    )
+    benchmark.set_defaults(run=_benchmark)
+
+    label = commands.add_parser("label", help="label photographs without tracings by models, to train others on")
+    label.add_argument("source", type=Path, metavar="SRC", help="folder of photographs")
+    label.add_argument("destination", type=Path, metavar="DST", help="folder to make, for train.py's --extra")
+    label.add_argument("--model", nargs="+", help="folders or Hub ids of releases (default: the bundled one)")
+    label.add_argument(
+        "--most", type=int, metavar="N", help="so many photographs, evenly over the names (default: all)"
+    )
+    label.set_defaults(run=_label)
 
     verify = commands.add_parser("verify", help="check a release: files, hashes, self-test")
     verify.add_argument("folder", type=Path, nargs="?", help="default: the bundled release")
@@ -81,22 +102,30 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _segment(arguments: argparse.Namespace) -> int:
-    segmenter = Segmenter.from_pretrained(arguments.model, revision=arguments.revision)
+    from resegnet.batch import segment_many
+
+    photographs = list(dict.fromkeys(arguments.photographs))
+    several = len(photographs) > 1
+    segmenter = Segmenter.from_pretrained(
+        arguments.model, revision=arguments.revision, engine=arguments.engine, threads=1 if several else None
+    )
     taken: set[str] = set()
-    failed = 0
-    for path in arguments.photographs:
-        try:
-            result = segmenter(path)
-        except ImageError as error:
-            print(f"resegnet: {error}", file=sys.stderr)
-            failed += 1
-            continue
+    names = {path: _free_name(path.stem, taken) for path in photographs}
+
+    def write(path: Path, result: Segmentation) -> list[str]:
         if arguments.threshold is not None:
             result = result.at(arguments.threshold)
-        paths = result.save(arguments.out, _free_name(path.stem, taken))
-        print(f"{path}: vessels in {result.measure()['vessel_density']:.1%} of the field, {paths['mask']}")
-        for warning in result.warnings:
-            print(f"  note: {warning}")
+        paths = result.save(arguments.out, names[path])
+        density = result.measure()["vessel_density"]
+        return [f"{path}: vessels in {density:.1%} of the field, {paths['mask']}", *result.warnings]
+
+    failed = 0
+    for _, outcome in segment_many(segmenter, photographs, write):
+        if isinstance(outcome, ImageError):
+            print(f"resegnet: {outcome}", file=sys.stderr)
+            failed += 1
+            continue
+        print("\n  note: ".join(outcome))
     return 1 if failed else 0
 
 
@@ -119,7 +148,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     split = arguments.split or "test"
     report = evaluate_dataset(
-        Segmenter.from_pretrained(arguments.model, revision=arguments.revision),
+        Segmenter.from_pretrained(arguments.model, revision=arguments.revision, engine=arguments.engine),
         load_vessels(arguments.dataset, split),
         second_observer=arguments.second_observer or find_second_observer(arguments.dataset),
         worst=3 if arguments.worst is None else arguments.worst,
@@ -146,6 +175,23 @@ def _prepare(arguments: argparse.Namespace) -> int:
     if repo_id is not None:
         publish(destination, name, repo_id, private=arguments.private)
         print(f"published as {repo_id}")
+    return 0
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
+    from resegnet.benchmark import benchmark
+
+    for line in benchmark(arguments.photographs, arguments.model, arguments.repeats, arguments.files):
+        print(line, flush=True)
+    return 0
+
+
+def _label(arguments: argparse.Namespace) -> int:
+    from resegnet.learning.label import label
+
+    segmenters = [Segmenter.from_pretrained(model) for model in arguments.model or [None]]
+    count = label(segmenters, arguments.source, arguments.destination, arguments.most)
+    print(f"{arguments.destination}: {count} photographs labelled")
     return 0
 
 

@@ -28,7 +28,8 @@ class Config:
     format_version: int = FORMAT_VERSION
     encoder: str = "resnet34"  # a name that segmentation_models_pytorch knows; `tu-` names come from timm
     encoder_depth: int = 5  # stages of the encoder, each halves the picture
-    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)  # one for each stage, coarse to fine
+    # Coarse to fine, one for each stage. With one fewer, the last step to full size is a pixel shuffle, not a stage.
+    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     input_size: int = 768  # px, side of the square that the field of view is scaled to
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -48,10 +49,11 @@ class Config:
         _check(isinstance(self.encoder, str) and self.encoder != "", "encoder", self.encoder, "a name")
         _check(_whole(self.encoder_depth, 3, 5), "encoder_depth", self.encoder_depth, "3, 4 or 5")
         _check(
-            len(self.decoder_channels) == self.encoder_depth and all(_whole(c, 1, 4096) for c in self.decoder_channels),
+            len(self.decoder_channels) in (self.encoder_depth, self.encoder_depth - 1)
+            and all(_whole(c, 1, 4096) for c in self.decoder_channels),
             "decoder_channels",
             self.decoder_channels,
-            f"{self.encoder_depth} whole numbers from 1 to 4096, one for each encoder stage",
+            f"{self.encoder_depth} or {self.encoder_depth - 1} whole numbers from 1 to 4096",
         )
         step = 2**self.encoder_depth
         _check(

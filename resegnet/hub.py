@@ -28,13 +28,14 @@ logger = logging.getLogger(__name__)
 ENVIRONMENT = "RESEGNET_MODEL"  # the variable that names the model for the app to serve
 
 WEIGHTS_NAME = "model.safetensors"
+ONNX_NAME = "model.onnx"  # the same network for the fast engine; a release may lack it
 CONFIG_NAME = "config.json"
 TRAINING_NAME = "training.json"
 METRICS_NAME = "metrics.json"
 EXPECTED_NAME = "selftest/expected.json"
 
 # What is fetched from the Hub: no pickle ever, nor anything else that somebody may have put beside a release.
-NEEDED = (CONFIG_NAME, WEIGHTS_NAME, TRAINING_NAME, METRICS_NAME, EXPECTED_NAME)
+NEEDED = (CONFIG_NAME, WEIGHTS_NAME, ONNX_NAME, TRAINING_NAME, METRICS_NAME, EXPECTED_NAME)
 
 # The client's errors of the connection are those of the HTTP library that its version is built on. A large file that
 # could not be sent or fetched it tells by a plain RuntimeError.
@@ -235,6 +236,7 @@ def check_hashes(folder: Path) -> None:
     try:
         noted = json.loads(note.read_text(encoding="utf-8"))["sha256"]
         expected = {name: noted[name] for name in (CONFIG_NAME, WEIGHTS_NAME)}
+        expected |= {name: noted[name] for name in (ONNX_NAME,) if name in noted}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{note} cannot be read ({error!r}): download the release again.") from error
     for name, digest in expected.items():

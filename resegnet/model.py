@@ -25,18 +25,26 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        shuffled = len(config.decoder_channels) < config.encoder_depth
         try:
             self.net = smp.Unet(
                 config.encoder,
                 encoder_weights=None,
                 encoder_depth=config.encoder_depth,
-                decoder_channels=config.decoder_channels,
+                decoder_channels=(*config.decoder_channels, 1) if shuffled else config.decoder_channels,
             )
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"Cannot build a U-Net with encoder {config.encoder!r} ({error}); expected a name listed by "
                 "segmentation_models_pytorch.encoders.get_encoder_names(), or `tu-` before a timm name."
             ) from error
+        if shuffled:
+            # The stage at full size is the dearest by far and has no encoder features to add. Without it, four logits
+            # for each pixel of half the size become the full size: Shi et al. 2016, doi:10.1109/CVPR.2016.207.
+            self.net.decoder.blocks = self.net.decoder.blocks[:-1]
+            self.net.segmentation_head = nn.Sequential(
+                nn.Conv2d(config.decoder_channels[-1], 4, kernel_size=3, padding=1), nn.PixelShuffle(2)
+            )
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
 

@@ -8,7 +8,6 @@ blurred or flattened; the comments give both sides. They catch gross faults and 
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from resegnet.fov import check_image, fit_rim
 
@@ -152,6 +151,8 @@ def _vessel_contrast(green: np.ndarray, inside: np.ndarray, diameter: float) -> 
     that light does not count. Sharpness is the depth of the darkest 3 % in the octave of thin vessels over that in the
     next, so that contrast does not count either; blur takes from the finer octave first. 0 where nothing is measured.
     """
+    from scipy import ndimage  # takes longer to import than the rest of the package
+
     filled = np.where(inside, green, np.median(green[inside]))  # no black surround may leak into the field
     sigma = 0.0018 * diameter  # a seventh of a main vessel's width, which is about 1/80 of the field
     fine, thin, thick = (ndimage.gaussian_filter(filled, factor * sigma, truncate=3) for factor in (1, 2, 4))

@@ -1,4 +1,4 @@
-"""A network that needs no weights."""
+"""What tests use in place of weights and of photographs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import threading
 
 import numpy as np
 from scipy import ndimage
+
+from resegnet.learning.synthetic import draw_fundus
+from resegnet.segmenter import prepare
 
 
 class DarkOnGreen:
@@ -21,3 +24,8 @@ class DarkOnGreen:
         self.go_on.wait(30)
         green = rgb[:, 1]
         return np.clip(0.5 + 8 * (ndimage.uniform_filter(green, (0, 15, 15)) - green), 0, 1).astype(np.float32)
+
+
+def small_photographs(input_size: int, count: int = 2) -> list[np.ndarray]:
+    """Drawn photographs as the network gets them, (S, S, 3) uint8."""
+    return [prepare(draw_fundus(seed, (128, 128)).image, input_size)[0] for seed in range(count)]

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from resegnet.config import Config, ConfigError
 from resegnet.model import ReSegNet, WeightsError, load_weights, round_to_half, save_weights
-from resegnet.segmenter import TorchNetwork
+from resegnet.engine import TorchNetwork
 
 TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64)
 

@@ -31,6 +31,7 @@ from resegnet.learning.prepare import publish
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.publish import check_tag, space_contents
 from resegnet.release import write_release
+from stand_in import small_photographs
 
 ROOT = Path(__file__).parents[1]
 PHOTOGRAPH = ROOT / "examples" / "drawn_orange.jpg"
@@ -53,7 +54,7 @@ def write_tiny(folder, threshold=0.5, seed=0):
     torch.manual_seed(seed)
     config = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 8), input_size=64, threshold=threshold)
     training = {"options": {"dataset": ["drawn"]}, "threshold_fitted_on": "drawn eyes"}
-    return write_release(ReSegNet(config).eval(), training, {}, folder)
+    return write_release(ReSegNet(config).eval(), training, {}, folder, small_photographs(64))
 
 
 @pytest.fixture(scope="module")

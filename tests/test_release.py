@@ -9,17 +9,39 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from resegnet import Config, ReSegNet, Segmenter
+from resegnet.learning.quantise import write_onnx
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.release import ReleaseError, sha256, verify_release, write_release
 from resegnet.segmenter import BUNDLED
+from stand_in import small_photographs
 
 TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64, threshold=0.4)
+
+
+def test_another_network_in_onnx_fails_the_self_test_even_with_a_fitting_hash(release):
+    other = ReSegNet(TINY)
+    with torch.no_grad():
+        other.net.segmentation_head[0].bias += 1
+    write_onnx(other, small_photographs(TINY.input_size), release / "model.onnx")
+    note(release, "model.onnx")
+    with pytest.raises(ReleaseError, match="model.onnx is off"):
+        verify_release(release)
 
 
 @pytest.fixture
 def release(tmp_path) -> Path:
     torch.manual_seed(0)
-    return write_release(ReSegNet(TINY), {"made": "here"}, {"set": {"f1": 0.5}}, tmp_path / "release")
+    return write_release(
+        ReSegNet(TINY), {"made": "here"}, {"set": {"f1": 0.5}}, tmp_path / "release", small_photographs(TINY.input_size)
+    )
+
+
+def note(release: Path, name: str) -> None:
+    """Put the file's own hash into the note, as somebody who alters a release on purpose would."""
+    path = release / "selftest" / "expected.json"
+    expected = json.loads(path.read_text())
+    expected["sha256"][name] = sha256(release / name)
+    path.write_text(json.dumps(expected))
 
 
 def test_a_release_verifies_and_loads(release):
@@ -30,14 +52,16 @@ def test_a_release_verifies_and_loads(release):
     assert not list(release.parent.glob("*.partial"))
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "training.json", "selftest/expected.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model.onnx", "config.json", "training.json", "selftest/expected.json"]
+)
 def test_a_missing_file_is_named(release, name):
     (release / name).unlink()
     with pytest.raises(ReleaseError, match=name.replace(".", "\\.")):
         verify_release(release)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "selftest/photograph.png"])
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "config.json", "selftest/photograph.png"])
 def test_a_flipped_bit_is_found(release, name):
     content = bytearray((release / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -51,10 +75,7 @@ def test_other_weights_fail_the_self_test_even_with_a_fitting_hash(release):
     tensors = load_file(path)
     tensors["net.segmentation_head.0.bias"] += 1
     save_file(tensors, path)
-    expected_path = release / "selftest" / "expected.json"
-    expected = json.loads(expected_path.read_text())
-    expected["sha256"]["model.safetensors"] = sha256(path)
-    expected_path.write_text(json.dumps(expected))
+    note(release, "model.safetensors")
     with pytest.raises(ReleaseError, match="self-test"):
         verify_release(release)
 

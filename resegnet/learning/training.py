@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from resegnet.config import Config
+from resegnet.engine import TorchNetwork
 from resegnet.geometry import as_network_input
 from resegnet.learning.augment import random_crop, vary_camera
 from resegnet.learning.data import (
@@ -44,7 +45,7 @@ from resegnet.learning.metrics import fit_threshold, probability_histograms
 from resegnet.model import ReSegNet, round_to_half
 from resegnet.release import write_release
 from resegnet.results.export import json_bytes, write_atomically
-from resegnet.segmenter import Segmenter, TorchNetwork, prepare
+from resegnet.segmenter import Segmenter, prepare
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ BEST_NAME = "best.pt"
 OPTIONS_NAME = "options.json"
 METRICS_NAME = "metrics.jsonl"
 CALM_STRENGTH = 0.2
+CALIBRATION_COUNT = 12  # training photographs, evenly over the sets, that the fast engine's ranges are taken from
 
 # What --resume may give anew. More epochs stretch the schedule from there on; the rest does not touch the weights, but
 # `threads` and `device` round differently.
@@ -68,6 +70,7 @@ class Options:
     """All that a training run depends on besides its data; kept in `options.json` of the run's folder."""
 
     dataset: tuple[str, ...]
+    extra: tuple[str, ...] = ()  # sets whose `train` is trained on alone, as vessels that a model labelled
     unseen: tuple[str, ...] = ()  # sets whose `test` is scored at the end, but of which nothing is trained on
     encoder: str = "resnet34"
     encoder_depth: int = 5
@@ -94,11 +97,11 @@ class Options:
     threads: int = 0  # of torch on the CPU; 0 leaves torch's own choice
 
     def __post_init__(self) -> None:
-        for name in ("dataset", "unseen", "decoder_channels"):
+        for name in ("dataset", "extra", "unseen", "decoder_channels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.dataset:
             raise TrainingError("No data set was named. Give one or more with --dataset, or `--dataset drawn`.")
-        names = [_short_name(source) for source in (*self.dataset, *self.unseen)]
+        names = [_short_name(source) for source in (*self.dataset, *self.extra, *self.unseen)]
         if len(set(names)) < len(names):
             raise TrainingError(
                 f"Two data sets go by one name, of {', '.join(names)}. Rename a folder: scores go by it."
@@ -168,19 +171,32 @@ class WorkingSample:
 class Crops(torch.utils.data.Dataset):
     """An endless row of augmented crops: the crop at a place depends on the seed and the place, on nothing else.
 
-    That is what lets an interrupted run go on exactly, with any number of worker processes.
+    That is what lets an interrupted run go on exactly, with any number of worker processes. Every third crop is of the
+    `extra` photographs, however many there are: enough to see their cameras, and the traced ones keep the word.
     """
 
-    def __init__(self, samples: list[WorkingSample], crop_size: int, seed: int, calm_from: int | None = None) -> None:
+    def __init__(
+        self,
+        samples: list[WorkingSample],
+        crop_size: int,
+        seed: int,
+        calm_from: int | None = None,
+        extra: Sequence[WorkingSample] = (),
+    ) -> None:
         self.samples = samples
+        self.extra = extra
         self.crop_size = crop_size
         self.seed = seed
         self.calm_from = calm_from
 
     def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
-        passed, position = divmod(place, len(self.samples))
-        order = np.random.default_rng((self.seed, 0, passed)).permutation(len(self.samples))
-        image, masks = self.samples[order[position]].tensors()
+        samples, turn = self.samples, place
+        if self.extra:
+            turn, third = divmod(place, 3)
+            samples, turn = (self.extra, turn) if third == 2 else (self.samples, 2 * turn + third)
+        passed, position = divmod(turn, len(samples))
+        order = np.random.default_rng((self.seed, 0, passed)).permutation(len(samples))
+        image, masks = samples[order[position]].tensors()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng((self.seed, 1, place)).integers(2**63)))
             # Strong variation teaches what holds on any camera, but also blurs what tells cameras, and so their
@@ -240,12 +256,12 @@ class Run:
         torch.set_rng_state(state["generator"].cpu())
         self.epoch, self.best_f1, self.best_epoch = state["epoch"], state["best_f1"], state["best_epoch"]
 
-    def train_epoch(self, samples: list[WorkingSample]) -> dict[str, float]:
+    def train_epoch(self, samples: list[WorkingSample], extra: Sequence[WorkingSample] = ()) -> dict[str, float]:
         """One epoch of steps; gives its mean loss and its rates."""
         options = self.options
         first = self.epoch * options.steps_per_epoch * options.batch_size
         loader = DataLoader(
-            Crops(samples, options.crop_size, options.seed, options.calm_from),
+            Crops(samples, options.crop_size, options.seed, options.calm_from, extra),
             batch_size=options.batch_size,
             sampler=range(first, first + options.steps_per_epoch * options.batch_size),
             num_workers=options.workers,
@@ -352,12 +368,14 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
     photographs = load_vessels(options.dataset, "train")
     # Loaded and checked before the long work, not after it.
     tests = {_short_name(source): load_vessels(source, "test") for source in (*options.dataset, *options.unseen)}
+    labelled = load_vessels(options.extra, "train") if options.extra else photographs.select([])
     check_disjoint(photographs, tests)
+    check_disjoint(labelled, tests)
     chosen, kept_back = split_validation(photographs, options.validation_fraction, options.seed)
     logger.info("%d photographs to train on, %d to validate on", len(chosen), len(kept_back))
-    train_samples, validation_samples = (
+    train_samples, validation_samples, extra_samples = (
         [WorkingSample.of(read_sample(row), options.input_size) for row in tqdm(rows, desc="reading", disable=None)]
-        for rows in (chosen, kept_back)
+        for rows in (chosen, kept_back, labelled)
     )
     if resume:
         run.load_state(torch.load(checkpoint, map_location=run.device, weights_only=True))
@@ -375,7 +393,11 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
     if not resume:
         _save(run.state(), checkpoint)
     while not run.finished:
-        record = {"epoch": run.epoch + 1, **run.train_epoch(train_samples), **run.validate(validation_samples)}
+        record = {
+            "epoch": run.epoch + 1,
+            **run.train_epoch(train_samples, extra_samples),
+            **run.validate(validation_samples),
+        }
         if run.best_epoch == run.epoch:
             _save(run.average.module.state_dict(), out / BEST_NAME)
         with (out / METRICS_NAME).open("a", encoding="utf-8") as file:
@@ -387,10 +409,20 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
             "epoch %d: loss %.4f, validation F1 %.4f (best %.4f in epoch %d), %.0f s",
             run.epoch, record["loss"], record["validation_f1"], run.best_f1, run.best_epoch, record["seconds"],
         )  # fmt: skip
-    return finish(run, out, chosen, kept_back, tests)
+    shown = np.linspace(0, len(train_samples) - 1, min(CALIBRATION_COUNT, len(train_samples))).astype(int)
+    calibration = [train_samples[index].pixels for index in shown]
+    return finish(run, out, chosen, kept_back, labelled, tests, calibration)
 
 
-def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset, tests: Mapping[str, Dataset]) -> Path:
+def finish(
+    run: Run,
+    out: Path,
+    chosen: Dataset,
+    kept_back: Dataset,
+    labelled: Dataset,
+    tests: Mapping[str, Dataset],
+    calibration: Sequence[np.ndarray],
+) -> Path:
     """Take the best epoch, fit the threshold on validation eyes at original size, score `test`, write the release."""
     options = run.options
     model = run.average.module
@@ -402,6 +434,7 @@ def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset, tests: Mapp
     # By name: where files lay on the machine that trained is nobody's business, and the record is published.
     by_name = {
         "dataset": [_short_name(source) for source in options.dataset],
+        "extra": [_short_name(source) for source in options.extra],
         "unseen": [_short_name(source) for source in options.unseen],
         "encoder_weights": _short_name(options.encoder_weights),
         "start_from": _short_name(options.start_from),
@@ -415,7 +448,8 @@ def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset, tests: Mapp
         "threshold_fitted_on": "validation photographs at original size: highest mean of the sets' pooled F1",
         "train_ids": list(chosen["image_id"]),
         "validation_ids": list(kept_back["image_id"]),
-        "data_sha256": _fingerprint(chosen, kept_back),
+        "labelled_ids": list(labelled["image_id"]),
+        "data_sha256": _fingerprint(chosen, kept_back, labelled),
         "environment": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -427,7 +461,7 @@ def finish(run: Run, out: Path, chosen: Dataset, kept_back: Dataset, tests: Mapp
     segmenter = Segmenter(TorchNetwork(model), model.config)
     observers = {_short_name(source): find_second_observer(source) for source in (*options.dataset, *options.unseen)}
     metrics = {name: evaluate_dataset(segmenter, rows, second_observer=observers[name]) for name, rows in tests.items()}
-    return write_release(model, training, metrics, out / "release")
+    return write_release(model, training, metrics, out / "release", calibration)
 
 
 def fit_operating_point(model: ReSegNet, kept_back: Dataset) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import unicodedata
 import uuid
 import zipfile
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from resegnet.segmenter import Segmentation
 
 # What a result depends on besides this package.
-_PACKAGES = ("torch", "segmentation-models-pytorch", "numpy", "scipy", "scikit-image", "pillow")
+_PACKAGES = ("torch", "segmentation-models-pytorch", "onnxruntime", "numpy", "scipy", "scikit-image", "pillow")
 
 # zlib levels, measured on 3504 x 2336 (one busy core): overlay 1.0 s and 9.0 MB at level 1, 7.7 s and 7.5 MB
 # at Pillow's default of 6; probability 0.7 s and 10.5 MB against 3.4 s and 9.7 MB; a mask is 0.1 s and 0.1 MB
@@ -82,12 +83,15 @@ def contents(segmentation: Segmentation, name: str, **options: Any) -> dict[str,
 
     `name` has gone through `safe_name`; options are those of `overlay_png`.
     """
-    return {
-        "mask": (f"{name}_mask.png", mask_png(segmentation)),
-        "probability": (f"{name}_probability.png", probability_png(segmentation)),
-        "overlay": (f"{name}_overlay.png", overlay_png(segmentation, **options)),
-        "summary": (f"{name}_summary.json", json_bytes(summary(segmentation))),
-    }
+    with ThreadPoolExecutor() as pool:  # zlib frees the interpreter, and its work is nearly all there is
+        overlaid = pool.submit(overlay_png, segmentation, **options)
+        probability = pool.submit(probability_png, segmentation)
+        return {
+            "mask": (f"{name}_mask.png", mask_png(segmentation)),
+            "probability": (f"{name}_probability.png", probability.result()),
+            "overlay": (f"{name}_overlay.png", overlaid.result()),
+            "summary": (f"{name}_summary.json", json_bytes(summary(segmentation))),
+        }
 
 
 def archive(files: Iterable[tuple[str, bytes]]) -> bytes:

@@ -1,0 +1,85 @@
+"""From the trained network to `model.onnx`: the same network in 8-bit integers, for ONNX Runtime on a CPU."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quant_pre_process,
+    quantize_static,
+)
+from torch import nn
+
+from resegnet.geometry import as_network_input
+from resegnet.model import ReSegNet
+
+
+class _Probability(nn.Module):
+    """The network with what `TorchNetwork` does after it."""
+
+    def __init__(self, model: ReSegNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, rgb: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.model(rgb))[:, 0]
+
+
+class _Photographs(CalibrationDataReader):
+    def __init__(self, photographs: Sequence[np.ndarray]) -> None:
+        self._left = iter(photographs)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        pixels = next(self._left, None)
+        return None if pixels is None else {"rgb": as_network_input(pixels)[None]}
+
+
+def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -> None:
+    """Export the network and quantise it (static, per channel) with the ranges that it shows on real photographs.
+
+    Weights are kept to 7 bits: with 8 the sums of two products overflow on processors without VNNI, and the result
+    would depend on the machine.
+
+    Parameters
+    ----------
+    model
+        In float32; its weights stay as they are.
+    photographs
+        Some training photographs at the working size, (S, S, 3) uint8, of every camera.
+    path
+        File to write, one picture in and its probability out.
+    """
+    size = model.config.input_size
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about its own inner workings
+        program = torch.onnx.export(
+            _Probability(model).eval(),
+            (torch.zeros(1, 3, size, size),),
+            dynamo=True,
+            opset_version=20,
+            input_names=["rgb"],
+            output_names=["probability"],
+            external_data=False,
+            verbose=False,
+        )
+        plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
+        program.save(plain)
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            path,
+            _Photographs(photographs),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+        )

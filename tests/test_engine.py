@@ -1,0 +1,145 @@
+"""Two engines, one answer; and many photographs at a time, in order."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from stand_in import DarkOnGreen
+
+from resegnet import Config, ImageError, ReSegNet, Segmenter
+from resegnet.batch import segment_many
+from resegnet.engine import OnnxNetwork, TorchNetwork
+from resegnet.hub import WeightsError
+from resegnet.learning.quantise import write_onnx
+from resegnet.learning.synthetic import draw_fundus
+from resegnet.segmenter import prepare
+
+CONFIG = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8), input_size=128)
+
+
+@pytest.fixture(scope="module")
+def photographs() -> list[np.ndarray]:
+    return [prepare(draw_fundus(seed, (160, 160)).image, CONFIG.input_size)[0] for seed in range(4)]
+
+
+@pytest.fixture(scope="module")
+def model() -> ReSegNet:
+    torch.manual_seed(3)
+    return ReSegNet(CONFIG).eval()
+
+
+@pytest.fixture(scope="module")
+def onnx(model, photographs, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    write_onnx(model, photographs, path)
+    return path
+
+
+def test_the_quantised_network_answers_as_the_trained_one(model, onnx, photographs):
+    batch = np.stack([pixels.transpose(2, 0, 1).astype(np.float32) / 255 for pixels in photographs[:3]])
+    fast, slow = OnnxNetwork(onnx, CONFIG.input_size)(batch), TorchNetwork(model)(batch)
+    assert fast.shape == slow.shape == (3, 128, 128)
+    assert fast.dtype == np.float32
+    assert np.abs(fast - slow).mean() < 0.15 * slow.std()
+    for one, other in zip(fast, slow, strict=True):
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
+
+
+def test_it_does_not_depend_on_the_number_of_threads(onnx, photographs):
+    batch = photographs[0].transpose(2, 0, 1).astype(np.float32)[None] / 255
+    answers = [OnnxNetwork(onnx, CONFIG.input_size, threads)(batch) for threads in (1, 2)]
+    assert np.array_equal(*answers)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "text", "missing", "size"])
+def test_a_bad_file_is_one_sentence(onnx, tmp_path, spoil):
+    path, size = tmp_path / "model.onnx", CONFIG.input_size
+    if spoil == "size":
+        path, size = onnx, 256
+    elif spoil != "missing":
+        path.write_bytes(onnx.read_bytes()[: 1000 if spoil == "cut" else 0] or b"<html>")
+    with pytest.raises(WeightsError, match='use engine="torch"'):
+        OnnxNetwork(path, size)
+
+
+def test_the_bundled_release_takes_the_fast_engine_and_both_find_the_same_vessels():
+    fast, slow = Segmenter.from_pretrained(), Segmenter.from_pretrained(engine="torch")
+    assert isinstance(fast.network, OnnxNetwork)
+    assert isinstance(slow.network, TorchNetwork)
+    scores = {}
+    for name, segmenter in (("fast", fast), ("slow", slow)):
+        hits = total = 0
+        for seed in (211, 212, 213):
+            eye = draw_fundus(seed)
+            mask = segmenter(eye.image).mask
+            hits, total = hits + 2 * (mask & eye.vessels).sum(), total + mask.sum() + eye.vessels.sum()
+        scores[name] = hits / total
+    assert scores["slow"] > 0.6
+    assert abs(scores["fast"] - scores["slow"]) < 0.005
+
+
+def test_the_fast_engine_needs_no_torch(tmp_path):
+    Image.fromarray(draw_fundus(1).image).save(tmp_path / "eye.png")
+    code = (
+        "import sys; from resegnet import Segmenter; "
+        f"print(Segmenter.from_pretrained()({str(tmp_path / 'eye.png')!r}).mask.any(), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
+@pytest.mark.parametrize("options", [{"engine": "tensorrt"}, {"engine": "onnx", "device": "cuda"}])
+def test_an_engine_that_there_is_not_is_refused(options):
+    with pytest.raises(ValueError, match="expected 'onnx'"):
+        Segmenter.from_pretrained(**options)
+
+
+def test_many_photographs_give_what_single_calls_give_in_order(tmp_path):
+    paths = []
+    for seed, size in enumerate([(160, 160), (300, 260), (128, 200), (200, 128), (160, 161)]):
+        paths.append(tmp_path / f"{seed}.png")
+        Image.fromarray(draw_fundus(seed, size).image).save(paths[-1])
+    paths.insert(2, tmp_path / "no_picture.png")
+    paths[2].write_text("text")
+    segmenter = Segmenter(DarkOnGreen(), CONFIG)
+    outcomes = list(segment_many(segmenter, paths, lambda path, result: result.probability, workers=3))
+    assert [path for path, _ in outcomes] == paths
+    for path, outcome in outcomes:
+        if path == paths[2]:
+            assert isinstance(outcome, ImageError)
+        else:
+            assert np.array_equal(outcome, segmenter(path).probability)
+
+
+def test_what_waits_does_not_grow_with_the_number_of_photographs(drawn):
+    taken, finished, most = 0, 0, 0
+    lock = threading.Lock()
+
+    def sources():
+        nonlocal taken
+        for _ in range(40):
+            with lock:
+                taken += 1
+            yield drawn.image
+
+    for _ in segment_many(Segmenter(DarkOnGreen(), CONFIG), sources(), lambda *_: None, workers=2):
+        finished += 1
+        most = max(most, taken - finished)
+    assert finished == 40
+    assert most <= 5
+
+
+def test_a_caller_that_stops_early_leaves_no_work_behind(drawn):
+    network = DarkOnGreen()
+    outcomes = segment_many(Segmenter(network, CONFIG), [drawn.image] * 50, lambda *_: None, workers=1)
+    next(outcomes)
+    outcomes.close()
+    calls = network.calls
+    assert calls < 10
+    assert network.calls == calls
