@@ -1,8 +1,8 @@
 """How fast the line is, against a plain script, in one run: seconds alone mean nothing on a machine that others share.
 
 The baseline is what a public notebook does: U-Net/ResNet34 of `segmentation_models_pytorch` in float32, the photograph
-squashed to 512 x 512 and the mask scaled back, files written by Pillow's defaults. Rounds are interleaved, so that a slow
-minute of the machine meets both.
+squashed to 512 x 512 and the mask scaled back, files written by Pillow's defaults. Rounds are interleaved, so that
+a slow minute of the machine meets both.
 """
 
 from __future__ import annotations

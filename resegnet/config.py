@@ -53,7 +53,7 @@ class Config:
             and all(_whole(c, 1, 4096) for c in self.decoder_channels),
             "decoder_channels",
             self.decoder_channels,
-            f"{self.encoder_depth} or {self.encoder_depth - 1} whole numbers from 1 to 4096",
+            f"{self.encoder_depth} whole numbers from 1 to 4096, one for each encoder stage, or one fewer",
         )
         step = 2**self.encoder_depth
         _check(

@@ -81,8 +81,8 @@ class OnnxNetwork:
             (self._input,), (_output,) = self._session.get_inputs(), self._session.get_outputs()
         except Exception as error:  # ONNX Runtime has a class for each of its faults, below Exception
             raise WeightsError(
-                f"{path}: cannot be loaded ({str(error).strip().splitlines()[0]}); expected the {ONNX_NAME} of a release. "
-                'Download it again, or use engine="torch".'
+                f"{path}: cannot be loaded ({str(error).strip().splitlines()[0]}); expected the {ONNX_NAME} of a "
+                'release. Download it again, or use engine="torch".'
             ) from error
         if list(self._input.shape[1:]) != [3, input_size, input_size]:
             raise WeightsError(

@@ -142,7 +142,7 @@ def verify_release(folder: str | Path) -> float:
     fast_difference = float(np.abs(stored - fast.probability).mean())
     if fast_difference > onnx_tolerance:
         raise ReleaseError(
-            f"{folder}: {ONNX_NAME} is off by {fast_difference:.4f} on average, more than {onnx_tolerance}. It is not the "
-            f"network of {WEIGHTS_NAME}, or the installed onnxruntime does not compute as it did at release."
+            f"{folder}: {ONNX_NAME} is off by {fast_difference:.4f} on average, more than {onnx_tolerance}. It is not "
+            f"the network of {WEIGHTS_NAME}, or the installed onnxruntime does not compute as it did at release."
         )
     return difference

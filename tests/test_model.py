@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from resegnet.config import Config, ConfigError
-from resegnet.model import ReSegNet, WeightsError, load_weights, round_to_half, save_weights
 from resegnet.engine import TorchNetwork
+from resegnet.model import ReSegNet, WeightsError, load_weights, round_to_half, save_weights
 
 TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64)
 

@@ -22,6 +22,7 @@ from hub_server import HubServer
 from huggingface_hub import metadata_load
 from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
+from stand_in import small_photographs
 
 import push_to_hub
 from resegnet import Config, ReSegNet, Segmenter
@@ -31,7 +32,6 @@ from resegnet.learning.prepare import publish
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.publish import check_tag, space_contents
 from resegnet.release import write_release
-from stand_in import small_photographs
 
 ROOT = Path(__file__).parents[1]
 PHOTOGRAPH = ROOT / "examples" / "drawn_orange.jpg"
