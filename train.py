@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("encoder", str, "encoder of segmentation_models_pytorch, or tu-<timm name>"),
         ("encoder_depth", int, "stages of the encoder"),
         ("encoder_weights", str, "`imagenet` (from the Hub), `none` (random) or a file of tensors"),
-        ("start_from", str, "folder or Hub id of a release to go on from, with all its weights"),
+        ("start_from", str, "folder or Hub id of a release of that encoder to go on from"),
         ("input_size", int, "px, side of the square that the field of view is scaled to"),
         ("crop_size", int, "px, side of a training crop"),
         ("batch_size", int, "crops in a step"),

@@ -6,6 +6,7 @@ import evaluate
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
+from sklearn.calibration import calibration_curve
 
 from resegnet.learning.metrics import (
     BINS,
@@ -17,6 +18,7 @@ from resegnet.learning.metrics import (
     fit_threshold,
     precision_recall,
     probability_histograms,
+    reliability,
     scores,
 )
 
@@ -300,3 +302,26 @@ def test_unequal_numbers_of_pictures_are_refused():
         VesselScores(0.5).add_batch(predictions=[mask, mask], references=[mask])
     with pytest.raises(ValueError, match="1 predictions, 0 references"):
         VesselScores(0.5).compute(predictions=[mask])
+
+
+def test_reliability_agrees_with_scikit_learn():
+    generator = np.random.default_rng(5)
+    probability = generator.random((200, 300)).astype(np.float32) * np.float32(0.87)  # the last bin stays empty
+    vessels = generator.random((200, 300)) < probability**2
+    found = reliability([probability_histograms(probability, vessels)], ["one"], bins=8)  # edges exact in float32
+    shares, means = calibration_curve(vessels.ravel(), probability.ravel(), n_bins=8)
+    assert found["vessels"] == pytest.approx([*shares, None])
+    assert found["probability"][:7] == pytest.approx(means, abs=1e-4)
+    assert sum(found["pixels"]) == pytest.approx(1)
+    expected = np.average(np.abs(shares - means), weights=found["pixels"][:7])
+    assert found["expected_calibration_error"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_reliability_gives_every_set_the_same_say():
+    sure, unsure = np.full((10, 10), 0.9, np.float32), np.full((1000, 1000), 0.5, np.float32)
+    half = np.zeros((1000, 1000), bool)
+    half[:500] = True
+    histograms = [probability_histograms(sure, np.ones((10, 10), bool)), probability_histograms(unsure, half)]
+    found = reliability(histograms, ["small", "large"])
+    assert found["pixels"][5] == found["pixels"][9] == 0.5
+    assert found["expected_calibration_error"] == pytest.approx(0.05, abs=1e-3)

@@ -299,6 +299,14 @@ def test_a_release_can_be_gone_on_from(capsys, folder, finished, tmp_path):
     kernels = [name for name, tensor in kept.items() if tensor.ndim == 4]
     assert kernels
     assert all(torch.equal(kept[name], new[name]) for name in kernels)
+    # Another decoder begins at random, all else as it was.
+    line[line.index(str(tmp_path / "on"))] = str(tmp_path / "leaner")
+    line[line.index("--decoder-channels") + 1 : line.index("--decoder-channels") + 4] = ["16", "8"]
+    assert train_script.main(line) == 0
+    leaner = load_file(tmp_path / "leaner/release/model.safetensors")
+    shared = [name for name in kernels if name in leaner and "segmentation_head" not in name]
+    assert shared and len(shared) < len(kernels)
+    assert all(torch.equal(kept[name], leaner[name]) for name in shared)
     other = [
         *command(folder, tmp_path / "other")[2:],
         "--start-from",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import datasets
 import evaluate
@@ -242,6 +243,46 @@ def fit_threshold(histograms: Sequence[np.ndarray], dataset_names: Sequence[str]
     best = np.flatnonzero(f1 == f1.max())
     middle = best[len(best) // 2]
     return float(thresholds[middle]), float(f1[middle])
+
+
+def reliability(histograms: Sequence[np.ndarray], dataset_names: Sequence[str], bins: int = 10) -> dict[str, Any]:
+    """How far the probability can be taken at its word: of the pixels called 0.3, are 30 % vessels?
+
+    Every set counts alike, whatever the size of its photographs.
+
+    Parameters
+    ----------
+    histograms : sequence of (2, BINS) int64
+        One per picture, see `probability_histograms`.
+    dataset_names : sequence of str
+        The set that each picture comes from.
+    bins : int
+        Of equal width over [0, 1].
+
+    Returns
+    -------
+    dict
+        `expected_calibration_error` in [0, 1], the mean distance between probability and share of vessels, weighted
+        by the share of pixels (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602); and per bin `probability` (mean),
+        `vessels` (share) and `pixels` (share of all); the first two are None for an empty bin. Within a bin the middles of the
+        histogram's far finer ones stand for the probability.
+    """
+    pooled: dict[str, np.ndarray] = {}
+    for name, histogram in zip(dataset_names, histograms, strict=True):
+        pooled[name] = pooled.get(name, 0) + histogram
+    background, vessels = np.mean([histogram / histogram.sum() for histogram in pooled.values()], axis=0)
+    middles = (np.arange(BINS) + 0.5) / BINS
+    place = (middles * bins).astype(int)
+    pixels, vessel_pixels, probability = (
+        np.bincount(place, weights=weights, minlength=bins)
+        for weights in (background + vessels, vessels, (background + vessels) * middles)
+    )
+    return {
+        "expected_calibration_error": float(np.abs(probability - vessel_pixels).sum()),
+        "probability": [p / n if n else None for p, n in zip(probability.tolist(), pixels.tolist(), strict=True)],
+        "vessels": [v / n if n else None for v, n in zip(vessel_pixels.tolist(), pixels.tolist(), strict=True)],
+        "pixels": pixels.tolist(),
+    }
 
 
 class VesselScores(evaluate.Metric):

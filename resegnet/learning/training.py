@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ from resegnet.learning.data import (
 )
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
 from resegnet.learning.losses import bce_dice_loss
-from resegnet.learning.metrics import fit_threshold, probability_histograms
+from resegnet.learning.metrics import fit_threshold, probability_histograms, reliability
 from resegnet.model import ReSegNet, round_to_half
 from resegnet.release import write_release
 from resegnet.results.export import json_bytes, write_atomically
@@ -76,7 +77,7 @@ class Options:
     encoder_depth: int = 5
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     encoder_weights: str = "imagenet"  # or `none`, or a file with the encoder's tensors
-    start_from: str = ""  # a release to go on from, all of its weights; `encoder_weights` is then not used
+    start_from: str = ""  # a release of that encoder to go on from; `encoder_weights` is then not used
     input_size: int = 768  # px, working size that every field is scaled to
     crop_size: int = 320  # px, cut at random from the working size
     batch_size: int = 2
@@ -409,9 +410,9 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
             "epoch %d: loss %.4f, validation F1 %.4f (best %.4f in epoch %d), %.0f s",
             run.epoch, record["loss"], record["validation_f1"], run.best_f1, run.best_epoch, record["seconds"],
         )  # fmt: skip
-    shown = np.linspace(0, len(train_samples) - 1, min(CALIBRATION_COUNT, len(train_samples))).astype(int)
-    calibration = [train_samples[index].pixels for index in shown]
-    return finish(run, out, chosen, kept_back, labelled, tests, calibration)
+    places = np.linspace(0, len(train_samples) - 1, min(CALIBRATION_COUNT, len(train_samples))).astype(int)
+    shown = [train_samples[place].pixels for place in places]
+    return finish(run, out, chosen, kept_back, labelled, tests, shown)
 
 
 def finish(
@@ -421,14 +422,14 @@ def finish(
     kept_back: Dataset,
     labelled: Dataset,
     tests: Mapping[str, Dataset],
-    calibration: Sequence[np.ndarray],
+    shown: Sequence[np.ndarray],
 ) -> Path:
     """Take the best epoch, fit the threshold on validation eyes at original size, score `test`, write the release."""
     options = run.options
     model = run.average.module
     model.load_state_dict(torch.load(out / BEST_NAME, map_location=run.device, weights_only=True))
     round_to_half(model)  # as the release stores it, so that what is fitted and scored here is what people get
-    threshold, validation_f1 = fit_operating_point(model, kept_back)
+    threshold, validation_f1, calibration = fit_operating_point(model, kept_back)
     logger.info("threshold %.4f, validation F1 %.4f at original size", threshold, validation_f1)
     model.config = dataclasses.replace(model.config, threshold=min(max(round(threshold, 4), 1e-4), 1 - 1e-4))
     # By name: where files lay on the machine that trained is nobody's business, and the record is published.
@@ -445,6 +446,7 @@ def finish(
         "epochs_run": run.epoch,
         "best_epoch": run.best_epoch,
         "validation_f1": validation_f1,
+        "validation_reliability": calibration,
         "threshold_fitted_on": "validation photographs at original size: highest mean of the sets' pooled F1",
         "train_ids": list(chosen["image_id"]),
         "validation_ids": list(kept_back["image_id"]),
@@ -461,11 +463,11 @@ def finish(
     segmenter = Segmenter(TorchNetwork(model), model.config)
     observers = {_short_name(source): find_second_observer(source) for source in (*options.dataset, *options.unseen)}
     metrics = {name: evaluate_dataset(segmenter, rows, second_observer=observers[name]) for name, rows in tests.items()}
-    return write_release(model, training, metrics, out / "release", calibration)
+    return write_release(model, training, metrics, out / "release", shown)
 
 
-def fit_operating_point(model: ReSegNet, kept_back: Dataset) -> tuple[float, float]:
-    """Threshold of the highest mean F1 over the sets, at original size inside each set's field; and that F1."""
+def fit_operating_point(model: ReSegNet, kept_back: Dataset) -> tuple[float, float, dict[str, Any]]:
+    """Threshold of the highest mean F1 over the sets, at original size inside each set's field; F1; reliability."""
     segmenter = Segmenter(TorchNetwork(model), model.config)
     histograms, names = [], []
     for row in tqdm(kept_back, desc="fitting the threshold", disable=None):
@@ -474,24 +476,34 @@ def fit_operating_point(model: ReSegNet, kept_back: Dataset) -> tuple[float, flo
         field = result.fov if sample.fov is None else sample.fov
         histograms.append(probability_histograms(result.probability * result.fov, sample.vessels, field))
         names.append(sample.dataset)
-    return fit_threshold(histograms, names)
+    return *fit_threshold(histograms, names), reliability(histograms, names)
 
 
 def load_release(model: ReSegNet, source: str) -> None:
-    """Take over all weights of a release (folder or Hub id) of the same network.
+    """Take over the weights of a release (folder or Hub id) of the same encoder.
+
+    What of the decoder has another shape there, or is not there, starts from random weights, and the log tells it.
 
     Raises
     ------
     TrainingError
-        If it cannot be had or is of another network.
+        If it cannot be had or is of another encoder.
     """
     try:
         donor = ReSegNet.from_pretrained(source)
-        model.load_state_dict(donor.state_dict())
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"--start-from {source}: {_first_line(error)}") from error
+    own, given = model.state_dict(), donor.state_dict()
+    fit = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    left = [name for name in own if name not in fit]
+    if donor.config.encoder != model.config.encoder or any(name.startswith("net.encoder.") for name in left):
         raise TrainingError(
-            f"--start-from {source}: {_first_line(error)} Give a release of the same encoder and decoder."
-        ) from error
+            f"--start-from {source}: its encoder is {donor.config.encoder} of depth {donor.config.encoder_depth}, this "
+            f"run's {model.config.encoder} of depth {model.config.encoder_depth}. Give a release of the same encoder."
+        )
+    model.load_state_dict(own | fit)
+    if left:
+        logger.info("%d of %d tensors start from random weights, %s first", len(left), len(own), left[0])
 
 
 def load_encoder_weights(model: ReSegNet, source: str) -> None:
