@@ -38,8 +38,8 @@ SIZES = ((584, 565), (2336, 3504))  # (H, W) of DRIVE's and HRF's cameras
 _BASELINE_PX = 512
 _GEMM = 2048
 
-# Peak memory is that of a process of its own, which does nothing else. Asked of Linux itself: `getrusage` would give the
-# peak of the process that started it, if that was larger.
+# Peak memory is that of a process of its own, which does nothing else. Asked of Linux itself: `getrusage` would give
+# the peak of the process that started it, if that was larger.
 _ONE_PHOTOGRAPH = """
 from pathlib import Path
 from resegnet import Segmenter

@@ -79,6 +79,18 @@ def test_the_curl_example_runs(url, segmenter):
     assert numbers["measures"]["vessel_area_px"] == result.mask.sum()
 
 
+def test_the_example_of_many_photographs_runs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (code,) = [block for block in blocks if "segment_many" in block]
+    exec(code, {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "drawn_brown.jpg",
+        "drawn_orange.jpg",
+        "drawn_pink.jpg",
+    ]
+
+
 def test_the_network_alone_is_the_same(monkeypatch):
     monkeypatch.chdir(ROOT)
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

@@ -264,8 +264,8 @@ def reliability(histograms: Sequence[np.ndarray], dataset_names: Sequence[str], 
     dict
         `expected_calibration_error` in [0, 1], the mean distance between probability and share of vessels, weighted
         by the share of pixels (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602); and per bin `probability` (mean),
-        `vessels` (share) and `pixels` (share of all); the first two are None for an empty bin. Within a bin the middles of the
-        histogram's far finer ones stand for the probability.
+        `vessels` (share) and `pixels` (share of all); the first two are None for an empty bin. Within a bin the
+        middles of the histogram's far finer ones stand for the probability.
     """
     pooled: dict[str, np.ndarray] = {}
     for name, histogram in zip(dataset_names, histograms, strict=True):
