@@ -226,7 +226,7 @@ def test_an_empty_split_is_refused(dataset):
 def test_command_prints_the_table_and_writes_the_report(bars, tmp_path, monkeypatch, capsys):
     asked = []
 
-    def from_pretrained(name=None, revision=None):
+    def from_pretrained(name=None, revision=None, engine=None):
         asked.append(name)
         return ReadsTheAnswer()
 

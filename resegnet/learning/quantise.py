@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -20,6 +21,11 @@ from torch import nn
 
 from resegnet.geometry import as_network_input
 from resegnet.model import ReSegNet
+
+# What the first convolutions lose of thin vessels, no later one brings back. Seen on four photographs, mean difference
+# from float32: all in integers 0.042, without the first 0.032, three 0.008, five 0.006, eight 0.004. They are few of
+# all operations. The last ones may be integers: 0.042 without those.
+FLOAT_CONVOLUTIONS = 8
 
 
 class _Probability(nn.Module):
@@ -44,6 +50,8 @@ class _Photographs(CalibrationDataReader):
 
 def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -> None:
     """Export the network and quantise it (static, per channel) with the ranges that it shows on real photographs.
+
+    The first `FLOAT_CONVOLUTIONS` stay in float32.
 
     Weights are kept to 7 bits: with 8 the sums of two products overflow on processors without VNNI, and the result
     would depend on the machine.
@@ -73,6 +81,7 @@ def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -
         plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
         program.save(plain)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        convolutions = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
         quantize_static(
             prepared,
             path,
@@ -82,4 +91,7 @@ def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
+            nodes_to_exclude=convolutions[:FLOAT_CONVOLUTIONS],
+            # The mean of the photographs' ranges, not the widest: one odd photograph then shifts no other.
+            extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.2},
         )
