@@ -236,7 +236,8 @@ def check_hashes(folder: Path) -> None:
     try:
         noted = json.loads(note.read_text(encoding="utf-8"))["sha256"]
         expected = {name: noted[name] for name in (CONFIG_NAME, WEIGHTS_NAME)}
-        expected |= {name: noted[name] for name in (ONNX_NAME,) if name in noted}
+        if ONNX_NAME in noted:
+            expected[ONNX_NAME] = noted[ONNX_NAME]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{note} cannot be read ({error!r}): download the release again.") from error
     for name, digest in expected.items():
