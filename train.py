@@ -6,10 +6,12 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
-from resegnet.learning.training import OPTIONS_NAME, Options, TrainingError, train
+from resegnet.learning.options import PRESETS, Options, TrainingError
+from resegnet.learning.training import OPTIONS_NAME, train
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--unseen", nargs="+", metavar="SOURCE", help="sets to score at the end but not to train on")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; its `release/` is the result")
+    parser.add_argument("--preset", choices=PRESETS, help="a set of options; what else is given overrides it")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly where it was cut")
     for name, kind, text in [
         ("encoder", str, "encoder of segmentation_models_pytorch, or tu-<timm name>"),
@@ -33,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("input_size", int, "px, side of the square that the field of view is scaled to"),
         ("crop_size", int, "px, side of a training crop"),
         ("batch_size", int, "crops in a step"),
+        ("accumulate", int, "batches of a step"),
         ("steps_per_epoch", int, "steps between two validations"),
         ("epochs", int, "most epochs"),
         ("optimizer", str, "adamw or adam"),
@@ -61,11 +65,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run; the exit status is 0 when a release was written."""
     arguments = vars(build_parser().parse_args(argv))
-    out, resume = arguments.pop("out"), arguments.pop("resume")
+    out, resume, preset = (arguments.pop(name) for name in ("out", "resume", "preset"))
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
-    logging.getLogger("resegnet").setLevel(logging.INFO)  # not the root: the hub client tells every request
+    first = os.environ.get("RANK", "0") == "0"  # of those that torchrun starts; one voice is enough
+    # Not the root: the hub client tells every request.
+    logging.getLogger("resegnet").setLevel(logging.INFO if first else logging.ERROR)
     try:
         given = {name: value for name, value in arguments.items() if value is not None}
+        given = PRESETS.get(preset, {}) | given
         if resume and (out / OPTIONS_NAME).exists():
             given = json.loads((out / OPTIONS_NAME).read_text(encoding="utf-8")) | given
         options = Options(**{"dataset": (), **given})
@@ -76,7 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"train.py: stopped. Go on with: python train.py --out {out} --resume", file=sys.stderr)
         return 130
-    print(f"release: {release}")
+    if first:
+        print(f"release: {release}")
     return 0
 
 

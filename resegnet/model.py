@@ -19,7 +19,7 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
     """U-Net with an encoder of `segmentation_models_pytorch`; the normalisation is part of it.
 
     Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28. Always built with random weights: a release brings its
-    own, and ImageNet's are a training choice (`resegnet.learning.training`).
+    own, and ImageNet's are a training choice (`resegnet.learning.start`).
     """
 
     def __init__(self, config: Config) -> None:

@@ -8,10 +8,10 @@ from PIL import Image
 from stand_in import DarkOnGreen
 
 from resegnet import Config, Segmenter
+from resegnet.learning.crops import Crops, WorkingSample
 from resegnet.learning.data import DataError, load_vessels, read_sample
 from resegnet.learning.label import label, mirrored
 from resegnet.learning.synthetic import draw_fundus
-from resegnet.learning.training import Crops, WorkingSample
 
 CONFIG = Config(input_size=512, threshold=0.6)
 

@@ -20,18 +20,13 @@ import train as train_script
 from resegnet import Segmenter
 from resegnet.config import Config
 from resegnet.learning.augment import random_crop, vary_camera
+from resegnet.learning.crops import Crops, WorkingSample
 from resegnet.learning.data import load_vessels, read_sample
 from resegnet.learning.losses import bce_dice_loss
+from resegnet.learning.options import PRESETS, Options, TrainingError
+from resegnet.learning.start import load_encoder_weights
 from resegnet.learning.synthetic import draw_fundus
-from resegnet.learning.training import (
-    Crops,
-    Options,
-    TrainingError,
-    WorkingSample,
-    _average_with,
-    load_encoder_weights,
-    train,
-)
+from resegnet.learning.training import _average_with, train
 from resegnet.model import ReSegNet
 from resegnet.release import verify_release
 
@@ -363,3 +358,42 @@ def test_the_plateau_schedule_halves_the_rate(folder, tmp_path):
     rates = [record["learning_rate"] for record in records(tmp_path / "run")]
     assert rates[0] == 1e-12
     assert rates[-1] == pytest.approx(0.5e-12)
+
+
+def test_accumulated_batches_make_one_step(finished, folder, tmp_path):
+    train(Options(dataset=(str(folder),), **TINY | {"epochs": 1, "batch_size": 1, "accumulate": 2}), tmp_path / "run")
+    state, whole = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (tmp_path / "run", finished))
+    assert state["average"]["n_averaged"] == TINY["steps_per_epoch"]
+    assert whole["average"]["n_averaged"] == TINY["steps_per_epoch"] * TINY["epochs"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(capsys, folder, tmp_path):
+    """With torchrun: each step sees the crops of both, one of them writes, and --resume goes on exactly."""
+    changes = ["--schedule", "plateau", "--epochs"]  # the cosine would be stretched by more epochs
+    for out, lengths in (("whole", ("2",)), ("cut", ("1", "2"))):
+        for turn, epochs in enumerate(lengths):
+            line = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+            line += [*command(folder, tmp_path / out)[1:], *changes, epochs, *(["--resume"] if turn else [])]
+            done = subprocess.run([sys.executable, *line], capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.count("release: ") == 1
+    verify_release(tmp_path / "whole" / "release")
+    training = json.loads((tmp_path / "whole" / "release" / "training.json").read_text())
+    assert training["environment"]["processes"] == 2
+    assert (tmp_path / "whole" / "metrics.jsonl").read_text().count("\n") == 2
+    whole, cut = (load_file(tmp_path / run / "release" / "model.safetensors") for run in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+    assert train_script.main([*command(folder, tmp_path / "whole")[2:], *changes, "3", "--resume"]) == 1
+    assert "2 processes began this run, 1 would go on with it" in capsys.readouterr().err
+
+
+def test_a_preset_gives_way_to_what_is_given(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(train_script, "train", lambda options, out, resume: seen.append(options))
+    for preset, values in PRESETS.items():
+        line = ["--preset", preset, "--dataset", "drawn", "--out", str(tmp_path), "--epochs", "7"]
+        assert train_script.main(line) == 0
+        expected = values | {"epochs": 7}
+        assert {name: getattr(seen[-1], name) for name in expected} == expected

@@ -9,11 +9,9 @@ import logging
 import math
 import os
 import platform
-import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +19,16 @@ import numpy as np
 import torch
 from datasets import Dataset
 from PIL import Image
-from safetensors.torch import load_file
-from torch import nn
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from resegnet.config import Config
 from resegnet.engine import TorchNetwork
 from resegnet.geometry import as_network_input
-from resegnet.learning.augment import random_crop, vary_camera
+from resegnet.learning.crops import Crops, WorkingSample
 from resegnet.learning.data import (
-    Sample,
     check_disjoint,
     encoded,
     is_hub_id,
@@ -43,10 +39,12 @@ from resegnet.learning.data import (
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
 from resegnet.learning.losses import bce_dice_loss
 from resegnet.learning.metrics import fit_threshold, probability_histograms, reliability
+from resegnet.learning.options import MAY_CHANGE, Options, TrainingError, short_name
+from resegnet.learning.start import load_encoder_weights, load_release
 from resegnet.model import ReSegNet, round_to_half
 from resegnet.release import write_release
 from resegnet.results.export import json_bytes, write_atomically
-from resegnet.segmenter import Segmenter, prepare
+from resegnet.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -54,167 +52,29 @@ CHECKPOINT_NAME = "checkpoint.pt"
 BEST_NAME = "best.pt"
 OPTIONS_NAME = "options.json"
 METRICS_NAME = "metrics.jsonl"
-CALM_STRENGTH = 0.2
 CALIBRATION_COUNT = 12  # training photographs, evenly over the sets, that the fast engine's ranges are taken from
-
-# What --resume may give anew. More epochs stretch the schedule from there on; the rest does not touch the weights, but
-# `threads` and `device` round differently.
-MAY_CHANGE = frozenset({"epochs", "patience", "preview_every", "workers", "threads", "device", "unseen"})
-
-
-class TrainingError(RuntimeError):
-    """Training cannot start or go on; the text says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """All that a training run depends on besides its data; kept in `options.json` of the run's folder."""
-
-    dataset: tuple[str, ...]
-    extra: tuple[str, ...] = ()  # sets whose `train` is trained on alone, as vessels that a model labelled
-    unseen: tuple[str, ...] = ()  # sets whose `test` is scored at the end, but of which nothing is trained on
-    encoder: str = "resnet34"
-    encoder_depth: int = 5
-    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
-    encoder_weights: str = "imagenet"  # or `none`, or a file with the encoder's tensors
-    start_from: str = ""  # a release of that encoder to go on from; `encoder_weights` is then not used
-    input_size: int = 768  # px, working size that every field is scaled to
-    crop_size: int = 320  # px, cut at random from the working size
-    batch_size: int = 2
-    steps_per_epoch: int = 100
-    epochs: int = 40
-    optimizer: str = "adamw"  # or `adam`
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    schedule: str = "cosine"  # warm-up and cosine; or `plateau`, ReduceLROnPlateau on validation F1
-    patience: int = 15  # epochs without a better validation F1 until training stops
-    calm_share: float = 0.4  # of the epochs, the last ones, in which crops are varied little
-    average_decay: float = 0.998  # of the running average of the weights, which is what is kept; 0 turns it off
-    validation_fraction: float = 0.15  # of the patients
-    seed: int = 0
-    preview_every: int = 5  # epochs
-    device: str = "cpu"
-    workers: int = 0  # processes that cut and vary crops; the result does not depend on their number
-    threads: int = 0  # of torch on the CPU; 0 leaves torch's own choice
-
-    def __post_init__(self) -> None:
-        for name in ("dataset", "extra", "unseen", "decoder_channels"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.dataset:
-            raise TrainingError("No data set was named. Give one or more with --dataset, or `--dataset drawn`.")
-        names = [_short_name(source) for source in (*self.dataset, *self.extra, *self.unseen)]
-        if len(set(names)) < len(names):
-            raise TrainingError(
-                f"Two data sets go by one name, of {', '.join(names)}. Rename a folder: scores go by it."
-            )
-        choices = {"optimizer": ("adamw", "adam"), "schedule": ("cosine", "plateau")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise TrainingError(f"--{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}.")
-        for name in ("crop_size", "batch_size", "steps_per_epoch", "epochs", "patience", "preview_every"):
-            if getattr(self, name) < 1:
-                raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 1 or more.")
-        for name in ("seed", "workers", "threads", "weight_decay", "learning_rate"):
-            if not getattr(self, name) >= 0:
-                raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 0 or more.")
-        for name, low, high in (("validation_fraction", 0, 1), ("average_decay", -1e-9, 1), ("calm_share", -1e-9, 1)):
-            if not low < getattr(self, name) < high:
-                raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected a share below 1.")
-        self.config()
-        if self.crop_size > self.input_size or self.crop_size % 2**self.encoder_depth:
-            raise TrainingError(
-                f"--crop-size is {self.crop_size}, expected a multiple of {2**self.encoder_depth} up to the input size "
-                f"of {self.input_size}."
-            )
-        if self.device != "cpu" and not (re.fullmatch(r"cuda(:\d+)?", self.device) and torch.cuda.is_available()):
-            raise TrainingError(f"--device is {self.device}, and torch sees no such device here. Use `--device cpu`.")
-
-    @property
-    def calm_from(self) -> int:
-        """The first crop that is varied little."""
-        return round((1 - self.calm_share) * self.epochs) * self.steps_per_epoch * self.batch_size
-
-    def config(self) -> Config:
-        """The part that a prediction depends on."""
-        return Config(
-            encoder=self.encoder,
-            encoder_depth=self.encoder_depth,
-            decoder_channels=self.decoder_channels,
-            input_size=self.input_size,
-        )
-
-
-@dataclass(frozen=True)
-class WorkingSample:
-    """A photograph, its vessels and field at the working size, kept in 8 bit so that a whole set fits into memory.
-
-    `pixels` is (S, S, 3) uint8, the network's input before scaling to [0, 1]; `vessels` and `field` are (S, S) uint8,
-    255 for certain, soft at the borders.
-    """
-
-    pixels: np.ndarray
-    vessels: np.ndarray
-    field: np.ndarray
-    dataset: str
-
-    @classmethod
-    def of(cls, sample: Sample, input_size: int) -> WorkingSample:
-        pixels, fov, geometry = prepare(sample.image, input_size)
-        soft = [np.round(geometry.to_input(mask) * 255).astype(np.uint8) for mask in (sample.vessels, fov)]
-        return cls(pixels, *soft, sample.dataset)
-
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (3, S, S) and masks (2, S, S: vessels, field), float32 in [0, 1]; the image as prediction feeds it."""
-        masks = np.stack([self.vessels, self.field]).astype(np.float32) / np.float32(255)
-        return torch.from_numpy(as_network_input(self.pixels)), torch.from_numpy(masks)
-
-
-class Crops(torch.utils.data.Dataset):
-    """An endless row of augmented crops: the crop at a place depends on the seed and the place, on nothing else.
-
-    That is what lets an interrupted run go on exactly, with any number of worker processes. Every third crop is of the
-    `extra` photographs, however many there are: enough to see their cameras, and the traced ones keep the word.
-    """
-
-    def __init__(
-        self,
-        samples: list[WorkingSample],
-        crop_size: int,
-        seed: int,
-        calm_from: int | None = None,
-        extra: Sequence[WorkingSample] = (),
-    ) -> None:
-        self.samples = samples
-        self.extra = extra
-        self.crop_size = crop_size
-        self.seed = seed
-        self.calm_from = calm_from
-
-    def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
-        samples, turn = self.samples, place
-        if self.extra:
-            turn, third = divmod(place, 3)
-            samples, turn = (self.extra, turn) if third == 2 else (self.samples, 2 * turn + third)
-        passed, position = divmod(turn, len(samples))
-        order = np.random.default_rng((self.seed, 0, passed)).permutation(len(samples))
-        image, masks = samples[order[position]].tensors()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.default_rng((self.seed, 1, place)).integers(2**63)))
-            # Strong variation teaches what holds on any camera, but also blurs what tells cameras, and so their
-            # annotators, apart; the last epochs see photographs nearly as they are.
-            strength = 1.0 if self.calm_from is None or place < self.calm_from else CALM_STRENGTH
-            image, masks = random_crop(image, masks, self.crop_size, strength)
-            return vary_camera(image, strength), masks
 
 
 class Run:
-    """State of a training run: all that a checkpoint holds, and the steps that change it."""
+    """State of a training run: all that a checkpoint holds, and the steps that change it.
+
+    Several processes, as `torchrun` starts them, may train together: each takes its share of the crops of a step, the
+    first alone validates and writes.
+    """
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        together = distributed.is_initialized()
+        self.rank = distributed.get_rank() if together else 0
+        self.processes = distributed.get_world_size() if together else 1
+        self.crops_per_step = options.batch_size * options.accumulate * self.processes
         self.device = torch.device(options.device)
+        if together and self.device.type == "cuda":
+            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         self.model = ReSegNet(options.config())
         self.model.to(self.device, memory_format=torch.channels_last)
+        # Averages the gradients. An encoder of fewer stages than it was made with keeps the unused ones.
+        self.network = DistributedDataParallel(self.model, find_unused_parameters=True) if together else self.model
         self.average = AveragedModel(self.model, avg_fn=_average_with(options.average_decay), use_buffers=True)
         make = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
         self.optimizer = make(self.model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
@@ -246,10 +106,22 @@ class Run:
             "epoch": self.epoch,
             "best_f1": self.best_f1,
             "best_epoch": self.best_epoch,
+            "processes": self.processes,
         }
 
     def load_state(self, state: dict) -> None:
-        """Go back to what `state` gave."""
+        """Go back to what `state` gave.
+
+        Raises
+        ------
+        TrainingError
+            If another number of processes made it: they would see other crops.
+        """
+        if state.get("processes", 1) != self.processes:
+            raise TrainingError(
+                f"{state.get('processes', 1)} processes began this run, {self.processes} would go on with it. Start "
+                "torchrun with the same number."
+            )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -260,39 +132,43 @@ class Run:
     def train_epoch(self, samples: list[WorkingSample], extra: Sequence[WorkingSample] = ()) -> dict[str, float]:
         """One epoch of steps; gives its mean loss and its rates."""
         options = self.options
-        first = self.epoch * options.steps_per_epoch * options.batch_size
+        first = self.epoch * options.steps_per_epoch * self.crops_per_step
+        end = first + options.steps_per_epoch * self.crops_per_step
+        calm_from = round((1 - options.calm_share) * options.epochs) * options.steps_per_epoch * self.crops_per_step
         loader = DataLoader(
-            Crops(samples, options.crop_size, options.seed, options.calm_from, extra),
+            Crops(samples, options.crop_size, options.seed, calm_from, extra),
             batch_size=options.batch_size,
-            sampler=range(first, first + options.steps_per_epoch * options.batch_size),
+            sampler=range(first + self.rank, end, self.processes),
             num_workers=options.workers,
             pin_memory=self.device.type == "cuda",
         )
         self.model.train()
         losses, waited, started = [], 0.0, time.perf_counter()
         asked = started
-        steps = tqdm(loader, desc=f"epoch {self.epoch + 1}/{options.epochs}", unit="step", leave=False, disable=None)
-        for image, masks in steps:
+        desc = f"epoch {self.epoch + 1}/{options.epochs}"
+        batches = tqdm(loader, desc=desc, unit="batch", leave=False, disable=True if self.rank else None)
+        for number, (image, masks) in enumerate(batches, 1):
             waited += time.perf_counter() - asked
             image = image.to(self.device, memory_format=torch.channels_last, non_blocking=True)
             masks = masks.to(self.device, non_blocking=True)
             with self.autocast:
-                logits = self.model(image)
+                logits = self.network(image)
             loss = bce_dice_loss(logits.float(), masks[:, :1], masks[:, 1:])
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"The loss is {loss.item()} in epoch {self.epoch + 1}. Try a lower --learning-rate than "
                     f"{options.learning_rate}; the last checkpoint is kept."
                 )
-            self.optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            if options.schedule == "cosine":
-                self.schedule.step()
-            self.average.update_parameters(self.model)
+            (loss / options.accumulate).backward()
             losses.append(loss.item())
-            steps.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}")
+            if number % options.accumulate == 0:
+                nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                if options.schedule == "cosine":
+                    self.schedule.step()
+                self.average.update_parameters(self.model)
+            batches.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}")
             asked = time.perf_counter()
         seconds = time.perf_counter() - started
         self.epoch += 1
@@ -305,6 +181,17 @@ class Run:
 
     def validate(self, samples: list[WorkingSample]) -> dict[str, float]:
         """F1 at the working size of the averaged weights, at the best threshold: mean over the sets, and each set's."""
+        scores = [self._scores(samples) if self.rank == 0 else None]
+        if self.processes > 1:
+            distributed.broadcast_object_list(scores)
+        f1 = scores[0]["validation_f1"]
+        if self.options.schedule == "plateau":
+            self.schedule.step(f1)
+        if f1 > self.best_f1:
+            self.best_f1, self.best_epoch = f1, self.epoch
+        return {name: round(value, 5) for name, value in scores[0].items()}
+
+    def _scores(self, samples: list[WorkingSample]) -> dict[str, float]:
         histograms = [
             probability_histograms(self.predict(sample), sample.vessels > 127, sample.field > 127) for sample in samples
         ]
@@ -314,11 +201,7 @@ class Run:
         for name in sorted(set(names)):
             own = [histogram for histogram, owner in zip(histograms, names, strict=True) if owner == name]
             scores[f"validation_f1_{name}"] = fit_threshold(own)[1]
-        if self.options.schedule == "plateau":
-            self.schedule.step(f1)
-        if f1 > self.best_f1:
-            self.best_f1, self.best_epoch = f1, self.epoch
-        return {name: round(value, 5) for name, value in scores.items()}
+        return scores
 
     def predict(self, sample: WorkingSample) -> np.ndarray:
         """Probability (S, S) float32 of a photograph, by the averaged weights."""
@@ -359,6 +242,8 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
         _check_same_run(options, out / OPTIONS_NAME)
     elif checkpoint.exists():
         raise TrainingError(f"{out} holds a run already. Add --resume to go on with it, or name another --out.")
+    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
+        distributed.init_process_group()  # from here on no process runs ahead and writes what another still asks for
     out.mkdir(parents=True, exist_ok=True)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -368,7 +253,7 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
 
     photographs = load_vessels(options.dataset, "train")
     # Loaded and checked before the long work, not after it.
-    tests = {_short_name(source): load_vessels(source, "test") for source in (*options.dataset, *options.unseen)}
+    tests = {short_name(source): load_vessels(source, "test") for source in (*options.dataset, *options.unseen)}
     labelled = load_vessels(options.extra, "train") if options.extra else photographs.select([])
     check_disjoint(photographs, tests)
     check_disjoint(labelled, tests)
@@ -380,7 +265,10 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
     )
     if resume:
         run.load_state(torch.load(checkpoint, map_location=run.device, weights_only=True))
-        _cut_metrics(out / METRICS_NAME, run.epoch)
+        if run.processes > 1:
+            distributed.barrier()  # all have read it
+        if run.rank == 0:
+            _cut_metrics(out / METRICS_NAME, run.epoch)
         logger.info("going on after epoch %d", run.epoch)
     else:
         if options.start_from:
@@ -390,15 +278,18 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
         run.average.module.load_state_dict(run.model.state_dict())
     # Before the first checkpoint, which --resume asks for, and when resuming too: what was given anew, as more epochs,
     # has to hold for the next --resume.
-    write_atomically(out / OPTIONS_NAME, json_bytes(dataclasses.asdict(options)))
-    if not resume:
-        _save(run.state(), checkpoint)
+    if run.rank == 0:
+        write_atomically(out / OPTIONS_NAME, json_bytes(dataclasses.asdict(options)))
+        if not resume:
+            _save(run.state(), checkpoint)
     while not run.finished:
         record = {
             "epoch": run.epoch + 1,
             **run.train_epoch(train_samples, extra_samples),
             **run.validate(validation_samples),
         }
+        if run.rank:
+            continue
         if run.best_epoch == run.epoch:
             _save(run.average.module.state_dict(), out / BEST_NAME)
         with (out / METRICS_NAME).open("a", encoding="utf-8") as file:
@@ -410,6 +301,8 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
             "epoch %d: loss %.4f, validation F1 %.4f (best %.4f in epoch %d), %.0f s",
             run.epoch, record["loss"], record["validation_f1"], run.best_f1, run.best_epoch, record["seconds"],
         )  # fmt: skip
+    if run.rank:
+        return out / "release"
     places = np.linspace(0, len(train_samples) - 1, min(CALIBRATION_COUNT, len(train_samples))).astype(int)
     shown = [train_samples[place].pixels for place in places]
     return finish(run, out, chosen, kept_back, labelled, tests, shown)
@@ -434,11 +327,11 @@ def finish(
     model.config = dataclasses.replace(model.config, threshold=min(max(round(threshold, 4), 1e-4), 1 - 1e-4))
     # By name: where files lay on the machine that trained is nobody's business, and the record is published.
     by_name = {
-        "dataset": [_short_name(source) for source in options.dataset],
-        "extra": [_short_name(source) for source in options.extra],
-        "unseen": [_short_name(source) for source in options.unseen],
-        "encoder_weights": _short_name(options.encoder_weights),
-        "start_from": _short_name(options.start_from),
+        "dataset": [short_name(source) for source in options.dataset],
+        "extra": [short_name(source) for source in options.extra],
+        "unseen": [short_name(source) for source in options.unseen],
+        "encoder_weights": short_name(options.encoder_weights),
+        "start_from": short_name(options.start_from),
     }
     training = {
         "options": dataclasses.asdict(options) | by_name,
@@ -457,11 +350,12 @@ def finish(
             "torch": torch.__version__,
             "machine": platform.machine(),
             "device": options.device,
+            "processes": run.processes,
             "commit": _commit(),
         },
     }
     segmenter = Segmenter(TorchNetwork(model), model.config)
-    observers = {_short_name(source): find_second_observer(source) for source in (*options.dataset, *options.unseen)}
+    observers = {short_name(source): find_second_observer(source) for source in (*options.dataset, *options.unseen)}
     metrics = {name: evaluate_dataset(segmenter, rows, second_observer=observers[name]) for name, rows in tests.items()}
     return write_release(model, training, metrics, out / "release", shown)
 
@@ -477,84 +371,6 @@ def fit_operating_point(model: ReSegNet, kept_back: Dataset) -> tuple[float, flo
         histograms.append(probability_histograms(result.probability * result.fov, sample.vessels, field))
         names.append(sample.dataset)
     return *fit_threshold(histograms, names), reliability(histograms, names)
-
-
-def load_release(model: ReSegNet, source: str) -> None:
-    """Take over the weights of a release (folder or Hub id) of the same encoder.
-
-    What of the decoder has another shape there, or is not there, starts from random weights, and the log tells it.
-
-    Raises
-    ------
-    TrainingError
-        If it cannot be had or is of another encoder.
-    """
-    try:
-        donor = ReSegNet.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"--start-from {source}: {_first_line(error)}") from error
-    own, given = model.state_dict(), donor.state_dict()
-    fit = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
-    left = [name for name in own if name not in fit]
-    if donor.config.encoder != model.config.encoder or any(name.startswith("net.encoder.") for name in left):
-        raise TrainingError(
-            f"--start-from {source}: its encoder is {donor.config.encoder} of depth {donor.config.encoder_depth}, this "
-            f"run's {model.config.encoder} of depth {model.config.encoder_depth}. Give a release of the same encoder."
-        )
-    model.load_state_dict(own | fit)
-    if left:
-        logger.info("%d of %d tensors start from random weights, %s first", len(left), len(own), left[0])
-
-
-def load_encoder_weights(model: ReSegNet, source: str) -> None:
-    """Start the encoder from `imagenet` (smp's, from the Hub), `none` (random) or a file of tensors.
-
-    A file (safetensors, or a .pth that holds tensors only) is matched by name, a .pth else in order: weights of one
-    network go by different names in different collections. Every shape has to fit, and every tensor of the encoder
-    gets one.
-
-    Raises
-    ------
-    TrainingError
-        If the weights cannot be had or do not fit.
-    """
-    config = model.config
-    if source == "none":
-        return
-    if source == "imagenet":
-        import segmentation_models_pytorch as smp
-
-        try:
-            # smp takes True for the encoders that come from timm, and warns of any name.
-            weights = True if config.encoder.startswith("tu-") else "imagenet"
-            donor = smp.encoders.get_encoder(config.encoder, depth=config.encoder_depth, weights=weights)
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise TrainingError(
-                f"ImageNet weights for {config.encoder} cannot be had ({_first_line(error)}). Connect to the "
-                "Hub, give a file with --encoder-weights FILE, or start from random weights: --encoder-weights none."
-            ) from error
-        model.net.encoder.load_state_dict(donor.state_dict())
-        return
-    path = Path(source)
-    try:
-        tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # torch and pickle raise many kinds for a bad file
-        raise TrainingError(
-            f"--encoder-weights {source}: cannot be read ({_first_line(error)}). Expected `imagenet`, `none`, "
-            "or a file of tensors."
-        ) from error
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
-        raise TrainingError(f"--encoder-weights {source}: holds more than tensors by name. Save a plain state_dict.")
-    own = model.net.encoder.state_dict()
-    if not set(own) <= set(tensors) and path.suffix != ".safetensors":  # which keeps no order
-        tensors = dict(zip(own, tensors.values(), strict=False))
-    unfit = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]
-    if unfit:
-        raise TrainingError(
-            f"--encoder-weights {source}: {len(unfit)} of {len(own)} tensors of {config.encoder} are missing or of "
-            f"another shape, {unfit[0]} first. Give a file that belongs to this encoder."
-        )
-    model.net.encoder.load_state_dict({name: tensors[name] for name in own})
 
 
 def write_previews(run: Run, samples: list[WorkingSample], path: Path, most: int = 4) -> None:
@@ -629,14 +445,6 @@ def _fingerprint(*parts: Dataset) -> str:
             for column in ("image", "mask"):
                 digest.update(hashlib.sha256(encoded(row[column])).digest())
     return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _short_name(source: str) -> str:
-    return Path(source).name or source
 
 
 def _commit() -> str | None:

@@ -1,0 +1,79 @@
+"""What training sees: photographs at the working size, and augmented crops of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from resegnet.geometry import as_network_input
+from resegnet.learning.augment import random_crop, vary_camera
+from resegnet.learning.data import Sample
+from resegnet.segmenter import prepare
+
+CALM_STRENGTH = 0.2
+
+
+@dataclass(frozen=True)
+class WorkingSample:
+    """A photograph, its vessels and field at the working size, kept in 8 bit so that a whole set fits into memory.
+
+    `pixels` is (S, S, 3) uint8, the network's input before scaling to [0, 1]; `vessels` and `field` are (S, S) uint8,
+    255 for certain, soft at the borders.
+    """
+
+    pixels: np.ndarray
+    vessels: np.ndarray
+    field: np.ndarray
+    dataset: str
+
+    @classmethod
+    def of(cls, sample: Sample, input_size: int) -> WorkingSample:
+        pixels, fov, geometry = prepare(sample.image, input_size)
+        soft = [np.round(geometry.to_input(mask) * 255).astype(np.uint8) for mask in (sample.vessels, fov)]
+        return cls(pixels, *soft, sample.dataset)
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (3, S, S) and masks (2, S, S: vessels, field), float32 in [0, 1]; the image as prediction feeds it."""
+        masks = np.stack([self.vessels, self.field]).astype(np.float32) / np.float32(255)
+        return torch.from_numpy(as_network_input(self.pixels)), torch.from_numpy(masks)
+
+
+class Crops(torch.utils.data.Dataset):
+    """An endless row of augmented crops: the crop at a place depends on the seed and the place, on nothing else.
+
+    That is what lets an interrupted run go on exactly, with any number of worker processes. Every third crop is of the
+    `extra` photographs, however many there are: enough to see their cameras, and the traced ones keep the word.
+    """
+
+    def __init__(
+        self,
+        samples: list[WorkingSample],
+        crop_size: int,
+        seed: int,
+        calm_from: int | None = None,
+        extra: Sequence[WorkingSample] = (),
+    ) -> None:
+        self.samples = samples
+        self.extra = extra
+        self.crop_size = crop_size
+        self.seed = seed
+        self.calm_from = calm_from
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        samples, turn = self.samples, place
+        if self.extra:
+            turn, third = divmod(place, 3)
+            samples, turn = (self.extra, turn) if third == 2 else (self.samples, 2 * turn + third)
+        passed, position = divmod(turn, len(samples))
+        order = np.random.default_rng((self.seed, 0, passed)).permutation(len(samples))
+        image, masks = samples[order[position]].tensors()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.default_rng((self.seed, 1, place)).integers(2**63)))
+            # Strong variation teaches what holds on any camera, but also blurs what tells cameras, and so their
+            # annotators, apart; the last epochs see photographs nearly as they are.
+            strength = 1.0 if self.calm_from is None or place < self.calm_from else CALM_STRENGTH
+            image, masks = random_crop(image, masks, self.crop_size, strength)
+            return vary_camera(image, strength), masks

@@ -1,0 +1,121 @@
+"""What a training run depends on besides its data: options and presets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resegnet.config import Config
+
+# What --resume may give anew. More epochs stretch the schedule from there on; the rest does not touch the weights, but
+# `threads` and `device` round differently.
+MAY_CHANGE = frozenset({"epochs", "patience", "preview_every", "workers", "threads", "device", "unseen"})
+
+_LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48, 32)}
+
+# Named sets of options for `train.py --preset`; the README tells what each brought.
+PRESETS: dict[str, dict[str, Any]] = {
+    "bundled": {**_LITE0, "input_size": 896, "epochs": 90, "patience": 90},
+    "laptop": {**_LITE0, "input_size": 640, "epochs": 9},
+    # A public notebook's recipe, for comparison: whole pictures; nine steps see DRIVE's training half once.
+    "notebook": {
+        "encoder_weights": "none",
+        "input_size": 512,
+        "crop_size": 512,
+        "steps_per_epoch": 9,
+        "epochs": 50,
+        "optimizer": "adam",
+        "learning_rate": 1e-4,
+        "weight_decay": 0.0,
+        "schedule": "plateau",
+        "patience": 10,
+        "average_decay": 0.0,
+    },
+}
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start or go on; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """All that a training run depends on besides its data; kept in `options.json` of the run's folder."""
+
+    dataset: tuple[str, ...]
+    extra: tuple[str, ...] = ()  # sets whose `train` is trained on alone, as vessels that a model labelled
+    unseen: tuple[str, ...] = ()  # sets whose `test` is scored at the end, but of which nothing is trained on
+    encoder: str = "resnet34"
+    encoder_depth: int = 5
+    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    encoder_weights: str = "imagenet"  # or `none`, or a file with the encoder's tensors
+    start_from: str = ""  # a release of that encoder to go on from; `encoder_weights` is then not used
+    input_size: int = 768  # px, working size that every field is scaled to
+    crop_size: int = 320  # px, cut at random from the working size
+    batch_size: int = 2
+    accumulate: int = 1  # batches of a step: a larger step without more memory
+    steps_per_epoch: int = 100
+    epochs: int = 40
+    optimizer: str = "adamw"  # or `adam`
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    schedule: str = "cosine"  # warm-up and cosine; or `plateau`, ReduceLROnPlateau on validation F1
+    patience: int = 15  # epochs without a better validation F1 until training stops
+    calm_share: float = 0.4  # of the epochs, the last ones, in which crops are varied little
+    average_decay: float = 0.998  # of the running average of the weights, which is what is kept; 0 turns it off
+    validation_fraction: float = 0.15  # of the patients
+    seed: int = 0
+    preview_every: int = 5  # epochs
+    device: str = "cpu"
+    workers: int = 0  # processes that cut and vary crops; the result does not depend on their number
+    threads: int = 0  # of torch on the CPU; 0 leaves torch's own choice
+
+    def __post_init__(self) -> None:
+        for name in ("dataset", "extra", "unseen", "decoder_channels"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.dataset:
+            raise TrainingError("No data set was named. Give one or more with --dataset, or `--dataset drawn`.")
+        names = [short_name(source) for source in (*self.dataset, *self.extra, *self.unseen)]
+        if len(set(names)) < len(names):
+            raise TrainingError(
+                f"Two data sets go by one name, of {', '.join(names)}. Rename a folder: scores go by it."
+            )
+        choices = {"optimizer": ("adamw", "adam"), "schedule": ("cosine", "plateau")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise TrainingError(f"--{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}.")
+        for name in ("crop_size", "batch_size", "accumulate", "steps_per_epoch", "epochs", "patience", "preview_every"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 1 or more.")
+        for name in ("seed", "workers", "threads", "weight_decay", "learning_rate"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 0 or more.")
+        for name, low, high in (("validation_fraction", 0, 1), ("average_decay", -1e-9, 1), ("calm_share", -1e-9, 1)):
+            if not low < getattr(self, name) < high:
+                raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected a share below 1.")
+        self.config()
+        if self.crop_size > self.input_size or self.crop_size % 2**self.encoder_depth:
+            raise TrainingError(
+                f"--crop-size is {self.crop_size}, expected a multiple of {2**self.encoder_depth} up to the input size "
+                f"of {self.input_size}."
+            )
+        if self.device != "cpu" and not (re.fullmatch(r"cuda(:\d+)?", self.device) and torch.cuda.is_available()):
+            raise TrainingError(f"--device is {self.device}, and torch sees no such device here. Use `--device cpu`.")
+
+    def config(self) -> Config:
+        """The part that a prediction depends on."""
+        return Config(
+            encoder=self.encoder,
+            encoder_depth=self.encoder_depth,
+            decoder_channels=self.decoder_channels,
+            input_size=self.input_size,
+        )
+
+
+def short_name(source: str) -> str:
+    """Of a data set or file: the last part of its path or Hub id."""
+    return Path(source).name or source

@@ -1,0 +1,96 @@
+"""The weights that a training run starts from: a release, or an encoder's from elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from resegnet.learning.options import TrainingError
+from resegnet.model import ReSegNet
+
+logger = logging.getLogger(__name__)
+
+
+def load_release(model: ReSegNet, source: str) -> None:
+    """Take over the weights of a release (folder or Hub id) of the same encoder.
+
+    What of the decoder has another shape there, or is not there, starts from random weights, and the log tells it.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be had or is of another encoder.
+    """
+    try:
+        donor = ReSegNet.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"--start-from {source}: {_first_line(error)}") from error
+    own, given = model.state_dict(), donor.state_dict()
+    fit = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    left = [name for name in own if name not in fit]
+    if donor.config.encoder != model.config.encoder or any(name.startswith("net.encoder.") for name in left):
+        raise TrainingError(
+            f"--start-from {source}: its encoder is {donor.config.encoder} of depth {donor.config.encoder_depth}, this "
+            f"run's {model.config.encoder} of depth {model.config.encoder_depth}. Give a release of the same encoder."
+        )
+    model.load_state_dict(own | fit)
+    if left:
+        logger.info("%d of %d tensors start from random weights, %s first", len(left), len(own), left[0])
+
+
+def load_encoder_weights(model: ReSegNet, source: str) -> None:
+    """Start the encoder from `imagenet` (smp's, from the Hub), `none` (random) or a file of tensors.
+
+    A file (safetensors, or a .pth that holds tensors only) is matched by name, a .pth else in order: weights of one
+    network go by different names in different collections. Every shape has to fit, and every tensor of the encoder
+    gets one.
+
+    Raises
+    ------
+    TrainingError
+        If the weights cannot be had or do not fit.
+    """
+    config = model.config
+    if source == "none":
+        return
+    if source == "imagenet":
+        import segmentation_models_pytorch as smp
+
+        try:
+            # smp takes True for the encoders that come from timm, and warns of any name.
+            weights = True if config.encoder.startswith("tu-") else "imagenet"
+            donor = smp.encoders.get_encoder(config.encoder, depth=config.encoder_depth, weights=weights)
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise TrainingError(
+                f"ImageNet weights for {config.encoder} cannot be had ({_first_line(error)}). Connect to the "
+                "Hub, give a file with --encoder-weights FILE, or start from random weights: --encoder-weights none."
+            ) from error
+        model.net.encoder.load_state_dict(donor.state_dict())
+        return
+    path = Path(source)
+    try:
+        tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # torch and pickle raise many kinds for a bad file
+        raise TrainingError(
+            f"--encoder-weights {source}: cannot be read ({_first_line(error)}). Expected `imagenet`, `none`, "
+            "or a file of tensors."
+        ) from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise TrainingError(f"--encoder-weights {source}: holds more than tensors by name. Save a plain state_dict.")
+    own = model.net.encoder.state_dict()
+    if not set(own) <= set(tensors) and path.suffix != ".safetensors":  # which keeps no order
+        tensors = dict(zip(own, tensors.values(), strict=False))
+    unfit = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]
+    if unfit:
+        raise TrainingError(
+            f"--encoder-weights {source}: {len(unfit)} of {len(own)} tensors of {config.encoder} are missing or of "
+            f"another shape, {unfit[0]} first. Give a file that belongs to this encoder."
+        )
+    model.net.encoder.load_state_dict({name: tensors[name] for name in own})
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
