@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 
 QUEUE = 20  # requests that wait for their turn; the next one is told to come back
 UPLOAD_LIMIT = "200mb"  # a 16-bit TIFF of 24 megapixels has 144 MB
+EXAMPLES_AFTER_S = 5  # until then the processors are for the start, and for whoever waits for it
 
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }
@@ -71,7 +72,9 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
     photographs = [path for path in pictures if "_vessels" not in path.stem]
     handlers = Handlers(segmenter, photographs, KEEP_S)
     if prepare_examples:
-        threading.Thread(target=handlers.prepare_examples, daemon=True).start()
+        later = threading.Timer(EXAMPLES_AFTER_S, handlers.prepare_examples)
+        later.daemon = True
+        later.start()
 
     # What `serve` does besides, see `files.py`, is for a folder of our own.
     with gr.Blocks(
