@@ -118,7 +118,7 @@ def _single(segmenter: Segmenter, baseline: Baseline, path: Path, folder: Path, 
         (folder / "ours_mask.png").write_bytes(mask_png(result))
         (folder / "ours_overlay.png").write_bytes(overlay_png(result))
 
-    times = _interleaved(
+    times = interleaved(
         {
             "baseline": lambda: baseline.mask(image),
             "ours": lambda: segmenter(image),
@@ -183,7 +183,7 @@ def _network(segmenter: Segmenter, baseline: Baseline, repeats: int) -> Iterator
         type(segmenter.network).__name__: lambda: segmenter.network(rgb),
         "peak": lambda: one @ other,
     }
-    times = {name: statistics.median(values) for name, values in _interleaved(runs, repeats).items()}
+    times = {name: statistics.median(values) for name, values in interleaved(runs, repeats).items()}
     peak = 2 * _GEMM**3 / times.pop("peak")
     operations = {"baseline": _operations(baseline.model, small)}
     yield f"network alone (the processors' peak, a float32 matrix product: {peak / 1e9:.0f} GFLOP/s)"
@@ -221,7 +221,7 @@ def _folder(segmenter: Segmenter, model: str | None, paths: list[Path], folder: 
     )
 
 
-def _interleaved(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+def interleaved(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each, `repeats` rounds in turn after one that does not count."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
