@@ -25,8 +25,10 @@ from resegnet.records import (
     continues,
     count,
     figure,
+    labelled,
     plain,
     read_record,
+    runs,
     seen,
     table,
     text,
@@ -262,7 +264,8 @@ def _reading(reports: Mapping[str, dict], training: Mapping[str, Any], config: C
 
 def _overlap(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
     """Whether a scored picture was trained on. Only within sets trained on: elsewhere the same id is another eye."""
-    used = {str(x) for key in ("train_ids", "validation_ids") for x in as_list(training.get(key))}
+    keys = ("train_ids", "validation_ids", "labelled_ids")
+    used = {str(x) for run in runs(training) for key in keys for x in as_list(run.get(key))}
     pictures = [x for name in trained_on(training) for x in as_list(reports.get(name, {}).get("pictures"))]
     if not used or not pictures:
         return ""
@@ -318,11 +321,12 @@ def _limits(reports: Mapping[str, dict], config: Config) -> str:
 
 
 def _data(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
-    used = trained_on(training)
+    used, by_models = trained_on(training), labelled(training)
     names = list(dict.fromkeys([*used, *reports]))
     rows = []
     for name in names:
-        uses = [use for use, users in (("training", used), ("scores", reports)) if name in users]
+        training_use = "training, on vessels that models marked" if name in by_models else "training"
+        uses = [use for use, users in ((training_use, used), ("scores", reports)) if name in users]
         paper = _paper(SOURCES[name]) if name in SOURCES else "not known to ReSegNet"
         rows.append([title(name), ", ".join(uses), paper, _terms(name)])
     header = ["set", "used for", "paper", "terms of its publishers"]
@@ -332,6 +336,13 @@ def _data(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
         parts.append(
             f"Training photographs: {ids[0]}. Validation photographs: {ids[1]}; the epoch that was kept and the "
             "threshold were chosen on them. `training.json` names every one."
+        )
+    if by_models:
+        marked = len(as_list(training.get("labelled_ids")))
+        parts.append(
+            f"In the photographs of {', '.join(map(title, by_models))}, {marked} in this run, nobody had traced "
+            "vessels. Models had marked them: that teaches another camera, and the models' manner and mistakes with it. No "
+            "score and no threshold was taken from them."
         )
     parts.append(
         "The code of ReSegNet and these weights are given under the MIT licence. No photograph of the sets is in this "
@@ -391,6 +402,10 @@ hours and carbon were not measured.{more}"""
 def _start(training: Mapping[str, Any]) -> str:
     if continues(training):
         return f'all weights of an earlier release, named "{continues(training)}"'
+    first = runs(training)[-1]
+    if first is not training:
+        epochs = ", ".join(plain(run.get("epochs_run", "-")) for run in runs(training)[1:])
+        return f"the weights of earlier runs ({epochs} epochs), the first of them from {_start(first)}"
     weights = plain(as_object(training.get("options")).get("encoder_weights"))
     known = {"none": "random weights", "imagenet": "an encoder with ImageNet weights", "None": "not recorded"}
     return known.get(weights, f'an encoder with the weights "{weights}"')

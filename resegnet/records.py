@@ -111,14 +111,31 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
+def runs(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The record of the run, then those of the runs that its weights came from, as far as they are known."""
+    found = [training]
+    while found[-1].get("earlier"):
+        found.append(as_object(found[-1]["earlier"]))
+    return found
+
+
 def trained_on(training: Mapping[str, Any]) -> list[str]:
-    """Names of the sets that the run was trained on."""
-    return [plain(name) for name in as_list(as_object(training.get("options")).get("dataset"))]
+    """Names of the sets that the weights were trained on, those with `labelled` vessels included."""
+    return list(dict.fromkeys([*_named(training, "dataset"), *labelled(training)]))
+
+
+def labelled(training: Mapping[str, Any]) -> list[str]:
+    """Names of the sets whose vessels models had marked, not people."""
+    return list(dict.fromkeys(_named(training, "extra")))
+
+
+def _named(training: Mapping[str, Any], option: str) -> list[str]:
+    return [plain(name) for run in runs(training) for name in as_list(as_object(run.get("options")).get(option))]
 
 
 def continues(training: Mapping[str, Any]) -> str:
-    """Name of the release that the run went on from, or nothing."""
-    start = as_object(training.get("options")).get("start_from")
+    """Name of the release that the run went on from and that nothing is known of, or nothing."""
+    start = as_object(runs(training)[-1].get("options")).get("start_from")
     return plain(start) if start else ""
 
 

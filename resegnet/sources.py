@@ -52,5 +52,11 @@ SOURCES = {
         "CC BY 4.0",
         "https://doi.org/10.1007/978-3-030-00934-2_8",
     ),
+    "idrid": Source(
+        "IDRiD",
+        "Porwal et al. 2018, Data 3(3):25, doi:10.3390/data3030025",
+        "CC BY 4.0",
+        "https://ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid",
+    ),
     "drawn": Source("drawn photographs", "made by resegnet.learning.synthetic; no patient", "CC0"),
 }

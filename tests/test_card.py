@@ -405,3 +405,18 @@ def test_a_config_that_no_model_has_is_refused(card):
 def test_an_impossible_repository_is_refused(card, repo_id):
     with pytest.raises(ValueError, match=r"[Rr]epo"):
         card(repo_id=repo_id)
+
+
+def test_earlier_runs_and_vessels_marked_by_models_are_told(card):
+    first = RECORDS["training"]
+    second = copy.deepcopy(first) | {"earlier": first, "labelled_ids": ["idrid_001", "idrid_002"], "epochs_run": 9}
+    second["options"] |= {"dataset": ["hrf"], "extra": ["idrid"], "start_from": "first"}
+    told = card(training=second)
+    assert "| IDRiD | training, on vessels that models marked |" in told
+    assert "| DRIVE | training, scores |" in told  # of the earlier run
+    assert "In the photographs of IDRiD, 2 in this run, nobody had traced vessels" in told
+    assert f"* started from: the weights of earlier runs ({first['epochs_run']} epochs), the first of them" in told
+    assert "an earlier release" not in told
+
+    unknown = copy.deepcopy(second) | {"earlier": {}}
+    assert 'Training went on from the weights of an earlier release, named "first"' in card(training=unknown)

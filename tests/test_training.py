@@ -369,23 +369,19 @@ def test_accumulated_batches_make_one_step(finished, folder, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_one_network(capsys, folder, tmp_path):
-    """With torchrun: each step sees the crops of both, one of them writes, and --resume goes on exactly."""
-    changes = ["--schedule", "plateau", "--epochs"]  # the cosine would be stretched by more epochs
-    for out, lengths in (("whole", ("2",)), ("cut", ("1", "2"))):
-        for turn, epochs in enumerate(lengths):
-            line = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-            line += [*command(folder, tmp_path / out)[1:], *changes, epochs, *(["--resume"] if turn else [])]
-            done = subprocess.run([sys.executable, *line], capture_output=True, text=True, timeout=300)
-            assert done.returncode == 0, done.stderr
-            assert done.stdout.count("release: ") == 1
-    verify_release(tmp_path / "whole" / "release")
-    training = json.loads((tmp_path / "whole" / "release" / "training.json").read_text())
+    """With torchrun: one of them writes, and a resumed run is not another one."""
+    changes = ["--epochs", "2"]
+    line = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    line += [*command(folder, tmp_path / "run")[1:], *changes]
+    done = subprocess.run([sys.executable, *line], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("release: ") == 1
+    verify_release(tmp_path / "run" / "release")
+    training = json.loads((tmp_path / "run" / "release" / "training.json").read_text())
     assert training["environment"]["processes"] == 2
-    assert (tmp_path / "whole" / "metrics.jsonl").read_text().count("\n") == 2
-    whole, cut = (load_file(tmp_path / run / "release" / "model.safetensors") for run in ("whole", "cut"))
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert [record["epoch"] for record in records(tmp_path / "run")] == [1, 2]
 
-    assert train_script.main([*command(folder, tmp_path / "whole")[2:], *changes, "3", "--resume"]) == 1
+    assert train_script.main([*command(folder, tmp_path / "run")[2:], "--epochs", "3", "--resume"]) == 1
     assert "2 processes began this run, 1 would go on with it" in capsys.readouterr().err
 
 

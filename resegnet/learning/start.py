@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from resegnet.hub import TRAINING_NAME, find_release
 from resegnet.learning.options import TrainingError
 from resegnet.model import ReSegNet
+from resegnet.records import as_object
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +43,15 @@ def load_release(model: ReSegNet, source: str) -> None:
     model.load_state_dict(own | fit)
     if left:
         logger.info("%d of %d tensors start from random weights, %s first", len(left), len(own), left[0])
+
+
+def earlier_record(source: str) -> dict[str, Any]:
+    """What a release that was gone on from notes of its own training; empty where that is not known."""
+    try:
+        folder, _ = find_release(source)
+        return as_object(json.loads((folder / TRAINING_NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
 def load_encoder_weights(model: ReSegNet, source: str) -> None:

@@ -40,7 +40,7 @@ from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
 from resegnet.learning.losses import bce_dice_loss
 from resegnet.learning.metrics import fit_threshold, probability_histograms, reliability
 from resegnet.learning.options import MAY_CHANGE, Options, TrainingError, short_name
-from resegnet.learning.start import load_encoder_weights, load_release
+from resegnet.learning.start import earlier_record, load_encoder_weights, load_release
 from resegnet.model import ReSegNet, round_to_half
 from resegnet.release import write_release
 from resegnet.results.export import json_bytes, write_atomically
@@ -344,6 +344,7 @@ def finish(
         "train_ids": list(chosen["image_id"]),
         "validation_ids": list(kept_back["image_id"]),
         "labelled_ids": list(labelled["image_id"]),
+        "earlier": earlier_record(options.start_from) if options.start_from else {},
         "data_sha256": _fingerprint(chosen, kept_back, labelled),
         "environment": {
             "python": platform.python_version(),

@@ -38,7 +38,8 @@ exudates.
 ### Your photographs
 
 They are worked on by the machine that serves this page and by no other. An upload and its results are deleted after
-about an hour. Nothing is logged, nothing is used for training, no statistics are sent anywhere.
+about an hour. The app keeps no record of visits or pictures; only an unexpected error is printed where it runs, which
+may name a file. Nothing is used for training, and the app sends no statistics.
 
 ### Reading the picture
 
