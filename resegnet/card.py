@@ -341,7 +341,7 @@ def _data(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
         marked = len(as_list(training.get("labelled_ids")))
         parts.append(
             f"In the photographs of {', '.join(map(title, by_models))}, {marked} in this run, nobody had traced "
-            "vessels. Models had marked them: that teaches another camera, and the models' manner and mistakes with it. No "
+            "vessels. Models had marked them: that teaches another camera, and the models' manner and mistakes too. No "
             "score and no threshold was taken from them."
         )
     parts.append(
