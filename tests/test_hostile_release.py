@@ -369,8 +369,7 @@ def test_onnx_cut_or_flipped(whole, tmp_path):
         path.write_bytes(content)
         try:
             probability = OnnxNetwork(path, 64, threads=1)(picture)
-        except WeightsError as error:
-            assert len(str(error)) < 600
+        except WeightsError:
             refused += 1
         else:
             assert probability.shape == (1, 64, 64) and probability.min() >= 0 and probability.max() <= 1
