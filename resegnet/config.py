@@ -58,10 +58,10 @@ class Config:
         _check(_whole(self.encoder_depth, 3, 5), "encoder_depth", self.encoder_depth, "3, 4 or 5")
         _check(
             len(self.decoder_channels) in (self.encoder_depth, self.encoder_depth - 1)
-            and all(_whole(c, 1, 4096) for c in self.decoder_channels),
+            and all(_whole(c, 1, 1024) for c in self.decoder_channels),
             "decoder_channels",
             self.decoder_channels,
-            f"{self.encoder_depth} whole numbers from 1 to 4096, one for each encoder stage, or one fewer",
+            f"{self.encoder_depth} whole numbers from 1 to 1024, one for each encoder stage, or one fewer",
         )
         step = 2**self.encoder_depth
         _check(
