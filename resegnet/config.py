@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 FORMAT_VERSION = 1
+_MOST_BYTES = 10_000_000  # of a release's JSON; the bundled metrics have 57 kB
+_ENCODER = re.compile(r"[\w.-]{1,100}", re.ASCII)  # no "hf-hub:user/name", which timm would fetch
 
 
 class ConfigError(ValueError):
@@ -39,21 +42,26 @@ class Config:
         for name in ("decoder_channels", "mean", "std"):  # JSON brings lists
             value = getattr(self, name)
             if not isinstance(value, list | tuple):
-                raise ConfigError(f"config: {name} is {value!r}, expected a list of numbers.")
+                raise ConfigError(f"config: {name} is {shown(value)}, expected a list of numbers.")
             object.__setattr__(self, name, tuple(value))
         if self.format_version != FORMAT_VERSION:
             raise ConfigError(
-                f"config: format_version is {self.format_version!r}, this package reads {FORMAT_VERSION}. "
+                f"config: format_version is {shown(self.format_version)}, this package reads {FORMAT_VERSION}. "
                 "Upgrade with `pip install --upgrade resegnet`, or load an older revision of the model."
             )
-        _check(isinstance(self.encoder, str) and self.encoder != "", "encoder", self.encoder, "a name")
+        _check(
+            isinstance(self.encoder, str) and _ENCODER.fullmatch(self.encoder) is not None,
+            "encoder",
+            self.encoder,
+            "a name of letters, digits and ._-",
+        )
         _check(_whole(self.encoder_depth, 3, 5), "encoder_depth", self.encoder_depth, "3, 4 or 5")
         _check(
             len(self.decoder_channels) in (self.encoder_depth, self.encoder_depth - 1)
-            and all(_whole(c, 1, 4096) for c in self.decoder_channels),
+            and all(_whole(c, 1, 1024) for c in self.decoder_channels),
             "decoder_channels",
             self.decoder_channels,
-            f"{self.encoder_depth} whole numbers from 1 to 4096, one for each encoder stage, or one fewer",
+            f"{self.encoder_depth} whole numbers from 1 to 1024, one for each encoder stage, or one fewer",
         )
         step = 2**self.encoder_depth
         _check(
@@ -62,14 +70,14 @@ class Config:
             self.input_size,
             f"a multiple of {step} from 64 to 4096",
         )
-        _check(len(self.mean) == 3 and all(map(_finite, self.mean)), "mean", self.mean, "three numbers")
+        _check(len(self.mean) == 3 and all(map(_moderate, self.mean)), "mean", self.mean, "three numbers")
         _check(
-            len(self.std) == 3 and all(_finite(s) and s > 0 for s in self.std),
+            len(self.std) == 3 and all(_moderate(s) and s > 1e-6 for s in self.std),
             "std",
             self.std,
             "three positive numbers",
         )
-        _check(_finite(self.threshold) and 0 < self.threshold < 1, "threshold", self.threshold, "a number in (0, 1)")
+        _check(_moderate(self.threshold) and 0 < self.threshold < 1, "threshold", self.threshold, "a number in (0, 1)")
 
     @classmethod
     def from_dict(cls, values: object) -> Config:
@@ -89,8 +97,8 @@ class Config:
         unknown, missing = sorted(set(values) - expected), sorted(expected - set(values))
         if unknown or missing:
             raise ConfigError(
-                f"config: unknown keys {unknown}, missing keys {missing}; this is not the config.json of a ReSegNet "
-                f"release of format {FORMAT_VERSION}."
+                f"config: unknown keys {shown(unknown)}, missing keys {missing}; this is not the config.json of a "
+                f"ReSegNet release of format {FORMAT_VERSION}."
             )
         return cls(**values)
 
@@ -104,8 +112,8 @@ class Config:
             If the file cannot be read, is no JSON, or holds an unusable value.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            values = read_json(path)
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: cannot be read as JSON ({error}); expected a ReSegNet config.json.") from error
         return cls.from_dict(values)
 
@@ -114,14 +122,51 @@ class Config:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file that a stranger may have written.
+
+    Raises
+    ------
+    OSError
+        If it is no file that can be read; a pipe or a device, which could be waited for without end, is none.
+    ValueError
+        If it is no JSON, has the same name twice in an object, or is larger or deeper than any record of a release.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError("it is no regular file")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES / 1e6:.0f} MB")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):  # which one counts depends on who reads it
+        raise ValueError("a name stands twice in an object")
+    return values
+
+
+def shown(value: object) -> str:
+    """A value for a message, in one short line."""
+    try:
+        text = repr(value)
+    except ValueError:  # of an integer with thousands of digits
+        text = type(value).__name__
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _check(good: bool, name: str, value: object, expected: str) -> None:
     if not good:
-        raise ConfigError(f"config: {name} is {value!r}, expected {expected}.")
+        raise ConfigError(f"config: {name} is {shown(value)}, expected {expected}.")
 
 
 def _whole(value: object, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _moderate(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6

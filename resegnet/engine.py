@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resegnet.config import shown
+
 if TYPE_CHECKING:
     from resegnet.model import ReSegNet
 
@@ -66,31 +68,51 @@ class OnnxNetwork:
     def __init__(self, path: str | Path, input_size: int, threads: int | None = None) -> None:
         import onnxruntime
 
-        from resegnet.hub import ONNX_NAME, WeightsError
+        from resegnet.hub import ONNX_NAME, WeightsError, first_line
 
         options = onnxruntime.SessionOptions()
         # Its own choice counts the machine's cores, not the processors that this process may use.
         options.intra_op_num_threads = threads or processors()
         options.log_severity_level = 3
+        # Weights that the file wants to take from other files are sought where there is nothing, not in the folder that
+        # the program was started in.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         try:
-            # Read here, so that a file that is not there and one that is a link elsewhere give a plain error, and no
-            # data beside the file is ever looked up.
+            # Read here, so that no data beside the file is ever looked up.
+            if not Path(path).is_file():  # to open a pipe or a device could take for ever
+                raise OSError("there is no such file")
             self._session = onnxruntime.InferenceSession(
                 Path(path).read_bytes(), options, providers=["CPUExecutionProvider"]
             )
-            (self._input,), (_output,) = self._session.get_inputs(), self._session.get_outputs()
+            (self._input,), (output,) = self._session.get_inputs(), self._session.get_outputs()
         except Exception as error:  # ONNX Runtime has a class for each of its faults, below Exception
             raise WeightsError(
-                f"{path}: cannot be loaded ({str(error).strip().splitlines()[0]}); expected the {ONNX_NAME} of a "
+                f"{path}: cannot be loaded ({first_line(error)}); expected the {ONNX_NAME} of a "
                 'release. Download it again, or use engine="torch".'
             ) from error
-        if list(self._input.shape[1:]) != [3, input_size, input_size]:
+        if self._input.shape[1:] != [3, input_size, input_size] or output.shape[1:] != [input_size, input_size]:
             raise WeightsError(
-                f"{path}: takes pictures of {self._input.shape}, the config.json beside it states {input_size} px. "
-                'Download the release again, or use engine="torch".'
+                f"{path}: makes {shown(output.shape)} of {shown(self._input.shape)}, the config.json beside it states "
+                f'{input_size} px. Download the release again, or use engine="torch".'
             )
+        self._path = path
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """(N, 3, S, S) float32 in [0, 1] to (N, S, S) float32 probability."""
+        from resegnet.hub import WeightsError, first_line
+
         # One by one: a batch is no faster on a CPU and takes N times the memory.
-        return np.concatenate([self._session.run(None, {self._input.name: picture[None]})[0] for picture in rgb])
+        try:
+            answers = [self._session.run(None, {self._input.name: picture[None]})[0] for picture in rgb]
+        except Exception as error:  # as above
+            raise WeightsError(
+                f"{self._path}: cannot be computed ({first_line(error)}); expected the network of a release. "
+                'Download it again, or use engine="torch".'
+            ) from error
+        probability = np.concatenate(answers)
+        if probability.shape != (len(rgb), *rgb.shape[2:]) or not (probability.min() >= 0 and probability.max() <= 1):
+            raise WeightsError(
+                f"{self._path}: gives what is no probability for each pixel; expected the network of a release. "
+                'Download it again, or use engine="torch".'
+            )
+        return probability

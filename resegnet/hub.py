@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -22,6 +21,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import parse_ratelimit_headers
+
+from resegnet.config import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -136,14 +137,15 @@ def _reason(name: str, revision: str | None, error: Exception) -> str:
                 "connect to the Internet (and unset HF_HUB_OFFLINE) once; after that it works offline."
             )
         case HfHubHTTPError() if error.response.status_code in (401, 403):
-            return f"The Hub refuses {at} ({_first_line(error)}): {_LOG_IN} read it."
+            return f"The Hub refuses {at} ({first_line(error)}): {_LOG_IN} read it."
         case HfHubHTTPError():
-            return f"The Hub did not give {at} ({_first_line(error)}): try again later."
-    return f"{at} cannot be fetched from the Hub ({_first_line(error)}): check the connection and the free disk space."
+            return f"The Hub did not give {at} ({first_line(error)}): try again later."
+    return f"{at} cannot be fetched from the Hub ({first_line(error)}): check the connection and the free disk space."
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+def first_line(error: Exception) -> str:
+    """What an error says, short enough for a sentence."""
+    return str(error).strip().partition("\n")[0][:200].rstrip(".") or type(error).__name__
 
 
 def patiently(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
@@ -167,16 +169,16 @@ def patiently(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
             if wait_s is None or not passes:
                 raise HubError(_refusal(error, response), passes) from error
             wait_s = max(wait_s, min(_asked_to_wait_s(response), _LONGEST_WAIT_S))
-            logger.warning("%s: once more in %.0f s", _first_line(error), wait_s)
+            logger.warning("%s: once more in %.0f s", first_line(error), wait_s)
             time.sleep(wait_s)
     raise AssertionError  # not reached: the last attempt returns or raises
 
 
 def _refusal(error: Exception, response: Any) -> str:
     if response is not None and response.status_code in (401, 403):
-        said = getattr(error, "server_message", None) or _first_line(error)
+        said = getattr(error, "server_message", None) or first_line(error)
         return f"The Hub refuses it ({said}): {_LOG_IN} write there."
-    return f"The Hub did not do it ({_first_line(error)})."
+    return f"The Hub did not do it ({first_line(error)})."
 
 
 def _asked_to_wait_s(response: Any) -> float:
@@ -221,27 +223,26 @@ def make_repo(api: HfApi, repo_id: str, kind: str, *, private: bool, **options: 
 
 
 def check_hashes(folder: Path) -> None:
-    """Compare weights and configuration with the SHA-256 noted at release, if the folder has a note.
+    """Compare weights, of both engines, and configuration with the SHA-256 noted at release, if there is a note.
 
     The Hub's client checks the size of what it downloads, not the content.
 
     Raises
     ------
     WeightsError
-        If a file differs, or the note cannot be read.
+        If a file differs or is not in the note, or the note cannot be read.
     """
     note = folder / EXPECTED_NAME
-    if not note.is_file():
+    if not note.exists():
         return
     try:
-        noted = json.loads(note.read_text(encoding="utf-8"))["sha256"]
-        expected = {name: noted[name] for name in (CONFIG_NAME, WEIGHTS_NAME)}
-        if ONNX_NAME in noted:
-            expected[ONNX_NAME] = noted[ONNX_NAME]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        noted = read_json(note)["sha256"]
+        present = [name for name in (CONFIG_NAME, WEIGHTS_NAME, ONNX_NAME) if (folder / name).is_file()]
+        expected = {name: noted[name] for name in present}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{note} cannot be read ({error!r}): download the release again.") from error
     for name, digest in expected.items():
-        if (folder / name).is_file() and sha256(folder / name) != digest:
+        if sha256(folder / name) != digest:
             raise WeightsError(
                 f"{folder / name} was altered or damaged, its SHA-256 is not the one noted at release: download it "
                 "again, with `force_download=True` if it came from the Hub."

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from resegnet.config import Config
-from resegnet.hub import CONFIG_NAME, WEIGHTS_NAME, WeightsError, check_hashes, find_release
+from resegnet.config import Config, ConfigError
+from resegnet.hub import CONFIG_NAME, WEIGHTS_NAME, WeightsError, check_hashes, find_release, first_line
 
 
 class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license="mit"):
@@ -33,9 +33,9 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
                 encoder_depth=config.encoder_depth,
                 decoder_channels=(*config.decoder_channels, 1) if shuffled else config.decoder_channels,
             )
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"Cannot build a U-Net with encoder {config.encoder!r} ({error}); expected a name listed by "
+        except Exception as error:  # each encoder refuses in its own way what it cannot do
+            raise ConfigError(
+                f"Cannot build a U-Net with encoder {config.encoder} ({first_line(error)}); expected a name listed by "
                 "segmentation_models_pytorch.encoders.get_encoder_names(), or `tu-` before a timm name."
             ) from error
         if shuffled:
@@ -92,8 +92,20 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         )
         config = Config.load(folder / CONFIG_NAME)
         check_hashes(folder)
+        weights = folder / WEIGHTS_NAME
+        # A small config.json can ask for a network of any size. Its weights must be there before memory is taken.
+        try:
+            with torch.device("meta"):
+                size = sum(tensor.numel() for tensor in cls(config).parameters())
+        except ConfigError:  # the mit_ encoders reckon with tensors while they are built; they are small
+            size = 0
+        if weights.is_file() and weights.stat().st_size < 2 * size:
+            raise WeightsError(
+                f"{weights} is too small for the network of {size / 1e6:.0f} million weights that the {CONFIG_NAME} "
+                "beside it states: download the release again."
+            )
         model = cls(config)
-        load_weights(model, folder / WEIGHTS_NAME)
+        load_weights(model, weights)
         return model.eval()
 
 
@@ -123,12 +135,22 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises
     ------
     WeightsError
-        If the file is missing, no safetensors, or does not fit; the model is then not to be used.
+        If the file is missing, no safetensors, does not fit, or holds nan or infinity; the model is then not to be
+        used.
     """
     try:
-        model.load_state_dict(load_file(path), strict=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
+        if not path.is_file():  # to open a pipe or a device could take for ever
+            raise OSError("there is no such file")
+        tensors = load_file(path)
+        wanted = model.state_dict()
+        for name in tensors.keys() & wanted.keys():
+            if tensors[name].is_floating_point() != wanted[name].is_floating_point():
+                raise RuntimeError(f"{name} is of type {tensors[name].dtype}")
+            if not tensors[name].float().isfinite().all():
+                raise RuntimeError(f"{name} holds nan or infinity")
+        model.load_state_dict(tensors, strict=True)
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise WeightsError(
-            f"{path}: the weights cannot be loaded ({str(error).splitlines()[0]}); expected the {WEIGHTS_NAME} that "
-            "belongs to the config.json beside it. Download or train the model again."
+            f"{path}: the weights cannot be loaded ({first_line(error)}); expected the {WEIGHTS_NAME} that belongs to "
+            "the config.json beside it. Download or train the model again."
         ) from error

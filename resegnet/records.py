@@ -5,13 +5,13 @@ The records may come from anyone's training run, so that nothing in them is trus
 
 from __future__ import annotations
 
-import json
-import math
+import sys
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from resegnet.config import read_json
 from resegnet.sources import SOURCES
 
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
@@ -51,8 +51,8 @@ def read_record(path: Path) -> dict[str, Any]:
         If it is missing or no JSON object.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        record = read_json(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as JSON ({error}): write or download the release again.") from error
     if not isinstance(record, dict):
         raise ValueError(
@@ -73,8 +73,8 @@ def as_list(value: Any) -> list[Any]:
 
 
 def as_number(value: Any) -> int | float | None:
-    """The value if it is a finite number, else None."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """The value if it is a finite number that a float can hold, else None."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return value if good else None
 
 

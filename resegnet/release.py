@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resegnet.config import ConfigError
+from resegnet.config import ConfigError, read_json
 from resegnet.hub import (
     CONFIG_NAME,
     EXPECTED_NAME,
@@ -111,10 +110,12 @@ def verify_release(folder: str | Path) -> float:
     """
     folder = Path(folder)
     try:
-        expected = json.loads((folder / EXPECTED_NAME).read_text(encoding="utf-8"))
+        expected = read_json(folder / EXPECTED_NAME)
         hashes = dict(expected["sha256"])
         tolerance, onnx_tolerance = float(expected["tolerance"]), float(expected["onnx_tolerance"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not (0 <= tolerance <= 1 and 0 <= onnx_tolerance <= 1):
+            raise ValueError("a tolerance is outside [0, 1]")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ReleaseError(f"{folder} is no ReSegNet release: {EXPECTED_NAME} cannot be read ({error}).") from error
     faults = [f"{name} has no hash" for name in HASHED if name not in hashes]
     for name in (*HASHED, TRAINING_NAME, METRICS_NAME):
