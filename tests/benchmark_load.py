@@ -1,8 +1,8 @@
 """What the page does with many visitors at once: `python tests/benchmark_load.py [--clients N] [--photographs N]`.
 
-Every client sends its own photographs through `gradio_client`, one after the other, and compares each mask with what the
-same model gives without the page. Who is told that the queue is full tries again after a moment. Meanwhile the page itself
-is asked for. Then more requests than the queue takes come at one blow. Clients and server share the machine.
+Every client sends its own photographs through `gradio_client`, one after the other, and compares each mask with what
+the same model gives without the page. Who is told that the queue is full tries again after a moment. Meanwhile the page
+itself is asked for. Then more requests than the queue takes come at one blow. Clients and server share the machine.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ def digest(mask: np.ndarray) -> str:
 def flood(url: str, photograph: Path, count: int = FLOOD) -> Counter[int]:
     """Send that many requests at one blow, as somebody does who does not wait for answers; gives the status codes."""
     with httpx.Client(base_url=f"{url.rstrip('/')}/gradio_api", timeout=120) as client:
-        (path,) = client.post("/upload", files={"files": photograph.open("rb")}).json()
+        (path,) = client.post("/upload", files={"files": (photograph.name, photograph.read_bytes())}).json()
         body = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, 0.4]}
         with ThreadPoolExecutor(16) as pool:
             return Counter(pool.map(lambda _: client.post("/call/segment", json=body).status_code, range(count)))
@@ -125,14 +126,14 @@ def asked_meanwhile(url: str, every_s: float = 0.5):
         thread.join()
 
 
-def draw_photographs(folder: Path, count: int) -> list[Path]:
+def draw_photographs(folder: Path, count: int, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Path]:
     """So many different photographs of mixed sizes: drawn ones, turned, mirrored and darkened."""
     paths = []
     drawn: dict[int, np.ndarray] = {}
     for number in range(count):
-        seed, variant = number % len(SIZES), number // len(SIZES)
+        seed, variant = number % len(sizes), number // len(sizes)
         if seed not in drawn:
-            drawn[seed] = draw_fundus(40 + seed, SIZES[seed]).image
+            drawn[seed] = draw_fundus(40 + seed, sizes[seed]).image
         image = np.rot90(drawn[seed], variant % 4)
         image = image[:, ::-1] if variant // 4 % 2 else image
         image = (image * (1 - 0.05 * (variant // 8))).astype(np.uint8)
