@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -79,6 +80,8 @@ def main(argv: list[str] | None = None) -> int:
         release = train(options, out, resume=resume)
     except (TrainingError, ValueError, OSError) as error:  # DataError and ConfigError are ValueErrors
         print(f"train.py: {error}", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            print(f"Make room, then go on with: python train.py --out {out} --resume", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"train.py: stopped. Go on with: python train.py --out {out} --resume", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors import SafetensorError
 
 from resegnet.config import ConfigError, read_json
 from resegnet.hub import (
@@ -68,12 +69,17 @@ def write_release(
     ------
     ReleaseError
         If what was written does not verify.
+    OSError
+        If it cannot be written; a release that was in the folder is still there then.
     """
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
     (partial / SELFTEST).mkdir(parents=True)
-    save_weights(model, partial / WEIGHTS_NAME, half=True)
+    try:
+        save_weights(model, partial / WEIGHTS_NAME, half=True)
+    except SafetensorError as error:  # of a full disk, and no OSError
+        raise OSError(f"{partial / WEIGHTS_NAME} cannot be written: {error}") from error
     write_onnx(model, photographs, partial / ONNX_NAME)
     (partial / CONFIG_NAME).write_text(model.config.to_json(), encoding="utf-8")
     (partial / TRAINING_NAME).write_bytes(json_bytes(dict(training)))
@@ -89,9 +95,12 @@ def write_release(
     }
     (partial / EXPECTED_NAME).write_bytes(json_bytes(expected))
     verify_release(partial)
+    old = folder.with_name(folder.name + ".old.partial")
+    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.replace(old)  # deleted in place, half of it would be there for a while
     partial.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
     return folder
 
 

@@ -76,6 +76,25 @@ def test_old_files_go_whoever_wrote_them_and_folders_once_they_are_empty(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_more_than_there_is_room_for_the_oldest_go(tmp_path):
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / f"{number}/eye.png").write_bytes(bytes(1000))
+        time.sleep(0.02)  # beyond the clock of the file system
+    sweep(tmp_path, 0, most_bytes=2500)
+    assert {path.parent.name for path in tmp_path.rglob("*.png")} == {"2", "3"}
+
+
+def test_a_link_goes_and_not_what_it_leads_to(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/eye.png").write_bytes(b"eye")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/link").symlink_to(tmp_path / "kept")
+    sweep(tmp_path / "files", time.time() + 3600)
+    assert list((tmp_path / "files").iterdir()) == []
+    assert (tmp_path / "kept/eye.png").exists()
+
+
 def test_it_is_swept_again_and_again(tmp_path):
     keep_swept(tmp_path, keep_s=0.3)
     for name in ("first.png", "second.png"):

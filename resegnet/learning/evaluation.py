@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from resegnet.learning.metrics import SCORE_NAMES, VesselScores, mean_and_sd
 from resegnet.results.export import png, safe_name, versions, write_atomically
 from resegnet.results.render import error_map
 from resegnet.segmenter import Segmenter
+
+logger = logging.getLogger(__name__)
 
 # Longer side of a written error map: fits a screen; a photograph of 3504 px would make a file of several MB.
 ERROR_MAP_PX = 2000
@@ -132,7 +135,10 @@ def evaluate_dataset(
     if out is not None and worst > 0:
         scored = [index for index, picture in enumerate(pictures) if not math.isnan(picture["f1"])]
         order = sorted(scored, key=lambda index: pictures[index]["f1"])
-        report["error_maps"] = [str(_write_error_map(segmenter, dataset[i], Path(out))) for i in order[:worst]]
+        try:
+            report["error_maps"] = [str(_write_error_map(segmenter, dataset[i], Path(out))) for i in order[:worst]]
+        except OSError as error:  # of a full disk or a folder that is none; the scores took long and are not lost to it
+            logger.warning("The error maps cannot be written: %s", error)
     return _none_for_nan(report)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import math
@@ -18,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from PIL import Image
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -43,7 +43,7 @@ from resegnet.learning.options import MAY_CHANGE, Options, TrainingError, short_
 from resegnet.learning.start import earlier_record, load_encoder_weights, load_release
 from resegnet.model import ReSegNet, round_to_half
 from resegnet.release import write_release
-from resegnet.results.export import json_bytes, write_atomically
+from resegnet.results.export import json_bytes, png, write_atomically
 from resegnet.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
@@ -382,7 +382,7 @@ def write_previews(run: Run, samples: list[WorkingSample], path: Path, most: int
         maps = (samples[index].vessels, np.round(run.predict(samples[index]) * 255).astype(np.uint8))
         rows.append(np.hstack([samples[index].pixels, *(np.repeat(grey[:, :, None], 3, axis=2) for grey in maps)]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.vstack(rows)).save(path)
+    write_atomically(path, png(np.vstack(rows)))
 
 
 def _check_same_run(options: Options, path: Path) -> None:
@@ -404,12 +404,18 @@ def _check_same_run(options: Options, path: Path) -> None:
 
 
 def _save(state: dict, path: Path) -> None:
+    content = io.BytesIO()
+    torch.save(state, content)  # to a file it makes a RuntimeError of its own kind of a full disk
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
 def _cut_metrics(path: Path, epochs: int) -> None:

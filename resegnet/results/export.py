@@ -146,13 +146,22 @@ def safe_name(name: str) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that `path` holds the old or the new content whole, also if the process is killed."""
+    """Write a file so that `path` holds the old or the new content whole, also if the process is killed.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; it names the file.
+    """
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:  # of a full disk it names no file, else the temporary one
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def png(pixels: np.ndarray, **options: int) -> bytes:

@@ -17,6 +17,7 @@ except ImportError:  # Windows: what a killed app left there stays
     fcntl = None
 
 PREFIX = "resegnet-page-"
+MOST_BYTES = 10_000_000_000  # of files at a time; the results of a photograph of 8 megapixels take 20 MB
 
 
 def own_folder() -> Path:
@@ -39,27 +40,40 @@ def own_folder() -> Path:
 
 
 def keep_swept(folder: Path, keep_s: float) -> None:
-    """From now on delete files of the folder that are older than `keep_s`."""
+    """From now on delete files of the folder that are older than `keep_s`, and the oldest if they are too many."""
 
     def run() -> None:
         while True:
-            time.sleep(keep_s / 6)
+            time.sleep(min(10, keep_s / 6))  # before a stranger has filled the disk
             sweep(folder, time.time() - keep_s)
 
     threading.Thread(target=run, daemon=True).start()
 
 
-def sweep(folder: Path, before: float) -> None:
+def sweep(folder: Path, before: float, most_bytes: int = MOST_BYTES) -> None:
     """Delete all files that were written before that time, whoever wrote them, and folders that are empty since then.
+
+    Then the oldest go until no more than `most_bytes` are left, so that nobody can fill the disk.
 
     gradio's `delete_cache` knows only files that it handed out: not those of a request that was cancelled, nor an
     upload that broke off.
     """
+    kept = []
     for parent, folders, names in os.walk(folder, topdown=False):
         for path in (Path(parent, name) for name in names + folders):
             with suppress(OSError):  # it went meanwhile, or is a folder that is not empty
-                if path.lstat().st_ctime < before:
-                    (path.rmdir if path.is_dir() else path.unlink)()
+                state = path.lstat()
+                if state.st_ctime < before:
+                    (path.rmdir if path.is_dir() and not path.is_symlink() else path.unlink)()
+                elif not path.is_dir():
+                    kept.append((state.st_ctime, state.st_size, path))
+    excess = sum(size for _, size, _ in kept) - most_bytes
+    for _, size, path in sorted(kept):
+        if excess <= 0:
+            break
+        with suppress(OSError):
+            path.unlink()
+            excess -= size
 
 
 def _remove_leftovers(place: Path) -> None:

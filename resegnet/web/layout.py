@@ -11,17 +11,19 @@ from pathlib import Path
 
 import gradio as gr
 from PIL import Image, ImageOps
+from starlette.middleware import Middleware
 
 from resegnet import Segmenter
 from resegnet.records import DISCLAIMER
 from resegnet.results.render import ERROR_COLORS, OVERLAY_COLOR, OVERLAY_OPACITY, magma
 from resegnet.web.about import about, model_name
+from resegnet.web.guard import Guard, fetch_nothing
 from resegnet.web.handlers import KEEP_S, Handlers
 
 HERE = Path(__file__).parent
 
 QUEUE = 20  # requests that wait for their turn; the next one is told to come back
-UPLOAD_LIMIT = "200mb"  # a 16-bit TIFF of 24 megapixels has 144 MB
+UPLOAD_BYTES = 200_000_000  # a 16-bit TIFF of 24 megapixels has 144 MB
 EXAMPLES_AFTER_S = 5  # until then the processors are for the start, and for whoever waits for it
 
 CSS = """
@@ -167,7 +169,8 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
             concurrency_id="segment",
             concurrency_limit=1,
         )
-    return app.queue(max_size=QUEUE)
+    fetch_nothing()
+    return app.queue(max_size=QUEUE, api_open=False)  # nobody gets past the queue
 
 
 def launch_options() -> dict:
@@ -185,7 +188,8 @@ def launch_options() -> dict:
         "mcp_server": find_spec("mcp") is not None,  # the `mcp` extra
         "run_history": False,
         "enable_monitoring": False,
-        "max_file_size": UPLOAD_LIMIT,
+        "max_file_size": UPLOAD_BYTES,
+        "app_kwargs": {"middleware": [Middleware(Guard, UPLOAD_BYTES)]},
         "share": False,
         "ssr_mode": False,
     }
