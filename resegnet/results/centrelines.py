@@ -46,8 +46,8 @@ class Centrelines:
 def find_centrelines(mask: np.ndarray, fov: np.ndarray) -> Centrelines:
     """Thin the vessels to their centrelines and trace them.
 
-    What is shorter than the vessel is wide there is no vessel of its own: spurs are cut off, specks left out, and branch
-    points that lie so near to one another count as one, as where two vessels cross.
+    What is shorter than the vessel is wide there is no vessel of its own: spurs are cut off, specks left out, and
+    branch points that lie so near to one another count as one, as where two vessels cross.
 
     The calibre is the chord of the mask at right angles to the centreline. It is not measured nearer to a branch point
     than the calibre there, since the chord would run into the other vessel, nor where it reaches the rim of the field.
@@ -121,7 +121,7 @@ _DELETABLE = _find_deletable()
 
 @dataclass(frozen=True)
 class _Graph:
-    """Skeleton pixels as a graph. Parts are paths of pixels with two neighbours or fewer, or branch points of others."""
+    """Skeleton pixels as a graph, in parts: paths of pixels with up to two neighbours, and branch points."""
 
     positions: np.ndarray  # (P, 2) float64
     degrees: np.ndarray  # (P,) number of neighbours

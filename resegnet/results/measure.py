@@ -29,8 +29,8 @@ def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: flo
     """Measure any vessel mask, such as a person's tracing.
 
     All is in pixels of the photograph. The numbers depend on the camera's resolution and angle of view, on how wide and
-    how far out a person or model draws vessels, and on these definitions: compare photographs of one camera, measured by
-    one version of one tool. They are no clinical measures.
+    how far out a person or model draws vessels, and on these definitions: compare photographs of one camera, measured
+    by one version of one tool. They are no clinical measures.
 
     Parameters
     ----------
@@ -80,18 +80,19 @@ def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: flo
     fov = np.ones_like(mask) if fov is None else fov
     if mask.ndim != 2 or mask.shape != fov.shape or mask.dtype != bool or fov.dtype != bool:
         raise ValueError(
-            f"got a mask of shape {mask.shape} and type {mask.dtype} and a field of {fov.shape} and {fov.dtype}; give two "
-            "(H, W) bool of one size"
+            f"got a mask of shape {mask.shape} and type {mask.dtype} and a field of {fov.shape} and {fov.dtype}; give "
+            "two (H, W) bool of one size"
         )
     if um_per_px is not None and not (math.isfinite(um_per_px) and um_per_px > 0):
         raise ValueError(f"got {um_per_px} micrometres per pixel; give a number above 0, or None if it is not known")
     mask = mask & fov
     lines = find_centrelines(mask, fov)
-    numbers = _measure_region(mask, fov, lines, np.s_[:, :])
+    height, width = mask.shape
+    numbers = _measure_region(mask, fov, lines, np.s_[0:height, 0:width])
     numbers |= zip(("fractal_d0", "fractal_d1", "fractal_d2"), box_dimensions(mask), strict=True)
     row, column = _find_middle(fov)
-    for vertical, rows in (("upper", np.s_[:row]), ("lower", np.s_[row:])):
-        for horizontal, columns in (("left", np.s_[:column]), ("right", np.s_[column:])):
+    for vertical, rows in (("upper", np.s_[0:row]), ("lower", np.s_[row:height])):
+        for horizontal, columns in (("left", np.s_[0:column]), ("right", np.s_[column:width])):
             quadrant = _measure_region(mask, fov, lines, (rows, columns))
             numbers |= {f"{vertical}_{horizontal}_{key}": value for key, value in quadrant.items()}
     return numbers if um_per_px is None else numbers | _in_um(numbers, um_per_px)
@@ -100,9 +101,10 @@ def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: flo
 def box_dimensions(mask: np.ndarray) -> tuple[float, float, float]:
     """Dimensions D0, D1 and D2 of a mask by box counting; nan below 32 px side.
 
-    The square round the mask is divided into 8 x 8 to 128 x 128 boxes. Of the boxes that hold something D0 tells how
-    their number grows with the boxes along a side, D1 the entropy and D2 the sum of squares of their shares of the mask:
-    the slope of the logarithms, by least squares. (Stosic and Stosic 2006, 10.1109/TMI.2006.879316.)
+    The square round the mask is divided into 8 x 8 to 128 x 128 boxes. D0 tells how the number of boxes that hold
+    something grows with the boxes along a side, D1 how the entropy of their shares of the mask does, and D2 how the sum
+    of their squares falls: slopes of the logarithms, by least squares (Stosic and Stosic 2006,
+    10.1109/TMI.2006.879316).
     """
     rows, columns = np.nonzero(mask)
     side = max(np.ptp(rows), np.ptp(columns)) + 1 if len(rows) else 0
@@ -127,13 +129,9 @@ def _measure_region(
     field_area, vessel_area = int(np.count_nonzero(fov[region])), int(np.count_nonzero(mask[region]))
 
     def inside(points: np.ndarray) -> np.ndarray:
-        pixels = np.floor(points + 0.5)
-        return np.logical_and(
-            *(
-                (pixels[:, k] >= (part.start or 0)) & (pixels[:, k] < (part.stop or math.inf))
-                for k, part in enumerate(region)
-            )
-        )
+        row, column = np.floor(points + 0.5).T
+        rows, columns = region
+        return (row >= rows.start) & (row < rows.stop) & (column >= columns.start) & (column < columns.stop)
 
     here, mine = inside(lines.points), inside(lines.middles)
     steps = lines.steps_px[here]
