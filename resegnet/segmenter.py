@@ -62,6 +62,12 @@ class Segmentation:
 
         return measure(self, um_per_px)
 
+    def calibre_map(self) -> np.ndarray:
+        """What is measured, (H, W, 3) uint8: centrelines by calibre; see `resegnet.results.render.calibre_map`."""
+        from resegnet.results.render import calibre_map
+
+        return calibre_map(self.image, self.mask, self.fov)
+
     def compare(self, tracing: Any) -> Comparison:
         """Scores and error map against a person's tracing, see `resegnet.results.compare.compare`."""
         from resegnet.results.compare import compare

@@ -248,10 +248,11 @@ def _measure(graph: _Graph, vessel: np.ndarray, field: np.ndarray) -> Centreline
         reach, ended = _cast_rays(points[clear], side * normals[clear], vessel)
         calibres[clear] += np.where(field.reshape(-1)[ended], reach, np.nan)
 
-    wide = _smooth(traced, sizes, curvature_sigma)
-    before, after = np.roll(wide, 1, axis=0), np.roll(wide, -1, axis=0)  # wrong at ends, which do not count
-    (dy, dx), (ddy, ddx) = (after - before).T / 2, (after - 2 * wide + before).T
-    curvatures = np.abs(dx * ddy - dy * ddx) / np.maximum(np.hypot(dx, dy), 1e-9) ** 3
+    # The angle by which the line turns per length: unlike a quotient of derivatives it stays bounded at a kink.
+    ahead = np.diff(_smooth(traced, sizes, curvature_sigma), axis=0, append=0)
+    (dy, dx), (next_dy, next_dx) = np.roll(ahead, 1, axis=0).T, ahead.T  # wrong at the ends, which do not count
+    turns = np.abs(np.arctan2(dx * next_dy - dy * next_dx, dx * next_dx + dy * next_dy))
+    curvatures = turns / np.maximum(steps, 1e-9)
     curvatures[np.minimum(from_first, to_last) < 2 * curvature_sigma] = np.nan
 
     tips = np.concatenate([firsts[free[0]], lasts[free[1]]])
