@@ -15,7 +15,7 @@ from scipy.sparse import csgraph
 SMOOTHING, LEAST_SMOOTHING_PX = 0.003, 2.0
 
 # Curvature is a second derivative and needs more of it.
-CURVATURE_SMOOTHING, LEAST_CURVATURE_SMOOTHING_PX = 0.01, 4.0
+CURVATURE_SMOOTHING, LEAST_CURVATURE_SMOOTHING_PX = 0.01, 5.0
 
 _STEP_PX = 0.25
 _CIRCLE = np.stack([np.sin(np.arange(16) * math.pi / 8), np.cos(np.arange(16) * math.pi / 8)], axis=1)
@@ -242,10 +242,14 @@ def _measure(graph: _Graph, vessel: np.ndarray, field: np.ndarray) -> Centreline
     widths = np.zeros(len(graph.lengths) + 1)  # of branch points, by part; the last, which is number -1, of none
     np.maximum.at(widths, graph.part[graph.links[1]], graph.link_calibres)
     clear = np.flatnonzero((from_first >= widths[nodes[0]][segments]) & (to_last >= widths[nodes[1]][segments]))
+    # Every second chord half-way to the next point: along a diagonal all points lie alike on the pixels' staircase.
+    origins = points.copy()
+    origins[1:-1:2] = (points[1:-1:2] + points[2::2]) / 2
+    origins[lasts] = points[lasts]
     calibres = np.full(len(points), np.nan)
     calibres[clear] = 0
     for side in (1, -1):
-        reach, ended = _cast_rays(points[clear], side * normals[clear], vessel)
+        reach, ended = _cast_rays(origins[clear], side * normals[clear], vessel)
         calibres[clear] += np.where(field.reshape(-1)[ended], reach, np.nan)
 
     # The angle by which the line turns per length: unlike a quotient of derivatives it stays bounded at a kink.
