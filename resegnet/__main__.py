@@ -43,6 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--second-observer", type=Path, metavar="DIR", help="a second person's tracings")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
     evaluate.add_argument(
+        "--numbers", type=Path, metavar="FILE", help="measure the vessels found and traced, write it here as CSV"
+    )
+    evaluate.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for error maps of the worst pictures (default: errors/SOURCE)"
     )
     evaluate.add_argument("--worst", type=int, metavar="N", help="how many of them (default: 3)")
@@ -142,6 +145,7 @@ def _free_name(stem: str, taken: set[str]) -> str:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from resegnet.learning.agreement import format_agreement, numbers_csv
     from resegnet.learning.data import load_vessels
     from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table
     from resegnet.results.export import json_bytes, safe_name, write_atomically
@@ -153,8 +157,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         second_observer=arguments.second_observer or find_second_observer(arguments.dataset),
         worst=3 if arguments.worst is None else arguments.worst,
         out=arguments.out or Path("errors") / safe_name(Path(arguments.dataset).name),
+        numbers=arguments.numbers is not None,
     )
     print(format_table(report))
+    if arguments.numbers is not None:
+        print("", format_agreement(report), sep="\n")
+        arguments.numbers.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(arguments.numbers, numbers_csv(report))
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(arguments.json, json_bytes({"source": arguments.dataset, "split": split, **report}))

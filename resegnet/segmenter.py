@@ -56,11 +56,17 @@ class Segmentation:
 
         return overlay(self.image, self.mask, **options)
 
-    def measure(self) -> dict[str, float]:
-        """Numbers of the vessels, see `resegnet.results.measure.measure`."""
+    def measure(self, um_per_px: float | None = None) -> dict[str, float]:
+        """Numbers of the vessels, see `resegnet.results.measure.measure_mask`."""
         from resegnet.results.measure import measure
 
-        return measure(self)
+        return measure(self, um_per_px)
+
+    def calibre_map(self) -> np.ndarray:
+        """What is measured, (H, W, 3) uint8: centrelines by calibre; see `resegnet.results.render.calibre_map`."""
+        from resegnet.results.render import calibre_map
+
+        return calibre_map(self.image, self.mask, self.fov)
 
     def compare(self, tracing: Any) -> Comparison:
         """Scores and error map against a person's tracing, see `resegnet.results.compare.compare`."""

@@ -1,6 +1,8 @@
 """Reports on data sets whose scores are known, by a segmenter that reads its answer off the photograph."""
 
+import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from resegnet.__main__ import main
 from resegnet.config import Config
 from resegnet.geometry import Geometry
 from resegnet.learning import evaluation
+from resegnet.learning.agreement import COMPARED, agreement
 from resegnet.learning.data import load_vessels
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table, round_trip
+from resegnet.results.measure import measure_mask
 from resegnet.results.render import ERROR_COLORS
 from resegnet.segmenter import Segmentation
 
@@ -216,6 +220,62 @@ def test_undefined_scores_are_none_in_the_report_and_a_dash_in_the_table(tmp_pat
     row = next(line for line in format_table(report).splitlines() if line.startswith("pooled"))
     assert row.split() == ["pooled", "0.0000", "0.0000", "-", *row.split()[4:]]
     json.dumps(report, allow_nan=False)
+
+
+def test_agreement_of_known_differences():
+    traced = np.array([3.0, 4.5, 7.0, 8.0, 9.5, 12.0])
+    spread = traced.var(ddof=1)
+    same = agreement(traced, traced)
+    assert (same["count"], same["bias"], same["lower"], same["upper"], same["icc"]) == (6, 0, 0, 0, pytest.approx(1))
+    # Absolute agreement: a constant difference counts as disagreement, as much as a scatter of its square.
+    moved = agreement(traced + 2, traced)
+    assert moved["bias"] == moved["lower"] == moved["upper"] == 2
+    assert moved["mean"] == pytest.approx(traced.mean())
+    assert moved["icc"] == pytest.approx(2 * spread / (2 * spread + 2**2))
+    # Shrout and Fleiss 1979, table 2, the first and the last of the four judges: analysis of variance.
+    first, last = [9, 6, 8, 7, 10, 6], [8, 2, 8, 6, 9, 7]
+    whole = np.var([first, last]) * 12
+    targets, judges = 2 * np.var(np.add(first, last) / 2) * 6, 6 * np.var([np.mean(first), np.mean(last)]) * 2
+    rest = (whole - targets - judges) / 5
+    expected = (targets / 5 - rest) / (targets / 5 + rest + 2 * (judges - rest) / 6)
+    assert expected == pytest.approx(0.648, abs=0.0005)
+    assert agreement(first, last)["icc"] == pytest.approx(expected)
+    assert agreement(last, first)["icc"] == pytest.approx(expected)
+    differences = np.subtract(first, last)
+    limits = differences.mean() + np.array([-1.96, 1.96]) * differences.std(ddof=1)
+    assert [agreement(first, last)[key] for key in ("lower", "upper")] == pytest.approx(limits)
+
+
+def test_agreement_leaves_out_what_is_not_defined():
+    whole = agreement([1.0, 2.5, 4.0], [1.5, 2.0, 4.5])
+    assert agreement([1.0, math.nan, 2.5, 7.0, 4.0], [1.5, 3.0, 2.0, math.nan, 4.5]) == whole
+    assert whole["count"] == 3
+    assert math.isnan(agreement([1.0, math.nan], [2.0, 3.0])["icc"])
+    assert math.isnan(agreement([2.0, 2.0], [2.0, 2.0])["icc"])
+
+
+def test_numbers_of_found_and_traced_vessels_are_measured_in_the_sets_field(bars, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation.Segmenter, "from_pretrained", lambda *_, **__: ReadsTheAnswer())
+    path, report_path = tmp_path / "new" / "numbers.csv", tmp_path / "report.json"
+    arguments = ["--numbers", str(path), "--json", str(report_path), "--out", str(tmp_path / "maps")]
+    assert main(["evaluate", "--dataset", str(bars), *arguments]) == 0
+    printed = capsys.readouterr().out
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["image_id"], row["vessels"]) for row in rows] == [
+        (name, vessels) for name in PICTURES for vessels in ("found", "traced")
+    ]
+    for found, traced in zip(rows[::2], rows[1::2], strict=True):
+        image, vessels, fov, own = PICTURES[found["image_id"]]
+        for row, mask in ((found, (image[:, :, 1] >= 100) & own), (traced, vessels)):
+            for key, value in measure_mask(mask, fov).items():
+                assert row[key] == ("" if math.isnan(value) else str(value)), key
+    densities = np.array([float(row["vessel_density"]) for row in rows]).reshape(3, 2)
+    measured = json.loads(report_path.read_text())["numbers"]["agreement"]["vessel_density"]
+    assert measured["bias"] == pytest.approx(np.subtract(*densities.mean(axis=0)))
+    for key in COMPARED:
+        assert any(line.startswith(f"{key} ") for line in printed.splitlines()), key
+    assert evaluate(load_vessels(bars, "test"))["numbers"] is None
 
 
 def test_an_empty_split_is_refused(dataset):

@@ -36,11 +36,9 @@ def result():
 
 
 def test_areas_and_density_are_those_drawn(result):
-    assert measure(result) == {
-        "field_area_px": 1500,
-        "vessel_area_px": 160,
-        "vessel_density": pytest.approx(160 / 1500),
-    }
+    numbers = measure(result)
+    assert (numbers["field_area_px"], numbers["vessel_area_px"]) == (1500, 160)
+    assert numbers["vessel_density"] == pytest.approx(160 / 1500)
 
 
 def test_density_without_a_field_is_nan(result):
@@ -179,7 +177,7 @@ def test_saved_files_give_back_every_pixel(result, tmp_path):
 
 
 def test_a_segmentation_offers_all_of_it_itself(result, tmp_path):
-    assert result.measure() == measure(result)
+    assert export.without_nan(result.measure()) == export.without_nan(measure(result))
     assert np.array_equal(result.overlay(opacity=1), render.overlay(result.image, result.mask, opacity=1))
     assert result.save(tmp_path)["mask"].read_bytes() == export.mask_png(result)
 

@@ -15,9 +15,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from resegnet.geometry import Geometry
+from resegnet.learning.agreement import compare_numbers
 from resegnet.learning.data import Sample, read_mask, read_sample
 from resegnet.learning.metrics import SCORE_NAMES, VesselScores, mean_and_sd
 from resegnet.results.export import png, safe_name, versions, write_atomically
+from resegnet.results.measure import measure_mask
 from resegnet.results.render import error_map
 from resegnet.segmenter import Segmenter
 
@@ -46,6 +48,7 @@ def evaluate_dataset(
     second_observer: Path | None = None,
     worst: int = 3,
     out: Path | None = None,
+    numbers: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Segment every photograph of a data set and score the result against the tracings.
@@ -63,6 +66,8 @@ def evaluate_dataset(
         So many pictures of lowest F1 are written as error maps, if `out` is given.
     out : Path, optional
         Folder for them: `<image_id>_errors.png`, reduced to at most 2000 px.
+    numbers : bool
+        Measure the vessels found and those traced, inside the same field, and compare the numbers.
     progress : bool
         Show a bar on stderr.
 
@@ -72,7 +77,9 @@ def evaluate_dataset(
         Fit for JSON; an undefined score is None. `pooled`, `mean` and `sd` map the names in
         `resegnet.learning.metrics.SCORE_NAMES`; `pictures` has a row per picture, in order; `ceiling` is the
         F1 that the input size allows; `second_observer` is None or holds `pooled`, `mean`, `sd`, `count` and,
-        as `model`, the model's pooled scores on the same pictures.
+        as `model`, the model's pooled scores on the same pictures. `numbers` is None or holds `found` and `traced`, of
+        each picture what `resegnet.results.measure.measure_mask` gives, and `agreement`, see
+        `resegnet.learning.agreement.agreement`.
 
     Raises
     ------
@@ -86,6 +93,7 @@ def evaluate_dataset(
     model_beside_observer = VesselScores(segmenter.config.threshold)
     observer = VesselScores(threshold=0.5)  # of a mask: 0 or 1
     ceilings, pictures = [], []
+    found, traced = [], []
     for index in tqdm(range(len(dataset)), desc="evaluate", unit="picture", disable=None if progress else True):
         sample = read_sample(dataset[index])
         segmentation = segmenter(sample.image)
@@ -101,6 +109,9 @@ def evaluate_dataset(
         if second is not None:
             observer.add(prediction=second, reference=sample.vessels, fov=field)
             model_beside_observer.add(**inputs)
+        if numbers:
+            found.append(measure_mask(segmentation.mask, field))
+            traced.append(measure_mask(sample.vessels, field))
         geometry = Geometry.around(segmentation.fov, input_size)
         ceilings.append(_dice_counts(round_trip(sample.vessels, geometry) & field, sample.vessels & field))
         pictures.append(
@@ -127,6 +138,9 @@ def evaluate_dataset(
         "sd": result["sd"],
         "ceiling": _dice(*np.sum(ceilings, axis=0)),
         "second_observer": _compare(observer, model_beside_observer),
+        "numbers": (
+            {"found": found, "traced": traced, "agreement": compare_numbers(found, traced)} if numbers else None
+        ),
         "pictures": pictures,
         "error_maps": [],
         "protocol": PROTOCOL,

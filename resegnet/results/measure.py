@@ -1,4 +1,4 @@
-"""Numbers measured on a segmentation."""
+"""Numbers of a vessel mask: area, length, branching, calibre, tortuosity, fractal dimension."""
 
 from __future__ import annotations
 
@@ -7,25 +7,182 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resegnet.results.centrelines import Centrelines, field_diameter_px, find_centrelines
+
 if TYPE_CHECKING:
     from resegnet.segmenter import Segmentation
 
+# Segments whose ends lie nearer to each other, as a share of the field's diameter, say nothing of the vessel's course.
+LEAST_CHORD = 0.02
 
-def measure(segmentation: Segmentation) -> dict[str, float]:
-    """Measure the vessels at the segmentation's own threshold.
+# Boxes along a side; each divides the cells that are counted first.
+_BOXES, _CELLS = (8, 12, 16, 24, 32, 48, 64, 96, 128), 384
+_LEAST_SIZES = 3  # through which a slope is laid
+
+
+def measure(segmentation: Segmentation, um_per_px: float | None = None) -> dict[str, float]:
+    """Measure the vessels at the segmentation's own threshold; see `measure_mask`."""
+    return measure_mask(segmentation.mask, segmentation.fov, um_per_px)
+
+
+def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: float | None = None) -> dict[str, float]:
+    """Measure any vessel mask, such as a person's tracing.
+
+    All is in pixels of the photograph. The numbers depend on the camera's resolution and angle of view, on how wide and
+    how far out a person or model draws vessels, and on these definitions: compare photographs of one camera, measured
+    by one version of one tool. They are no clinical measures.
+
+    Parameters
+    ----------
+    mask : (H, W) bool
+        Vessels.
+    fov : (H, W) bool, optional
+        The field of view; None is the whole picture. Nothing outside counts.
+    um_per_px : float, optional
+        Micrometres on the retina for a pixel, of a calibrated camera. Adds a value in micrometres for each in pixels.
 
     Returns
     -------
-    dict
-        `field_area_px` and `vessel_area_px`: pixels of the photograph in the field of view, and of vessels in
-        it. `vessel_density`: their share, in [0, 1]; nan without a field of view. It depends on the camera's
-        angle of view and on how wide the model draws a vessel: compare photographs of one camera and one
-        model only.
+    dict of str to float
+        Always the same keys in the same order, for the field:
+
+        * `field_area_px`, `vessel_area_px`: pixels, 0 or more. `vessel_density`: their quotient, [0, 1].
+        * `skeleton_length_px`: length of all centrelines, 0 or more; smoothed to parts of a pixel, see
+          `resegnet.results.centrelines`.
+        * `branch_points`, `end_points`, `segments`: counts. A crossing is one branch point. A vessel that leaves the
+          field has no end there. A segment runs from a branch point or end to the next.
+        * `calibre_mean_px`, `calibre_median_px`, `calibre_sd_px`: width at right angles to the centreline, over all
+          points of all centrelines, 0 or more; away from branch points and the field's rim.
+        * `tortuosity`: length of a segment by the distance of its ends (Hart et al. 1999,
+          10.1016/S1386-5056(98)00163-4), mean over segments weighted by length, 1 (straight) or more. Of segments whose
+          ends are at least 2 % of the field's diameter apart.
+        * `curvature_per_px`: mean curvature along the centrelines without sign, that is, the angle by which they turn
+          per length (the same source), radians per px, 0 or more. Wiggles finer than 1 % of the field's diameter are
+          smoothed away. An arc of radius R has 1 / R.
+        * `fractal_d0`, `fractal_d1`, `fractal_d2`: capacity, information and correlation dimension of the mask, about
+          1 to 2 for vessels (Stosic and Stosic 2006, 10.1109/TMI.2006.879316): slope over boxes of 1/8 to 1/128 of the
+          square round the mask.
+
+        Then, but for the fractal dimensions, for each quadrant about the middle of the field, by its place in the
+        picture: `upper_left_...`, `upper_right_...`, `lower_left_...`, `lower_right_...`. Areas, lengths and counts add
+        up to the field's; a segment belongs where its middle lies.
+
+        With `um_per_px` then all with `_px` again: `_um`, areas `_um2`, curvature `_per_um`.
+
+        nan where undefined: a share of no field; calibre, tortuosity and curvature without a segment that could be
+        measured; fractal dimensions of less than 32 px side.
+
+    Raises
+    ------
+    ValueError
+        If the arrays are no masks of one size, or the scale is not a positive number.
     """
-    field_area = int(np.count_nonzero(segmentation.fov))
-    vessel_area = int(np.count_nonzero(segmentation.mask))
+    fov = np.ones_like(mask) if fov is None else fov
+    if mask.ndim != 2 or mask.shape != fov.shape or mask.dtype != bool or fov.dtype != bool:
+        raise ValueError(
+            f"got a mask of shape {mask.shape} and type {mask.dtype} and a field of {fov.shape} and {fov.dtype}; give "
+            "two (H, W) bool of one size"
+        )
+    if um_per_px is not None and not (math.isfinite(um_per_px) and um_per_px > 0):
+        raise ValueError(f"got {um_per_px} micrometres per pixel; give a number above 0, or None if it is not known")
+    mask = mask & fov
+    lines = find_centrelines(mask, fov)
+    height, width = mask.shape
+    numbers = _measure_region(mask, fov, lines, np.s_[0:height, 0:width])
+    numbers |= zip(("fractal_d0", "fractal_d1", "fractal_d2"), box_dimensions(mask), strict=True)
+    row, column = _find_middle(fov)
+    for vertical, rows in (("upper", np.s_[0:row]), ("lower", np.s_[row:height])):
+        for horizontal, columns in (("left", np.s_[0:column]), ("right", np.s_[column:width])):
+            quadrant = _measure_region(mask, fov, lines, (rows, columns))
+            numbers |= {f"{vertical}_{horizontal}_{key}": value for key, value in quadrant.items()}
+    return numbers if um_per_px is None else numbers | _in_um(numbers, um_per_px)
+
+
+def box_dimensions(mask: np.ndarray) -> tuple[float, float, float]:
+    """Dimensions D0, D1 and D2 of a mask by box counting; nan below 32 px side.
+
+    The square round the mask is divided into 8 x 8 to 128 x 128 boxes. D0 tells how the number of boxes that hold
+    something grows with the boxes along a side, D1 how the entropy of their shares of the mask does, and D2 how the sum
+    of their squares falls: slopes of the logarithms, by least squares (Stosic and Stosic 2006,
+    10.1109/TMI.2006.879316).
+    """
+    rows, columns = np.nonzero(mask)
+    side = max(np.ptp(rows), np.ptp(columns)) + 1 if len(rows) else 0
+    counts = [count for count in _BOXES if 2 * count <= side]  # boxes of less than 2 px see pixels, not shapes
+    if len(counts) < _LEAST_SIZES:
+        return math.nan, math.nan, math.nan
+    cells = (rows - rows.min()) * _CELLS // side * _CELLS + (columns - columns.min()) * _CELLS // side
+    shares = np.bincount(cells, minlength=_CELLS**2).reshape(_CELLS, _CELLS) / len(rows)
+    information = []
+    for count in counts:
+        of_boxes = shares.reshape(count, _CELLS // count, count, _CELLS // count).sum(axis=(1, 3))
+        of_boxes = of_boxes[of_boxes > 0]
+        entropy = -(of_boxes * np.log(of_boxes)).sum()
+        information.append((math.log(len(of_boxes)), entropy, -math.log((of_boxes**2).sum())))
+    slopes, _ = np.polyfit(np.log(counts), np.array(information), 1)
+    return tuple(slopes.tolist())
+
+
+def _measure_region(
+    mask: np.ndarray, fov: np.ndarray, lines: Centrelines, region: tuple[slice, slice]
+) -> dict[str, float]:
+    field_area, vessel_area = int(np.count_nonzero(fov[region])), int(np.count_nonzero(mask[region]))
+
+    def inside(points: np.ndarray) -> np.ndarray:
+        row, column = np.floor(points + 0.5).T
+        rows, columns = region
+        return (row >= rows.start) & (row < rows.stop) & (column >= columns.start) & (column < columns.stop)
+
+    here, mine = inside(lines.points), inside(lines.middles)
+    steps = lines.steps_px[here]
+    calibres, calibre_steps = _defined(lines.calibres_px[here], steps)
+    calibre_mean = _mean(calibres, calibre_steps)
+    lengths, chords = lines.lengths_px[mine], lines.chords_px[mine]
+    long = chords >= LEAST_CHORD * field_diameter_px(fov)
     return {
-        "field_area_px": field_area,
-        "vessel_area_px": vessel_area,
+        "field_area_px": float(field_area),
+        "vessel_area_px": float(vessel_area),
         "vessel_density": vessel_area / field_area if field_area else math.nan,
+        "skeleton_length_px": float(steps.sum()),
+        "branch_points": float(np.count_nonzero(inside(lines.branch_points))),
+        "end_points": float(np.count_nonzero(inside(lines.end_points))),
+        "segments": float(np.count_nonzero(mine)),
+        "calibre_mean_px": calibre_mean,
+        "calibre_median_px": _median(calibres, calibre_steps),
+        "calibre_sd_px": math.sqrt(_mean((calibres - calibre_mean) ** 2, calibre_steps)),
+        "tortuosity": _mean(lengths[long] / chords[long], lengths[long]),
+        "curvature_per_px": _mean(*_defined(lines.curvatures_per_px[here], steps)),
     }
+
+
+def _defined(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    there = ~np.isnan(values)
+    return values[there], weights[there]
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> float:
+    return float(np.average(values, weights=weights)) if weights.sum() > 0 else math.nan
+
+
+def _median(values: np.ndarray, weights: np.ndarray) -> float:
+    return float(np.quantile(values, 0.5, weights=weights, method="inverted_cdf")) if weights.sum() > 0 else math.nan
+
+
+def _find_middle(fov: np.ndarray) -> tuple[int, int]:
+    """Row and column at which the lower and the right half of the field begin."""
+    area = max(np.count_nonzero(fov), 1)
+    by_row, by_column = np.count_nonzero(fov, axis=1), np.count_nonzero(fov, axis=0)
+    return tuple(int(np.arange(len(counts)) @ counts / area + 0.5) for counts in (by_row, by_column))
+
+
+def _in_um(numbers: dict[str, float], um_per_px: float) -> dict[str, float]:
+    """What is in pixels in micrometres."""
+    converted = {}
+    for key, value in numbers.items():
+        if key.endswith("_area_px"):
+            converted[key.removesuffix("px") + "um2"] = value * um_per_px**2
+        elif key.endswith("_per_px"):
+            converted[key.removesuffix("px") + "um"] = value / um_per_px
+        elif key.endswith("_px"):
+            converted[key.removesuffix("px") + "um"] = value * um_per_px
+    return converted

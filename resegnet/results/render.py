@@ -1,8 +1,11 @@
-"""Pictures to look at: overlay, error map, heat map. Colours hold for colour-blind eyes too."""
+"""Pictures to look at: overlay, error map, calibre map, heat map. Colours hold for colour-blind eyes too."""
 
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image, ImageDraw
+
+from resegnet.results.centrelines import find_centrelines
 
 # Cyan stands opposite to the orange of a fundus. CIEDE2000 distance to orange field, dark field, bright disc and
 # vessel, for normal, protanopic, deuteranopic and tritanopic eyes (Machado et al. 2009, 10.1109/TVCG.2009.113):
@@ -13,7 +16,12 @@ OVERLAY_OPACITY = 0.85  # over dark vessels 0.7 looks dull; 1 would hide where t
 # The legend of `error_map`. By the same measure any two of these, or one and the grey behind, are 30 or more apart.
 ERROR_COLORS = {"hit": (255, 255, 255), "miss": (255, 140, 0), "false alarm": (0, 150, 255)}
 
-# The photograph behind an error map: its brightest grey, and half of that outside the field of view.
+# Of `calibre_map`: branch points, centrelines without a calibre, and the first colour of "magma" that stands out there.
+BRANCH_POINT_COLOR = (0, 220, 255)
+_UNMEASURED = 150
+_CALIBRE_COLORS_FROM = 90
+
+# The photograph behind an error map or a calibre map: its brightest grey, and half of that outside the field of view.
 _GREY_MAX = 100
 
 # Every sixteenth colour of matplotlib's "magma" (S. van der Walt and N. Smith, CC0); between them, linear
@@ -80,16 +88,62 @@ def error_map(image: np.ndarray, prediction: np.ndarray, truth: np.ndarray, fov:
         If sizes differ.
     """
     _check_size(image, prediction=prediction, truth=truth, fov=fov)
-    grey = image.mean(axis=2, dtype=np.float32)
-    # The mean level of a fundus is low; stretched to its 98th percentile it can still be made out when dimmed.
-    bright = max(float(np.percentile(grey[fov], 98)), 1.0) if fov.any() else 255.0
-    grey = np.minimum(grey * (_GREY_MAX / bright), _GREY_MAX)
-    grey[~fov] /= 2
-    drawn = np.repeat(np.round(grey).astype(np.uint8)[:, :, None], 3, axis=2)
+    drawn = _dimmed(image, fov)
     drawn[prediction & truth & fov] = ERROR_COLORS["hit"]
     drawn[~prediction & truth & fov] = ERROR_COLORS["miss"]
     drawn[prediction & ~truth & fov] = ERROR_COLORS["false alarm"]
     return drawn
+
+
+def calibre_map(image: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.ndarray:
+    """What `resegnet.results.measure` measures: centrelines coloured by calibre, branch points as rings.
+
+    The photograph behind is dimmed. The scale is that of "magma" without its darkest colours, from 0 to the 98th
+    percentile of this picture's calibres, and stands at the lower left. Grey is where no calibre is measured: near
+    branch points and the field's rim.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8, RGB
+    mask, fov : (H, W) bool
+
+    Returns
+    -------
+    (H, W, 3) uint8, RGB
+
+    Raises
+    ------
+    ValueError
+        If sizes differ.
+    """
+    _check_size(image, mask=mask, fov=fov)
+    lines = find_centrelines(mask, fov)
+    measured = ~np.isnan(lines.calibres_px)
+    widest_px = float(np.percentile(lines.calibres_px[measured], 98)) if measured.any() else 1.0
+    scale = magma()[_CALIBRE_COLORS_FROM:]
+    colors = np.full((len(measured), 3), _UNMEASURED, np.uint8)
+    shares = np.minimum(lines.calibres_px[measured] / widest_px, 1)
+    colors[measured] = scale[np.round(shares * (len(scale) - 1)).astype(int)]
+
+    drawn = _dimmed(image, fov)
+    height, width = mask.shape
+    unit = max(height, width) / 1000  # so that it can be made out on a screen that shows the whole picture
+    reach = round(unit)
+    rows, columns = np.round(lines.points).astype(int).T
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            drawn[np.clip(rows + down, 0, height - 1), np.clip(columns + right, 0, width - 1)] = colors
+    picture = Image.fromarray(drawn)
+    draw = ImageDraw.Draw(picture)
+    for row, column in lines.branch_points:
+        draw.circle((column, row), 5 * unit, outline=BRANCH_POINT_COLOR, width=max(1, round(unit)))
+    left, top, length, thickness = (round(unit * part) for part in (20, height / unit - 40, 200, 20))
+    for step in range(length):
+        color = tuple(scale[step * len(scale) // length].tolist())
+        draw.line(((left + step, top), (left + step, top + thickness)), fill=color)
+    words = f"calibre 0 to {widest_px:.3g} px"
+    draw.text((left, top - 4 * unit), words, fill=(255, 255, 255), anchor="lb", font_size=max(8, 20 * unit))
+    return np.array(picture)
 
 
 def heatmap(probability: np.ndarray) -> np.ndarray:
@@ -111,6 +165,16 @@ def magma() -> np.ndarray:
     levels = np.arange(256)
     table = np.stack([np.interp(levels, _MAGMA_AT, channel) for channel in zip(*_MAGMA, strict=True)], axis=1)
     return np.round(table).astype(np.uint8)
+
+
+def _dimmed(image: np.ndarray, fov: np.ndarray) -> np.ndarray:
+    """The photograph in dark grey to draw on, (H, W, 3) uint8."""
+    grey = image.mean(axis=2, dtype=np.float32)
+    # The mean level of a fundus is low; stretched to its 98th percentile it can still be made out when dimmed.
+    bright = max(float(np.percentile(grey[fov], 98)), 1.0) if fov.any() else 255.0
+    grey = np.minimum(grey * (_GREY_MAX / bright), _GREY_MAX)
+    grey[~fov] /= 2
+    return np.repeat(np.round(grey).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def _check_size(image: np.ndarray, **masks: np.ndarray) -> None:

@@ -1,0 +1,95 @@
+"""How far the numbers of the vessels that are found lie from those of traced ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# Of the whole field; those of quadrants stand in the CSV only.
+COMPARED = (
+    "vessel_density",
+    "skeleton_length_px",
+    "branch_points",
+    "end_points",
+    "segments",
+    "calibre_mean_px",
+    "calibre_median_px",
+    "calibre_sd_px",
+    "tortuosity",
+    "curvature_per_px",
+    "fractal_d0",
+    "fractal_d1",
+    "fractal_d2",
+)
+
+
+def agreement(found: Sequence[float], traced: Sequence[float]) -> dict[str, float]:
+    """Agreement of two measurements of the same pictures; pairs with a nan are left out.
+
+    Returns
+    -------
+    dict
+        `count` of pairs; `mean` of the traced; `bias`, the mean of found minus traced; `lower` and `upper`, the 95 %
+        limits of agreement, bias -+ 1.96 SD of the differences (Bland and Altman 1986, 10.1016/S0140-6736(86)90837-8);
+        `icc`, the intraclass correlation ICC(A,1) for absolute agreement of single measurements, 1 at best:
+        (R - E) / (R + E + 2 (C - E) / n), with the mean squares R between pictures, C between the two measurements and
+        E of what is left (McGraw and Wong 1996, 10.1037/1082-989X.1.1.30; ICC(2,1) of Shrout and Fleiss 1979,
+        10.1037/0033-2909.86.2.420). nan for fewer than two pairs; `icc` also where all values are the same.
+    """
+    pairs = np.stack([found, traced], axis=1).astype(float)
+    pairs = pairs[~np.isnan(pairs).any(axis=1)]
+    count = len(pairs)
+    if count < 2:
+        return {"count": count, **dict.fromkeys(("mean", "bias", "lower", "upper", "icc"), math.nan)}
+    differences = pairs[:, 0] - pairs[:, 1]
+    bias, spread = differences.mean(), 1.96 * differences.std(ddof=1)
+    rows, columns = pairs.mean(axis=1), pairs.mean(axis=0)
+    between_pictures = 2 * rows.var(ddof=1)
+    between_two = count * columns.var(ddof=1)
+    rest = ((pairs - rows[:, None] - columns + pairs.mean()) ** 2).sum() / (count - 1)
+    whole = between_pictures + rest + 2 * (between_two - rest) / count
+    return {
+        "count": count,
+        "mean": float(columns[1]),
+        "bias": float(bias),
+        "lower": float(bias - spread),
+        "upper": float(bias + spread),
+        "icc": float((between_pictures - rest) / whole) if whole > 0 else math.nan,
+    }
+
+
+def compare_numbers(found: Sequence[Mapping[str, float]], traced: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """`agreement` of each number in `COMPARED` over pictures that were measured twice."""
+    return {key: agreement([row[key] for row in found], [row[key] for row in traced]) for key in COMPARED}
+
+
+def format_agreement(report: Mapping[str, Any]) -> str:
+    """Lay the agreement in a report of `evaluate_dataset` out as plain text for a terminal."""
+    columns = ("mean", "bias", "lower", "upper", "icc")
+    width = max(map(len, COMPARED))
+    lines = [
+        "Numbers of the vessels found against those traced, inside the same field: mean traced, bias, 95 % limits of "
+        "agreement, ICC(A,1)",
+        " ".join([" " * width, *(f"{name:>10}" for name in columns)]),
+    ]
+    for key, row in report["numbers"]["agreement"].items():
+        values = ("-" if row[name] is None else f"{row[name]:.4g}" for name in columns)
+        lines.append(" ".join([f"{key:<{width}}", *(f"{value:>10}" for value in values)]))
+    return "\n".join(lines)
+
+
+def numbers_csv(report: Mapping[str, Any]) -> bytes:
+    """The numbers in a report of `evaluate_dataset`: two rows for each picture, `found` and `traced`; nan is empty."""
+    numbers = report["numbers"]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image_id", "patient", "dataset", "vessels", *numbers["found"][0]])
+    for picture, *measured in zip(report["pictures"], numbers["found"], numbers["traced"], strict=True):
+        for vessels, row in zip(("found", "traced"), measured, strict=True):
+            writer.writerow([picture["image_id"], picture["patient"], picture["dataset"], vessels, *row.values()])
+    return text.getvalue().encode()
