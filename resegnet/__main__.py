@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resegnet import ImageError, Segmentation, Segmenter
 from resegnet.engine import ENGINES
-from resegnet.hub import ENVIRONMENT
+from resegnet.hub import ENVIRONMENT, SHIPPED
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -18,7 +18,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     serve = commands.add_parser("serve", help="serve the page")
-    serve.add_argument("--model", help=f"folder, Hub id or ID@REVISION (default: ${ENVIRONMENT}, else bundled)")
+    serve.add_argument(
+        "--model", help=f"bundled-cc-by, folder, Hub id or ID@REVISION (default: ${ENVIRONMENT}, else bundled)"
+    )
     serve.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
     serve.add_argument("--host", help="address to listen at (default: this machine only)")
     serve.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
@@ -28,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     segment = commands.add_parser("segment", help="write mask, probability and overlay of photographs")
     segment.add_argument("photographs", nargs="+", type=Path, metavar="PHOTO")
     segment.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
-    segment.add_argument("--model", help="folder or Hub id of a release (default: the bundled one)")
+    segment.add_argument("--model", help="bundled-cc-by, folder or Hub id of a release (default: bundled)")
     segment.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
     segment.add_argument("--engine", choices=ENGINES, help="what runs the network (default: onnx if the model has it)")
     segment.add_argument("--threshold", type=float, help="probability from which a pixel is a vessel (default: fitted)")
@@ -37,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="score a model on a data set with traced vessels")
     evaluate.add_argument("--dataset", required=True, metavar="SOURCE", help="folder, Hub id or `drawn`")
     evaluate.add_argument("--split", help="split to score (default: test)")
-    evaluate.add_argument("--model", help="folder or Hub id of a release (default: the bundled one)")
+    evaluate.add_argument("--model", help="bundled-cc-by, folder or Hub id of a release (default: bundled)")
     evaluate.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
     evaluate.add_argument("--engine", choices=ENGINES, help="what runs the network (default: onnx if the model has it)")
     evaluate.add_argument("--second-observer", type=Path, metavar="DIR", help="a second person's tracings")
@@ -61,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     benchmark = commands.add_parser("benchmark", help="time this package against a plain U-Net/ResNet34 script")
     benchmark.add_argument("photographs", nargs="*", type=Path, metavar="PHOTO", help="default: two drawn ones")
-    benchmark.add_argument("--model", help="folder or Hub id of a release (default: the bundled one)")
+    benchmark.add_argument("--model", help="bundled-cc-by, folder or Hub id of a release (default: bundled)")
     benchmark.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds (default: 5)")
     benchmark.add_argument(
         "--files", type=int, default=100, metavar="N", help="photographs in the folder (default: 100)"
@@ -71,14 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
     label = commands.add_parser("label", help="label photographs without tracings by models, to train others on")
     label.add_argument("source", type=Path, metavar="SRC", help="folder of photographs")
     label.add_argument("destination", type=Path, metavar="DST", help="folder to make, for train.py's --extra")
-    label.add_argument("--model", nargs="+", help="folders or Hub ids of releases (default: the bundled one)")
+    label.add_argument("--model", nargs="+", help="releases, likewise (default: bundled)")
     label.add_argument(
         "--most", type=int, metavar="N", help="so many photographs, evenly over the names (default: all)"
     )
     label.set_defaults(run=_label)
 
     verify = commands.add_parser("verify", help="check a release: files, hashes, self-test")
-    verify.add_argument("folder", type=Path, nargs="?", help="default: the bundled release")
+    verify.add_argument("folder", type=Path, nargs="?", help="default: those that are bundled")
     verify.set_defaults(run=_verify)
     return parser
 
@@ -206,10 +208,9 @@ def _label(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from resegnet.release import verify_release
-    from resegnet.segmenter import BUNDLED
 
-    folder = arguments.folder or BUNDLED
-    print(f"{folder}: sound, self-test off by {verify_release(folder):.6f}")
+    for folder in SHIPPED.values() if arguments.folder is None else [arguments.folder]:
+        print(f"{folder}: sound, self-test off by {verify_release(folder):.6f}")
     return 0
 
 

@@ -36,6 +36,8 @@ METRICS_NAME = "metrics.json"
 EXPECTED_NAME = "selftest/expected.json"
 
 # What is fetched from the Hub: no pickle ever, nor anything else that somebody may have put beside a release.
+# Releases that come with the package, by the names that they may be asked for.
+SHIPPED = {name: Path(__file__).parent / name.replace("-", "_") for name in ("bundled", "bundled-cc-by")}
 NEEDED = (CONFIG_NAME, WEIGHTS_NAME, ONNX_NAME, TRAINING_NAME, METRICS_NAME, EXPECTED_NAME)
 
 # The client's errors of the connection are those of the HTTP library that its version is built on. A large file that
@@ -79,7 +81,7 @@ def find_release(
     Parameters
     ----------
     name
-        Folder, or Hub id such as `user/resegnet`.
+        Folder, name of a release that is `SHIPPED`, or Hub id such as `user/resegnet`.
     revision
         Branch, tag or commit on the Hub; None is `main`.
     cache_dir, force_download, local_files_only, token
@@ -97,10 +99,13 @@ def find_release(
     ValueError
         If a revision is asked of a folder.
     """
-    if Path(name).is_dir():
+    folder = Path(name)
+    if not folder.is_dir():
+        folder = SHIPPED.get(str(name), folder)
+    if folder.is_dir():
         if revision is not None:
             raise ValueError(f"Got the revision {revision} for the folder {name}; only models of the Hub have one.")
-        return Path(name), None
+        return folder, None
     try:
         folder = snapshot_download(
             str(name),

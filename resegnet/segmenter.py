@@ -19,8 +19,6 @@ from resegnet.quality import find_warnings
 if TYPE_CHECKING:
     from resegnet.results.compare import Comparison
 
-BUNDLED = Path(__file__).parent / "bundled"
-
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -111,12 +109,13 @@ class Segmenter:
         device: str = "cpu",
         threads: int | None = None,
     ) -> Segmenter:
-        """Load a release: the bundled one (None), a folder, or a model of the Hugging Face Hub.
+        """Load a release: a bundled one, a folder, or a model of the Hugging Face Hub.
 
         Parameters
         ----------
         name
-            Folder with `config.json` and `model.safetensors`, or a Hub id such as `user/resegnet`.
+            Folder with `config.json` and `model.safetensors`, or a Hub id such as `user/resegnet`. None is `bundled`;
+            `bundled-cc-by` is the release that was trained without DRIVE, whose terms do not suit everybody.
         revision
             Branch, tag or commit on the Hub.
         engine
@@ -136,11 +135,11 @@ class Segmenter:
         OSError
             If there is no such folder and the model cannot be had from the Hub.
         """
-        from resegnet.hub import CONFIG_NAME, ONNX_NAME, check_hashes, find_release
+        from resegnet.hub import CONFIG_NAME, ONNX_NAME, SHIPPED, check_hashes, find_release
 
         if engine not in (None, *ENGINES) or (engine == "onnx" and device != "cpu"):
             raise ValueError(f"Got engine {engine!r} on {device}, expected 'onnx' (on cpu only), 'torch' or None.")
-        folder, commit = find_release(BUNDLED if name is None else name, revision)
+        folder, commit = find_release(SHIPPED["bundled"] if name is None else name, revision)
         if engine is None:
             engine = "onnx" if device == "cpu" and (folder / ONNX_NAME).is_file() else "torch"
         if engine == "onnx":

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from resegnet import Config, Segmenter
-from resegnet.segmenter import BUNDLED
+from resegnet.hub import SHIPPED
 from resegnet.web.about import about
 
-RECORDS = {name: json.loads((BUNDLED / f"{name}.json").read_text()) for name in ("training", "metrics")}
+RECORDS = {name: json.loads((SHIPPED["bundled"] / f"{name}.json").read_text()) for name in ("training", "metrics")}
 DRIVE_ROW = f"| DRIVE | 20 | {RECORDS['metrics']['drive']['pooled']['f1']:.3f} |"
 
 

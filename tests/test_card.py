@@ -16,14 +16,16 @@ from PIL import Image
 from resegnet import Config, ConfigError, ImageError, Segmenter, read_image
 from resegnet.__main__ import build_parser
 from resegnet.card import HUB_METRICS, TABLE_SCORES, model_card
+from resegnet.hub import SHIPPED
 from resegnet.learning.metrics import SCORE_NAMES
 from resegnet.pictures import PICTURE_WIDTH_PX, card_pictures
 from resegnet.records import SCORES
 from resegnet.results.render import ERROR_COLORS
-from resegnet.segmenter import BUNDLED
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-RECORDS = {name: json.loads((BUNDLED / f"{name}.json").read_text()) for name in ("config", "training", "metrics")}
+RECORDS = {
+    name: json.loads((SHIPPED["bundled"] / f"{name}.json").read_text()) for name in ("config", "training", "metrics")
+}
 HRF = RECORDS["metrics"]["hrf"]
 TITLES = {"drive": "DRIVE", "chase_db1": r"CHASE\_DB1", "hrf": "HRF", "les_av": "LES-AV"}
 HOSTILE = (

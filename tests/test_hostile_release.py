@@ -20,10 +20,9 @@ from safetensors.torch import load_file, save_file
 from stand_in import small_photographs
 
 from resegnet import Config, ConfigError, ReSegNet, Segmenter
-from resegnet.hub import WeightsError, sha256
+from resegnet.hub import SHIPPED, WeightsError, sha256
 from resegnet.records import as_number, read_record
 from resegnet.release import ReleaseError, verify_release, write_release
-from resegnet.segmenter import BUNDLED
 
 TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64)
 JSON = {
@@ -76,7 +75,7 @@ def peak_mb() -> float:
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.onnx"])
 def test_one_flipped_bit_of_the_bundled_release_is_refused_by_both_engines(name, engine, tmp_path):
-    folder = shutil.copytree(BUNDLED, tmp_path / "copy")
+    folder = shutil.copytree(SHIPPED["bundled"], tmp_path / "copy")
     noted = json.loads((folder / "selftest" / "expected.json").read_text())["sha256"]
     assert noted[name] == sha256(folder / name)
     content = bytearray((folder / name).read_bytes())

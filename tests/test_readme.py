@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from resegnet import ReSegNet, Segmenter
-from resegnet.segmenter import BUNDLED
+from resegnet.hub import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,7 +21,7 @@ NAMES = {"drive": "DRIVE", "chase_db1": "CHASE_DB1", "hrf": "HRF", "les_av": "LE
 
 @pytest.mark.parametrize("name", NAMES)
 def test_results_are_those_of_the_bundled_release(name):
-    report = json.loads((BUNDLED / "metrics.json").read_text())[name]
+    report = json.loads((SHIPPED["bundled"] / "metrics.json").read_text())[name]
     row = next(line for line in README.splitlines() if line.startswith(f"| {NAMES[name]} "))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     pooled = report["pooled"]
@@ -31,7 +31,7 @@ def test_results_are_those_of_the_bundled_release(name):
 
 
 def test_the_threshold_is_told():
-    threshold = json.loads((BUNDLED / "config.json").read_text())["threshold"]
+    threshold = json.loads((SHIPPED["bundled"] / "config.json").read_text())["threshold"]
     assert f"threshold of {threshold:.3f}" in README
 
 
@@ -97,7 +97,7 @@ def test_the_network_alone_is_the_same(monkeypatch):
     (code,) = [block for block in blocks if "as smp" in block]
     names = {}
     exec(code, names)
-    net, model = names["net"].eval(), ReSegNet.from_pretrained(BUNDLED)
+    net, model = names["net"].eval(), ReSegNet.from_pretrained(SHIPPED["bundled"])
     rgb = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(net((rgb - model.mean) / model.std), model(rgb))

@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from stand_in import small_photographs
 
 from resegnet import Config, ReSegNet, Segmenter
+from resegnet.hub import SHIPPED
 from resegnet.learning.quantise import write_onnx
 from resegnet.learning.synthetic import draw_fundus
+from resegnet.records import continues, trained_on
 from resegnet.release import ReleaseError, sha256, verify_release, write_release
-from resegnet.segmenter import BUNDLED
+from resegnet.sources import SOURCES
 
 TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64, threshold=0.4)
 
@@ -87,11 +89,12 @@ def test_other_weights_fail_the_self_test_even_with_a_fitting_hash(release):
         verify_release(release)
 
 
-def test_the_bundled_release_is_sound_and_finds_drawn_vessels():
-    assert verify_release(BUNDLED) < 0.01
-    assert (BUNDLED / "model.safetensors").stat().st_size < 20e6
-    segmenter = Segmenter.from_pretrained()
-    assert segmenter.model == "bundled"
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_bundled_release_is_sound_and_finds_drawn_vessels(name):
+    assert verify_release(SHIPPED[name]) < 0.01
+    assert (SHIPPED[name] / "model.safetensors").stat().st_size < 20e6
+    segmenter = Segmenter.from_pretrained(name)
+    assert segmenter.model == name
     scores = []
     for seed in (201, 202, 203):
         eye = draw_fundus(seed)
@@ -106,3 +109,10 @@ def test_a_model_that_is_not_there_is_an_error_not_a_stand_in(tmp_path):
         Segmenter.from_pretrained("nobody/nothing")
     with pytest.raises(ValueError, match=r"config\.json"):
         Segmenter.from_pretrained(tmp_path)
+
+
+def test_the_bundled_release_is_the_default_and_that_for_any_use_saw_no_set_of_other_terms():
+    assert Segmenter.from_pretrained().model == "bundled"
+    training = json.loads((SHIPPED["bundled-cc-by"] / "training.json").read_text())
+    assert {SOURCES[name].terms for name in trained_on(training)} == {"CC BY 4.0"}
+    assert not continues(training)

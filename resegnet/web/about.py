@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from resegnet import Segmenter, __version__
-from resegnet.hub import METRICS_NAME, TRAINING_NAME
+from resegnet.hub import METRICS_NAME, SHIPPED, TRAINING_NAME
 from resegnet.records import (
     DISCLAIMER,
     NOT_FOR,
@@ -69,8 +69,8 @@ def about(segmenter: Segmenter) -> str:
 
 def model_name(segmenter: Segmenter) -> str:
     """What to call the model on the page."""
-    if segmenter.model == "bundled":
-        return f"bundled with ReSegNet {__version__}"
+    if segmenter.model in SHIPPED:
+        return f"{segmenter.model} with ReSegNet {__version__}"
     return segmenter.model or "without a name"
 
 
