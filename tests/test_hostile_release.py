@@ -20,7 +20,9 @@ from safetensors.torch import load_file, save_file
 from stand_in import small_photographs
 
 from resegnet import Config, ConfigError, ReSegNet, Segmenter
+from resegnet.engine import OnnxNetwork
 from resegnet.hub import WeightsError, sha256
+from resegnet.model import load_weights
 from resegnet.records import as_number, read_record
 from resegnet.release import ReleaseError, verify_release, write_release
 from resegnet.segmenter import BUNDLED
@@ -215,8 +217,6 @@ def test_weights_cut_or_flipped_anywhere_in_their_header(unhashed):
     random = np.random.default_rng(5)
     config = Config.load(unhashed / "config.json")
     model = ReSegNet(config).eval()
-    from resegnet.model import load_weights
-
     for part in range(10):
         path.write_bytes(data[: len(data) * part // 10])
         with pytest.raises(WeightsError):
@@ -352,8 +352,6 @@ def test_onnx_takes_nothing_from_other_files(unhashed, tmp_path, monkeypatch):
 
 
 def test_onnx_cut_or_flipped(whole, tmp_path):
-    from resegnet.engine import OnnxNetwork
-
     data = (whole / "model.onnx").read_bytes()
     path = tmp_path / "model.onnx"
     random = np.random.default_rng(6)
