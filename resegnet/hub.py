@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from email.utils import mktime_tz, parsedate_tz
@@ -238,14 +239,14 @@ def check_hashes(folder: Path) -> None:
         If a file differs or is not in the note, or the note cannot be read.
     """
     note = folder / EXPECTED_NAME
-    if not note.exists():
+    if not os.path.lexists(note):
         return
     try:
         noted = read_json(note)["sha256"]
         present = [name for name in (CONFIG_NAME, WEIGHTS_NAME, ONNX_NAME) if (folder / name).is_file()]
         expected = {name: noted[name] for name in present}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{note} cannot be read ({error!r}): download the release again.") from error
+        raise WeightsError(f"{note} cannot be read ({first_line(error)}): download the release again.") from error
     for name, digest in expected.items():
         if sha256(folder / name) != digest:
             raise WeightsError(

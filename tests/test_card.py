@@ -37,7 +37,7 @@ PICTURE = HOSTILE.replace("\ud800", "") + ".jpg"  # a path in the repository, wh
 
 @pytest.fixture(scope="module")
 def bundled():
-    return model_card(BUNDLED, "someone/resegnet", "v1.0.0")
+    return model_card(SHIPPED["bundled"], "someone/resegnet", "v1.0.0")
 
 
 @pytest.fixture

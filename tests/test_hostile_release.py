@@ -20,7 +20,9 @@ from safetensors.torch import load_file, save_file
 from stand_in import small_photographs
 
 from resegnet import Config, ConfigError, ReSegNet, Segmenter
+from resegnet.engine import OnnxNetwork
 from resegnet.hub import SHIPPED, WeightsError, sha256
+from resegnet.model import load_weights
 from resegnet.records import as_number, read_record
 from resegnet.release import ReleaseError, verify_release, write_release
 
@@ -161,11 +163,8 @@ def test_a_config_that_asks_for_what_must_not_be(change, unhashed, monkeypatch):
 
 def test_a_network_of_any_size_takes_no_memory_without_its_weights(unhashed):
     path = unhashed / "config.json"
-    values = json.loads(path.read_text()) | {
-        "decoder_channels": [1024, 1024, 1024],
-        "encoder": "tu-convnext_xlarge",
-    }  # 1.5 GB
-    path.write_text(json.dumps(values))
+    large = {"encoder": "tu-convnext_xlarge", "decoder_channels": [1024, 1024, 1024]}  # 1.5 GB
+    path.write_text(json.dumps(json.loads(path.read_text()) | large))
     Path("/proc/self/clear_refs").write_text("5")
     before = peak_mb()
     assert "too small" in refusal(unhashed, "torch", WeightsError)
@@ -217,8 +216,6 @@ def test_weights_cut_or_flipped_anywhere_in_their_header(unhashed):
     random = np.random.default_rng(5)
     config = Config.load(unhashed / "config.json")
     model = ReSegNet(config).eval()
-    from resegnet.model import load_weights
-
     for part in range(10):
         path.write_bytes(data[: len(data) * part // 10])
         with pytest.raises(WeightsError):
@@ -354,8 +351,6 @@ def test_onnx_takes_nothing_from_other_files(unhashed, tmp_path, monkeypatch):
 
 
 def test_onnx_cut_or_flipped(whole, tmp_path):
-    from resegnet.engine import OnnxNetwork
-
     data = (whole / "model.onnx").read_bytes()
     path = tmp_path / "model.onnx"
     random = np.random.default_rng(6)
