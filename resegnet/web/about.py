@@ -46,6 +46,12 @@ may name a file. Nothing is used for training, and the app sends no statistics.
 The slider moves the **probability threshold**: a pixel is called vessel where the model's probability reaches it. The
 marked position was fitted on photographs that the model was not trained on. Comparisons count the pixels inside the
 field of view, at the photograph's own size.
+
+### The numbers
+
+The download **Numbers** holds length, branching, calibre, tortuosity and fractal dimension too, of the field and of its
+quadrants. They are in pixels, differ between cameras, programs and those who trace, and are no clinical measures:
+compare photographs of one camera only, measured by one version of one program.
 """
 
 
