@@ -1,4 +1,4 @@
-"""Work that is killed, or finds a full disk or a closed folder: it goes on, and no half file is taken for a whole one."""
+"""Work that is killed, or finds a full disk or a closed folder, goes on; no half file is taken for a whole one."""
 
 from __future__ import annotations
 
