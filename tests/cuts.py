@@ -56,6 +56,8 @@ def train_cuts(seed: int, cuts: int, dataset: str, folder: str) -> list[str]:
     from resegnet.release import verify_release
 
     torch.set_num_threads(1)
+    # Brings its many modules in, once and not for each child.
+    torch.onnx.export(torch.nn.Identity(), (torch.zeros(1),), dynamo=True, opset_version=20, verbose=False)
     options = Options(
         dataset=(dataset,),
         encoder="resnet18",
@@ -102,7 +104,9 @@ def train_cuts(seed: int, cuts: int, dataset: str, folder: str) -> list[str]:
 def publish_cuts(seed: int, cuts: int, release: str, repo_id: str) -> list[str]:
     """Publish a release to a new repository again and again, each cut until it is done. Gives the repositories."""
     from resegnet.publish import publish_release
+    from resegnet.segmenter import Segmenter
 
+    Segmenter.from_pretrained(release, engine="torch")  # likewise
     files = [path for path in Path(release).rglob("*") if path.is_file()]
     contents = {path.relative_to(release).as_posix(): path.read_bytes() for path in files}
     contents["README.md"] = b"---\nlibrary_name: resegnet\n---\n"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -283,14 +284,41 @@ def test_who_comes_when_the_queue_is_full_is_told_and_the_others_are_served(
 # Start
 
 
-def test_the_app_keeps_its_files_to_itself_and_ends_without_a_trace(photographs, tmp_path):
+# `python app.py`, noting whom it looks up, connects to or sends to besides itself.
+WATCHED = """
+import runpy, sys
+
+noted, script = sys.argv[1:3]
+del sys.argv[1:3]
+
+def note(event, arguments):
+    if event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    elif event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        host = arguments[1]
+    else:
+        return
+    host = host[0] if isinstance(host, tuple) else host
+    if host not in (None, "127.0.0.1", "localhost", "::1", "0.0.0.0"):
+        with open(noted, "a") as file:
+            print(event, host, file=file)
+
+sys.addaudithook(note)
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def test_the_app_keeps_its_files_to_itself_asks_nobody_and_ends_without_a_trace(photographs, tmp_path):
     """As it is started by `python app.py`."""
-    environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+    # Nor is it told to be silent.
+    left_out = ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, app.__file__, "--port", str(port)],
+        [sys.executable, "-c", WATCHED, tmp_path / "outside.txt", app.__file__, "--port", str(port)],
+        cwd=Path(app.__file__).parent,
         env=environment | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -304,6 +332,13 @@ def test_the_app_keeps_its_files_to_itself_and_ends_without_a_trace(photographs,
             said += line
         _, answer = call_tool(f"http://127.0.0.1:{port}/", photographs[0])
         assert not answer.isError
+        stranger = httpx.Client(base_url=f"http://127.0.0.1:{port}/gradio_api", timeout=60)
+        address = "https://example.org/eye.png"
+        assert stranger.get(f"/file={address}").status_code == 403
+        asked = [{"path": address, "meta": {"_type": "gradio.FileData"}}, None]
+        event = stranger.post("/call/segment", json={"data": asked}).json()["event_id"]
+        assert "send the file itself" in stranger.get(f"/call/segment/{event}").text
+        stranger.close()
         assert len(list(tmp_path.glob("resegnet-page-*/files/*/*.png"))) >= 4
         assert not (tmp_path / "gradio").exists()  # where it keeps files by its own choice
         process.terminate()
@@ -312,6 +347,7 @@ def test_the_app_keeps_its_files_to_itself_and_ends_without_a_trace(photographs,
         process.kill()
         process.communicate()
     assert process.returncode == 0
+    assert not (tmp_path / "outside.txt").exists(), (tmp_path / "outside.txt").read_text()
     assert list(tmp_path.glob("resegnet*")) == []
     assert "Warning" not in said and "share=True" not in said
 

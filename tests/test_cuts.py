@@ -1,4 +1,4 @@
-"""Work that is killed, or finds a full disk or a closed folder: it goes on, and no half file passes for a whole."""
+"""Work that is killed, or finds a full disk or a closed folder, goes on; no half file is taken for a whole one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ from resegnet.__main__ import main
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.release import verify_release, write_release
 from resegnet.results.export import save
+from resegnet.web.handlers import Handlers
 
 TESTS = Path(__file__).parent
 
@@ -166,6 +168,21 @@ def test_results_on_a_full_disk_are_told_and_the_old_ones_stay(stand_in, tmp_pat
     for path in out.glob("*.png"):
         with Image.open(path) as image:
             image.load()
+
+
+def test_the_page_on_a_full_disk_says_so_and_keeps_no_half_file(stand_in, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "files"))
+    photograph = tmp_path / "eye.png"
+    Image.fromarray(draw_fundus(1, (230, 300)).image).save(photograph)
+    handlers = Handlers(stand_in, [])
+    with full_disk(3000), pytest.raises(gr.Error, match="no room for files just now"):
+        handlers.segment(str(photograph), 0.55)
+    for path in contents(tmp_path / "files"):
+        Image.open(path).close()
+    overlay, mask, *_ = handlers.segment(str(photograph), 0.55)
+    with Image.open(overlay) as shown, Image.open(mask) as found:
+        np.testing.assert_array_equal(np.asarray(shown), stand_in(photograph).at(0.55).overlay())
+        np.testing.assert_array_equal(np.asarray(found) > 0, stand_in(photograph).at(0.55).mask)
 
 
 @pytest.mark.parametrize("closed", ["file", "proc"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import math
 import re
 import threading
@@ -16,7 +17,6 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 from PIL import Image
 
@@ -383,7 +383,15 @@ def _refusal(sentence: str) -> gr.Error:
 
 
 def _keep(content: bytes, name: str) -> str:
-    return save_bytes_to_cache(content, name, get_upload_folder())
+    """Write a file for a visitor; by an address that only who has the content could tell."""
+    path = Path(get_upload_folder(), hashlib.sha256(content).hexdigest(), name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # gradio's own way leaves half a file on a full disk, and takes it for a whole one the next time.
+        export.write_atomically(path, content)
+    except OSError as error:
+        raise gr.Error("The page has no room for files just now; try again later.") from error
+    return str(path)
 
 
 def _served(content: bytes, name: str) -> dict:
