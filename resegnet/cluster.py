@@ -17,8 +17,8 @@ from resegnet.cohort import Options, Work
 from resegnet.listing import Photograph
 from resegnet.segmenter import Segmenter
 
-# Photographs that a worker takes at a time: few enough that a lost worker costs seconds, enough that Ray's own work
-# for each, some milliseconds, does not count.
+# Photographs that a worker takes at a time, at most: few enough that a lost worker costs seconds, enough that what Ray
+# does for each share, some milliseconds, does not count.
 _TAKEN = 8
 
 
@@ -51,6 +51,9 @@ def on_ray(
     ValueError
         If Ray is not installed, or there is no cluster at that address.
     """
+    # Its own log lies in its own folder; here it would run through the progress bar.
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
     except ImportError as error:
@@ -73,15 +76,14 @@ def _outcomes(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    ray.data.DataContext.get_current().enable_progress_bars = False
     workers = min(workers or int(ray.cluster_resources()["CPU"]), len(photographs))
+    taken = max(1, min(_TAKEN, len(photographs) // (4 * workers)))
     # What a lost worker had finished of its share is not done again.
     again = replace(options, resume=True)
     try:
         items = [{"number": n, "photograph": pickle.dumps(photograph)} for n, photograph in enumerate(photographs)]
-        done = ray.data.from_items(items, override_num_blocks=-(-len(items) // _TAKEN)).map_batches(
+        done = ray.data.from_items(items, override_num_blocks=-(-len(items) // taken)).map_batches(
             _Worker,
             fn_constructor_args=(load, again, os.getcwd()),
             batch_size=None,
@@ -91,6 +93,9 @@ def _outcomes(
         for batch in done.iter_batches(batch_size=None):
             for number, outcome in zip(batch["number"], batch["outcome"], strict=True):
                 yield int(number), json.loads(outcome)
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(f"The Ray cluster gave up: {reason}. What was done is in order; --resume goes on.") from error
     finally:
         if ours:
             ray.shutdown()

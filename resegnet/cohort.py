@@ -257,7 +257,7 @@ def segment_cohort(
                     spool.seek(place)
                     yield photograph, json.loads(spool.readline())
 
-            _write_tables(options.out, stored, shards)
+            write_tables(options.out, stored, shards)
             run = {
                 "photographs": len(photographs),
                 "failed": counts["failed"],
@@ -302,7 +302,20 @@ def make_folder(options: Options) -> None:
         raise OutputError(f"{out} cannot be written to ({_reason(error)})") from error
 
 
-def _write_tables(out: str, stored: Callable[[], Iterable[tuple[Photograph, dict[str, Any]]]], shards: bool) -> None:
+def write_tables(
+    out: str, stored: Callable[[], Iterable[tuple[Photograph, dict[str, Any]]]], shards: bool = False
+) -> None:
+    """Write `results.csv`, `results.parquet` (or its shards) and, if need be, `failures.csv`.
+
+    Parameters
+    ----------
+    out
+        Folder or address.
+    stored
+        Called once for every walk over all photographs and their outcomes, in the order of the table.
+    shards
+        As for `segment_cohort`.
+    """
     keys: dict[str, None] = {}
     texts: set[str] = set()
     carried: dict[str, list[Any]] = {}

@@ -119,7 +119,7 @@ def list_photographs(inputs: Sequence[str], split: str | None = None) -> list[Ph
                 if path in files:
                     continue
                 files.add(path)
-            file = _free_name(found.id or found.name, taken)
+            file = free_name(found.id or found.name, taken)
             error, scale = found.error, None
             try:
                 scale = _scale(found.columns.get(SCALE_COLUMN))
@@ -349,7 +349,7 @@ def _joined(path: Path | PurePosixPath) -> str:
     return "_".join(part for part in path.with_suffix("").parts if part not in (".", ".."))
 
 
-def _free_name(name: str, taken: dict[str, int]) -> str:
+def free_name(name: str, taken: dict[str, int]) -> str:
     """`name` as a file name, numbered where one before it has it already; `taken` counts those."""
     first = free = safe_name(name)
     while _key(free) in taken:
