@@ -564,6 +564,65 @@ def test_two_visitors_do_not_mix(open_page, segmenter, photographs):
     assert threshold_of(second) == 0.6137
 
 
+# Many photographs
+
+
+def start_batch(page, paths):
+    page.get_by_role("tab", name="Batch").click()
+    page.set_input_files("#batch input[type=file]", paths)
+    page.wait_for_function("(count) => document.querySelectorAll('#batch .file').length === count", arg=len(paths))
+    page.get_by_role("button", name="Find the vessels").click()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_batch_fills_its_table_can_be_cancelled_and_what_is_done_is_saved(
+    open_page, segmenter, network, photographs, tmp_path, width
+):
+    page = open_page(viewport={"width": width, "height": 844})
+    folder = tmp_path / "eyes"
+    folder.mkdir()
+    paths = [folder / f"{number}.png" for number in range(4)]
+    for path in paths:
+        path.write_bytes(photographs[0].read_bytes())
+    held, wait = [], network.go_on.wait
+
+    def hold(seconds):  # from the third photograph on
+        held.append(seconds)
+        if len(held) > 2:
+            wait(seconds)
+
+    network.go_on.wait = hold
+    network.go_on.clear()
+    try:
+        start_batch(page, paths)
+        page.wait_for_selector("#batch .lines tbody tr:nth-child(2)")
+        page.wait_for_function("() => document.querySelector('#batch [role=status]').textContent.startsWith('2 of 4')")
+        assert page.get_by_role("button", name="Find the vessels").is_disabled()
+        page.get_by_role("button", name="Cancel").click()
+        page.wait_for_function("() => document.querySelector('#batch [role=status]').textContent.includes('cancelled')")
+    finally:
+        network.go_on.wait = wait
+        network.go_on.set()
+    share = f"{segmenter(photographs[0]).measure()['vessel_density']:.1%}"
+    assert page.locator("#batch .lines td:nth-child(4)").all_inner_texts() == [share] * 2
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.wait_for_timeout(1000)
+    assert page.locator("#batch .lines tbody tr").count() == 2  # what was under way when it was cancelled
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Results as ZIP").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        names = archive.namelist()
+        assert len(archive.read("results.csv").splitlines()) == 3
+        mask = archive.read("masks/0.png")
+    assert sorted(names) == ["masks/0.png", "masks/1.png", "overlays/0.jpg", "overlays/1.jpg", "results.csv",
+                             "results.parquet"]  # fmt: skip
+    np.testing.assert_array_equal(pixels(mask) > 0, segmenter(photographs[0]).mask)
+
+    page.get_by_role("button", name="Find the vessels").click()  # and once more, to its end
+    page.wait_for_selector("#batch .lines tbody tr:nth-child(4)")
+    page.wait_for_function("() => document.querySelector('#batch [role=status]').textContent.includes('4 of 4')")
+
+
 # Looks
 
 
