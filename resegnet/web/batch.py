@@ -49,6 +49,7 @@ class Batch:
     photographs: list[Photograph]
     outcomes: list[dict[str, Any]] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
     lines: str = HEAD  # grows only at its end, so that gradio sends what is new and no more
 
 
@@ -121,10 +122,19 @@ class Batches:
                 raise gr.Error("The server has no room left for results; try fewer photographs.", print_exception=False)
             batch.outcomes.append(outcome)
             batch.lines += _line(batch, photograph, outcome)
-            yield _shown(batch, running=len(batch.outcomes) < len(photographs))
+            over = batch.cancelled or len(batch.outcomes) == len(photographs)
+            yield _shown(batch, running=not over)
+            if over:
+                return
 
-    def stopped(self, batch: Batch | None) -> tuple[Any, ...]:
-        """What the tab shows after a cancel: what is done stays, and can be saved."""
+    def cancel(self, batch: Batch | None) -> tuple[Any, ...]:
+        """End a batch after the photograph under way; what is done stays, and can be saved."""
+        if batch is not None:
+            batch.cancelled = True
+        return _shown(batch, running=True)
+
+    def failed(self, batch: Batch | None) -> tuple[Any, ...]:
+        """What the tab shows where a batch was refused or broke off."""
         return _shown(batch, running=False)
 
     def save(self, batch: Batch | None) -> str:
@@ -227,7 +237,11 @@ class _Bounded:
 
 def _shown(batch: Batch | None, running: bool) -> tuple[Any, ...]:
     done = 0 if batch is None else len(batch.outcomes)
-    buttons = gr.update(interactive=not running), gr.update(interactive=running), gr.update(interactive=done > 0)
+    buttons = (
+        gr.update(interactive=not running),
+        gr.update(interactive=running and not (batch is not None and batch.cancelled)),
+        gr.update(interactive=done > 0),
+    )
     if batch is None:
         return None, EMPTY, "", *buttons
     total = len(batch.photographs)
@@ -235,11 +249,11 @@ def _shown(batch: Batch | None, running: bool) -> tuple[Any, ...]:
     said = f"{done} of {total} photograph{'s' if total > 1 else ''} done"
     if failed:
         said += f", {failed} of them could not be read"
-    if running and done:
+    if batch.cancelled:
+        said += "; stopping after the one under way" if running else "; cancelled" if done < total else ""
+    elif running and done:
         left_s = (time.monotonic() - batch.began) / done * (total - done)
         said += f"; about {left_s:.0f} s left" if left_s < 90 else f"; about {left_s / 60:.0f} min left"
-    elif done < total:
-        said += "; cancelled" if not running else ""
     bar = f"<progress max='{total}' value='{done}' aria-label='Photographs done'></progress>"
     return batch, batch.lines, f"{bar}<p role='status'>{said}.</p>", *buttons
 

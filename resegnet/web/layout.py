@@ -234,8 +234,8 @@ def _batch_tab(batches: Batches, threshold: float) -> None:
         concurrency_limit=BATCHES,  # which take turns, photograph by photograph
     )
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    running.failure(batches.stopped, batch, shown, **quiet)
-    cancel.click(batches.stopped, batch, shown, cancels=running, **quiet)
+    running.failure(batches.failed, batch, shown, **quiet)
+    cancel.click(batches.cancel, batch, shown, **quiet)
     saving = save.click(
         batches.save, batch, saved, api_name="batch_zip", api_visibility="undocumented", show_progress="hidden"
     )
