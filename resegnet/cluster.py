@@ -20,6 +20,7 @@ from resegnet.segmenter import Segmenter
 # Photographs that a worker takes at a time, at most: few enough that a lost worker costs seconds, enough that what Ray
 # does for each share, some milliseconds, does not count.
 _TAKEN = 8
+_RETRIES = 3  # of a share whose worker died
 
 
 def on_ray(
@@ -33,7 +34,8 @@ def on_ray(
 
     Each worker is a process on one processor with a model of its own. Only lists and rows of numbers pass between
     machines: workers read the photographs and write the files themselves, so that each must reach them, under a path
-    that all share or an address that fsspec knows. What a lost worker had taken is done again by another.
+    that all share or an address that fsspec knows. What a lost worker had taken is done again by another; what several
+    die of is a failure.
 
     Parameters
     ----------
@@ -76,23 +78,38 @@ def _outcomes(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     import ray
 
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # what no worker outlives is a failure of that photograph, not of the run
     workers = min(workers or int(ray.cluster_resources()["CPU"]), len(photographs))
-    taken = max(1, min(_TAKEN, len(photographs) // (4 * workers)))
     # What a lost worker had finished of its share is not done again.
     again = replace(options, resume=True)
+    left = set(range(len(photographs)))
     try:
-        items = [{"number": n, "photograph": pickle.dumps(photograph)} for n, photograph in enumerate(photographs)]
-        done = ray.data.from_items(items, override_num_blocks=-(-len(items) // taken)).map_batches(
-            _Worker,
-            fn_constructor_args=(load, again, os.getcwd()),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=1,
-        )
-        for batch in done.iter_batches(batch_size=None):
-            for number, outcome in zip(batch["number"], batch["outcome"], strict=True):
-                yield int(number), json.loads(outcome)
+        # A photograph that kills every worker takes its share along; the others of it are then done one by one.
+        for taken in dict.fromkeys((max(1, min(_TAKEN, len(photographs) // (4 * workers))), 1)):
+            items = [{"number": number, "photograph": pickle.dumps(photographs[number])} for number in sorted(left)]
+            if not items:
+                break
+            done = ray.data.from_items(items, override_num_blocks=-(-len(items) // taken)).map_batches(
+                _Worker,
+                fn_constructor_args=(load, again, os.getcwd()),
+                batch_size=None,
+                compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
+                num_cpus=1,
+                max_task_retries=_RETRIES,
+            )
+            for batch in done.iter_batches(batch_size=None):
+                for number, outcome in zip(batch["number"], batch["outcome"], strict=True):
+                    left.discard(int(number))
+                    yield int(number), json.loads(outcome)
+        for number in sorted(left):
+            yield (
+                number,
+                {
+                    "error": f"It was tried {_RETRIES + 1} times, and each worker died of it, perhaps for want of memory."
+                },
+            )
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(f"The Ray cluster gave up: {reason}. What was done is in order; --resume goes on.") from error

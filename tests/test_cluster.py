@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from resegnet import Config, Segmenter
+from resegnet import Config, Segmenter, read_image
 from resegnet.__main__ import main
+from resegnet.geometry import as_network_input
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.results.export import png
+from resegnet.segmenter import prepare
 
 ray = pytest.importorskip("ray", reason='the cluster needs pip install "resegnet[ray]"')
 
@@ -23,16 +25,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # what Ra
 
 
 class Bright:
-    """Finds what is bright, and once, in the photograph before the last, kills its own process."""
+    """Finds what is bright; kills its process once at its second photograph, or at each one of a brightness."""
 
-    def __init__(self, killed: str | None = None) -> None:
+    def __init__(self, killed: str | None = None, deadly: float | None = None) -> None:
         self.killed = killed
+        self.deadly = deadly
         self.calls = 0
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         self.calls += 1
         if self.killed is not None and self.calls == 2 and not Path(self.killed).exists():
             Path(self.killed).write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.deadly is not None and abs(rgb.mean() - self.deadly) < 1e-6:
             os.kill(os.getpid(), signal.SIGKILL)
         return np.ascontiguousarray(rgb[:, 1])
 
@@ -88,6 +93,20 @@ def test_a_worker_killed_in_the_middle_costs_nothing_and_every_byte_is_that_of_t
     (tmp_path / "ray/masks/p1_1.png").unlink()
     assert segment(photographs, "--out", "ray", "--engine", "ray", "--resume", network=Bright()) == 1
     assert tree(tmp_path / "ray") == tree(tmp_path / "plain")
+
+
+def test_a_photograph_that_kills_every_worker_is_a_failure_and_the_others_are_done(
+    photographs, segment, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("resegnet.cluster._RETRIES", 0)  # a new worker takes long to start
+    image = read_image(photographs / "p1/4.png")
+    deadly = float(as_network_input(prepare(image, 96)[0]).mean())
+    network = Bright(deadly=deadly)
+    assert segment(photographs, "--out", "ray", "--engine", "ray", "--workers", 1, network=network) == 1
+    failures = (tmp_path / "ray/failures.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in failures] == ["id", "p0_broken", "p1_4"]
+    assert "each worker died of it" in failures[2]
+    assert pq.read_table(tmp_path / "ray/results").num_rows == 9
 
 
 def test_workers_read_and_write_by_fsspec(photographs, segment, tmp_path):
