@@ -5,11 +5,18 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from resegnet import ImageError, Segmentation, Segmenter
+from resegnet import Segmenter
 from resegnet.engine import ENGINES
 from resegnet.hub import ENVIRONMENT, SHIPPED
+
+if TYPE_CHECKING:
+    from resegnet.listing import Photograph
+
+MANY = 20  # photographs; of more, only what fails is told one by one
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,13 +34,29 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--examples", type=Path, metavar="DIR", help="folder of photographs to offer as examples")
     serve.set_defaults(run=_serve)
 
-    segment = commands.add_parser("segment", help="write mask, probability and overlay of photographs")
-    segment.add_argument("photographs", nargs="+", type=Path, metavar="PHOTO")
-    segment.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    segment = commands.add_parser("segment", help="masks, overlays and a table of numbers of photographs")
+    segment.add_argument(
+        "photographs",
+        nargs="+",
+        metavar="PHOTO",
+        help="file, folder, glob, table (.csv, .parquet) with a column `image`, Hub data set, or address such as s3://...",
+    )
+    segment.add_argument("--out", required=True, metavar="DIR", help="folder, or address, for the results")
+    segment.add_argument("--resume", action="store_true", help="go on: leave what is there and fits, make the rest")
     segment.add_argument("--model", help="bundled-cc-by, folder or Hub id of a release (default: bundled)")
     segment.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
-    segment.add_argument("--engine", choices=ENGINES, help="what runs the network (default: onnx if the model has it)")
+    segment.add_argument(
+        "--engine",
+        choices=(*ENGINES, "ray"),
+        help="what runs the network (default: onnx if the model has it); ray: that default, on a Ray cluster",
+    )
+    segment.add_argument("--address", help="of the Ray cluster, or `auto` (default: $RAY_ADDRESS, else this machine)")
+    segment.add_argument("--workers", type=int, metavar="N", help="photographs at a time (default: one per processor)")
     segment.add_argument("--threshold", type=float, help="probability from which a pixel is a vessel (default: fitted)")
+    segment.add_argument("--um-per-px", type=float, metavar="X", help="scale, where a table has no column um_per_px")
+    segment.add_argument("--probability", action="store_true", help="write the probabilities too, as 16-bit PNG")
+    segment.add_argument("--no-overlay", action="store_true", help="write no overlays")
+    segment.add_argument("--split", help="split of data sets (default: all)")
     segment.set_defaults(run=_segment)
 
     evaluate = commands.add_parser("evaluate", help="score a model on a data set with traced vessels")
@@ -107,43 +130,65 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _segment(arguments: argparse.Namespace) -> int:
-    from resegnet.batch import segment_many
+    from resegnet.cohort import TABLE, Options, OutputError, Work, by_threads, make_folder, segment_cohort
+    from resegnet.listing import list_photographs
 
-    photographs = list(dict.fromkeys(arguments.photographs))
-    several = len(photographs) > 1
-    segmenter = Segmenter.from_pretrained(
-        arguments.model, revision=arguments.revision, engine=arguments.engine, threads=1 if several else None
+    on_cluster = arguments.engine == "ray"
+    if arguments.address is not None and not on_cluster:
+        raise ValueError("--address is that of a Ray cluster: add --engine ray, or leave it out.")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ValueError(f"--workers is {arguments.workers}, expected 1 or more.")
+    options = Options(
+        arguments.out,
+        threshold=arguments.threshold,
+        um_per_px=arguments.um_per_px,
+        overlay=not arguments.no_overlay,
+        probability=arguments.probability,
+        resume=arguments.resume,
     )
-    taken: set[str] = set()
-    names = {path: _free_name(path.stem, taken) for path in photographs}
+    photographs = list_photographs(arguments.photographs, arguments.split)
+    if not photographs:
+        raise ValueError(f"There is no photograph in {', '.join(arguments.photographs)}.")
+    load = partial(
+        Segmenter.from_pretrained,
+        arguments.model,
+        revision=arguments.revision,
+        engine=None if on_cluster else arguments.engine,
+        threads=1 if on_cluster or len(photographs) > 1 else None,
+    )
+    segmenter = load()  # also for a cluster: what is wrong with it is told here
 
-    def write(path: Path, result: Segmentation) -> list[str]:
-        if arguments.threshold is not None:
-            result = result.at(arguments.threshold)
-        paths = result.save(arguments.out, names[path])
-        density = result.measure()["vessel_density"]
-        return [f"{path}: vessels in {density:.1%} of the field, {paths['mask']}", *result.warnings]
+    folder = arguments.out.rstrip("/")
 
-    failed = 0
-    for _, outcome in segment_many(segmenter, photographs, write):
-        if isinstance(outcome, ImageError):
-            print(f"resegnet: {outcome}", file=sys.stderr)
-            failed += 1
-            continue
-        print("\n  note: ".join(outcome))
-    return 1 if failed else 0
+    def tell(photograph: Photograph, outcome: dict) -> None:
+        if "error" in outcome:
+            print(f"resegnet: {photograph.id}: {outcome['error']}", file=sys.stderr)
+        elif len(photographs) <= MANY:
+            row = outcome["row"]
+            share = "no field of view" if row["vessel_density"] is None else f"{row['vessel_density']:.1%} of the field"
+            print(f"{photograph.source}: vessels in {share}, {folder}/{row['mask']}")
+            if row["warnings"]:
+                print(f"  note: {row['warnings']}")
 
+    try:
+        make_folder(options)
+        if on_cluster:
+            from resegnet.cluster import on_ray
 
-def _free_name(stem: str, taken: set[str]) -> str:
-    """`stem` as a file name, numbered where another photograph of this call has it already."""
-    from resegnet.results.export import safe_name
-
-    first = name = safe_name(stem)
-    number = 2
-    while name.casefold() in taken:
-        name, number = safe_name(first[:40] + f"_{number}"), number + 1
-    taken.add(name.casefold())
-    return name
+            outcomes = on_ray(load, options, photographs, arguments.workers, arguments.address)
+        else:
+            outcomes = by_threads(Work(segmenter, options), photographs, arguments.workers)
+        counts = segment_cohort(photographs, options, outcomes, tell, shards=on_cluster)
+    except OutputError as error:
+        raise OutputError(f"{error}. What was done is in order; once that is mended, --resume goes on.") from error
+    except KeyboardInterrupt:
+        print("resegnet: stopped; the same command with --resume goes on.", file=sys.stderr)
+        return 130
+    kept = f" ({counts['kept']} of them before)" if counts["kept"] else ""
+    failed = f", {counts['failed']} failed, see failures.csv" if counts["failed"] else ""
+    table = f"; table: {folder}/{TABLE}" if counts["done"] else ""
+    print(f"{counts['done']} of {len(photographs)} done{kept}{failed}{table}")
+    return 1 if counts["failed"] else 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

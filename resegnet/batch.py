@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from resegnet.engine import processors
 from resegnet.image import ImageError
@@ -13,6 +13,26 @@ from resegnet.segmenter import Segmentation, Segmenter
 
 S = TypeVar("S")
 R = TypeVar("R")
+
+
+def in_order(work: Callable[[S], R], items: Iterable[S], workers: int | None = None) -> Iterator[tuple[S, R]]:
+    """Each item with what `work` makes of it, in the items' order, by several threads; see `segment_many`.
+
+    What `work` raises comes out here and ends it; work that was begun is finished, the rest is dropped.
+    """
+    workers = workers or processors()
+    waiting: deque[tuple[S, Future[R]]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > 2 * workers:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for item, future in waiting:
+            yield item, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def segment_many(
@@ -44,7 +64,6 @@ def segment_many(
     source, outcome
         In the order of the sources: what `finish` gave, or the `ImageError` of a photograph that cannot be read.
     """
-    workers = workers or processors()
 
     def work(source: S) -> R | ImageError:
         try:
@@ -52,15 +71,4 @@ def segment_many(
         except ImageError as error:
             return error
 
-    waiting: deque[tuple[Any, Future]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for source in sources:
-            waiting.append((source, pool.submit(work, source)))
-            if len(waiting) > 2 * workers:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for source, future in waiting:
-            yield source, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return in_order(work, sources, workers)

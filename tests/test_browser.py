@@ -564,6 +564,81 @@ def test_two_visitors_do_not_mix(open_page, segmenter, photographs):
     assert threshold_of(second) == 0.6137
 
 
+# Many photographs
+
+
+def start_batch(page, paths):
+    page.get_by_role("tab", name="Batch").click()
+    page.set_input_files("#batch input[type=file]", paths)
+    page.wait_for_function("(count) => document.querySelectorAll('#batch .file').length === count", arg=len(paths))
+    page.get_by_role("button", name="Find the vessels").click()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_batch_fills_its_table_can_be_cancelled_and_what_is_done_is_saved(
+    open_page, segmenter, network, photographs, tmp_path, width
+):
+    page = open_page(viewport={"width": width, "height": 844})
+    folder = tmp_path / "eyes"
+    folder.mkdir()
+    paths = [folder / f"{number}.png" for number in range(4)]
+    for path in paths:
+        path.write_bytes(photographs[0].read_bytes())
+    held, wait = [], network.go_on.wait
+
+    def hold(seconds):  # from the third photograph on
+        held.append(seconds)
+        if len(held) > 2:
+            wait(seconds)
+
+    network.go_on.wait = hold
+    network.go_on.clear()
+    try:
+        start_batch(page, paths)
+        page.wait_for_selector("#batch .lines tbody tr:nth-child(2)")
+        page.wait_for_function("() => document.querySelector('#batch [role=status]').textContent.startsWith('2 of 4')")
+        assert page.get_by_role("button", name="Find the vessels").is_disabled()
+        page.get_by_role("button", name="Cancel").click()
+        page.wait_for_function("() => document.querySelector('#batch [role=status]').textContent.includes('stopping')")
+    finally:
+        network.go_on.wait = wait
+        network.go_on.set()
+    page.wait_for_function("() => document.querySelector('#batch [role=status]').textContent.includes('cancelled')")
+    share = f"{segmenter(photographs[0]).measure()['vessel_density']:.1%}"
+    assert page.locator("#batch .lines td:nth-child(4)").all_inner_texts() == [share] * 3
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Results as ZIP").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        names = archive.namelist()
+        assert len(archive.read("results.csv").splitlines()) == 1 + 3
+        mask = archive.read("masks/0.png")
+    assert sorted(names) == [*(f"masks/{number}.png" for number in range(3)),
+                             *(f"overlays/{number}.jpg" for number in range(3)),
+                             "results.csv", "results.parquet"]  # fmt: skip
+    np.testing.assert_array_equal(pixels(mask) > 0, segmenter(photographs[0]).mask)
+
+    page.get_by_role("button", name="Find the vessels").click()  # and once more, to its end
+    page.wait_for_selector("#batch .lines tbody tr:nth-child(4)")
+    page.wait_for_function("() => document.querySelector('#batch [role=status]').textContent.includes('4 of 4')")
+
+
+def test_who_leaves_the_page_ends_the_batch(open_page, network, photographs, tmp_path, slow):
+    paths = [tmp_path / f"{number}.png" for number in range(8)]
+    for path in paths:
+        path.write_bytes(photographs[0].read_bytes())
+    page = open_page()
+    calls = network.calls
+    start_batch(page, paths)
+    while network.calls == calls:
+        page.wait_for_timeout(50)
+    page.close()
+    time.sleep(2)
+    slow.set()
+    time.sleep(5)
+    assert network.calls - calls < 8
+
+
 # Looks
 
 

@@ -26,18 +26,18 @@ def pixels(path):
 
 def test_segment_writes_files_of_the_photographs_size(tmp_path, photograph):
     out = tmp_path / "out"
-    line = [sys.executable, "-m", "resegnet", "segment", str(photograph), "--out", str(out)]
+    line = [sys.executable, "-m", "resegnet", "segment", str(photograph), "--out", str(out), "--probability"]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "vessels in" in done.stdout
-    mask = pixels(out / "eye_mask.png")
+    mask = pixels(out / "masks/eye.png")
     assert mask.shape == (300, 320)
     assert set(np.unique(mask)) == {0, 255}
-    probability = pixels(out / "eye_probability.png")
+    probability = pixels(out / "probabilities/eye.png")
     assert probability.shape == (300, 320)
     assert probability.dtype == np.uint16
-    assert pixels(out / "eye_overlay.png").shape == (300, 320, 3)
-    assert json.loads((out / "eye_summary.json").read_text())["model"] == "bundled"
+    assert pixels(out / "overlays/eye.jpg").shape == (300, 320, 3)
+    assert json.loads((out / "records/eye.json").read_text())["row"]["model"] == "bundled"
 
 
 def test_one_bad_file_costs_itself_only(tmp_path, photograph, capsys):
@@ -46,7 +46,7 @@ def test_one_bad_file_costs_itself_only(tmp_path, photograph, capsys):
     out = tmp_path / "out"
     assert main(["segment", str(bad), str(photograph), "--out", str(out)]) == 1
     assert "notes.jpg" in capsys.readouterr().err
-    assert (out / "eye_mask.png").exists()
+    assert (out / "masks/eye.png").exists()
 
 
 def test_photographs_of_one_name_do_not_overwrite_each_other(tmp_path, photograph):
@@ -55,8 +55,8 @@ def test_photographs_of_one_name_do_not_overwrite_each_other(tmp_path, photograp
     Image.fromarray(draw_fundus(12, (200, 210)).image).save(other)
     out = tmp_path / "out"
     assert main(["segment", str(photograph), str(other), "--out", str(out)]) == 0
-    assert pixels(out / "eye_mask.png").shape == (300, 320)
-    assert pixels(out / "eye_2_mask.png").shape == (200, 210)
+    assert pixels(out / "masks/eye.png").shape == (300, 320)
+    assert pixels(out / "masks/eye_2.png").shape == (200, 210)
 
 
 def test_names_that_become_equal_do_not_overwrite_each_other(tmp_path, photograph):
@@ -65,7 +65,7 @@ def test_names_that_become_equal_do_not_overwrite_each_other(tmp_path, photograp
         path.write_bytes(photograph.read_bytes())
     out = tmp_path / "out"
     assert main(["segment", *map(str, twins), "--out", str(out)]) == 0
-    assert len(list(out.glob("*_mask.png"))) == 2
+    assert len(list(out.glob("masks/*.png"))) == 2
 
 
 def test_a_threshold_of_ones_own(tmp_path, photograph):
@@ -73,7 +73,7 @@ def test_a_threshold_of_ones_own(tmp_path, photograph):
     for threshold in ("0.1", "0.9"):
         out = tmp_path / threshold
         assert main(["segment", str(photograph), "--out", str(out), "--threshold", threshold]) == 0
-        masks.append(pixels(out / "eye_mask.png") > 0)
+        masks.append(pixels(out / "masks/eye.png") > 0)
     assert masks[0].sum() > masks[1].sum()
     assert not (masks[1] & ~masks[0]).any()
 

@@ -32,11 +32,13 @@ logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".webp"})
 
+PICTURE_CELL = datasets.Image(decode=False)
+
 COLUMNS = datasets.Features(
     {
-        "image": datasets.Image(decode=False),
-        "mask": datasets.Image(decode=False),
-        "fov": datasets.Image(decode=False),
+        "image": PICTURE_CELL,
+        "mask": PICTURE_CELL,
+        "fov": PICTURE_CELL,
         "image_id": datasets.Value("string"),
         "patient": datasets.Value("string"),
         "dataset": datasets.Value("string"),
@@ -117,7 +119,11 @@ def load_vessels(source: str | os.PathLike | Sequence[str | os.PathLike], split:
         raise DataError(f"No data set was named. Give {FORMS}.")
     parts, other_splits = [], []
     for item in sources:
-        name, splits = _load_splits(str(item), split)
+        if item == "drawn":
+            # Drawing takes time, so the split that was not asked for is left out: the seeds keep the two apart.
+            name, splits = "drawn", {split: _draw(split)} if split in DRAWN_SEEDS else {}
+        else:
+            name, splits = load_splits(str(item))
         if split not in splits:
             known = DRAWN_SEEDS if name == "drawn" else splits
             raise DataError(f"{item} has no split '{split}'; it has: {', '.join(sorted(known)) or 'none'}.")
@@ -282,11 +288,14 @@ def is_hub_id(source: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source)) and not Path(source).exists()
 
 
-def _load_splits(source: str, split: str) -> tuple[str, dict[str, Dataset]]:
-    """Name of the data set and all its splits, with the columns as they come."""
-    if source == "drawn":
-        # Drawing takes time, so the split that was not asked for is left out: the seeds keep the two apart.
-        return "drawn", {split: _draw(split)} if split in DRAWN_SEEDS else {}
+def load_splits(source: str) -> tuple[str, dict[str, Dataset]]:
+    """Name of a data set that is a folder, a file or of the Hub, and all its splits, with the columns as they come.
+
+    Raises
+    ------
+    DataError
+        If it is not there, or in no known form.
+    """
     path = Path(source).expanduser()
     try:
         if path.exists():

@@ -56,9 +56,9 @@ class RecentResults:
         self._clock = clock
         self._results: OrderedDict[str, tuple[float, Segmentation]] = OrderedDict()  # with the time it was made at
         self._lock = threading.Lock()  # gradio runs handlers in threads
-        self._network = threading.Lock()  # two forward passes at once would take twice as long, and twice the memory
+        self.turn = threading.Lock()  # two forward passes at once would take twice as long, and twice the memory
         # The process waits for a forward pass under way: torch crashes if the interpreter ends beneath it.
-        atexit.register(self._network.acquire, timeout=60)
+        atexit.register(self.turn.acquire, timeout=60)
         self._sweeper: threading.Timer | None = None
 
     def __call__(self, path: str) -> Segmentation:
@@ -71,7 +71,7 @@ class RecentResults:
         """
         result = self._find(path)
         if result is None:
-            with self._network:
+            with self.turn:
                 result = self._find(path)  # whoever was before us may have asked for the same
                 if result is None:
                     result = self._segmenter(path)

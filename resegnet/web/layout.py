@@ -17,11 +17,13 @@ from resegnet import Segmenter
 from resegnet.records import DISCLAIMER
 from resegnet.results.render import ERROR_COLORS, OVERLAY_COLOR, OVERLAY_OPACITY, magma
 from resegnet.web.about import about, model_name
+from resegnet.web.batch import EMPTY, Batches
 from resegnet.web.guard import Guard, fetch_nothing
 from resegnet.web.handlers import KEEP_S, Handlers
 
 HERE = Path(__file__).parent
 
+BATCHES = 4  # at a time
 QUEUE = 20  # requests that wait for their turn; the next one is told to come back
 UPLOAD_BYTES = 200_000_000  # a 16-bit TIFF of 24 megapixels has 144 MB
 EXAMPLES_AFTER_S = 5  # until then the processors are for the start, and for whoever waits for it
@@ -33,7 +35,8 @@ CSS = """
 #title .title { display: flex; align-items: center; gap: 0.8rem; }
 #title img { width: 44px; height: 44px; }
 #title h1 { font-size: 1.6rem; font-weight: 650; letter-spacing: -0.01em; line-height: 1.1; margin: 0; }
-#title p, #foot p { color: color-mix(in srgb, var(--body-text-color) 75%, var(--body-background-fill)); }
+#title p, #foot p, #batch .html-container p {
+  color: color-mix(in srgb, var(--body-text-color) 75%, var(--body-background-fill)); }
 #title p, #foot p { margin: 0.15rem 0 0; }
 #status { min-height: 22px; }
 button[role=tab].selected { color: color-mix(in srgb, #0891b2 55%, var(--body-text-color)) !important; }
@@ -44,6 +47,36 @@ footer > :not(.show-api) { display: none !important; }
 @keyframes viewer-turn { to { transform: rotate(360deg); } }
 #about table { font-variant-numeric: tabular-nums; font-size: 0.9rem; border: 0; display: block; overflow-x: auto; }
 #about th, #about td { border: 0; padding: 0.35rem 1rem 0.35rem 0; word-break: normal; overflow-wrap: normal; }
+#batch .lines table { width: 100%; border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
+#batch .lines th { text-align: left; font-weight: 600; }
+#batch .lines th, #batch .lines td { border: 0; padding: 0.4rem 0.9rem 0.4rem 0; vertical-align: middle; }
+#batch .lines tr { border: 0; border-bottom: 1px solid var(--border-color-primary); }
+#batch .lines img { width: 48px; height: 48px; max-width: none; object-fit: contain; background: #000;
+  border-radius: 6px; margin: 0; }
+#batch .lines th:first-child { width: 62px; }
+#batch .lines .name { overflow-wrap: anywhere; min-width: 7rem; }
+#batch .lines .number { text-align: right; white-space: nowrap; }
+#batch .lines .failed td { color: color-mix(in srgb, #dc2626 70%, var(--body-text-color)); }
+#batch .lines p, #batch .progress p { margin: 0; font-size: 0.95rem; }
+#batch .buttons { gap: 0.5rem; }
+#batch .buttons button { font-size: 0.9rem; font-weight: 500; padding: 0.45rem 0.8rem; min-height: 38px;
+  white-space: nowrap; }
+#batch .buttons button.primary { background: #0e7490; border-color: #0e7490; }
+#batch .buttons button.primary:hover { background: #155e75; }
+#batch progress { appearance: none; display: block; width: 100%; height: 8px; border: 0; border-radius: 4px;
+  overflow: hidden; background: var(--border-color-primary); margin-bottom: 0.4rem; }
+#batch progress::-webkit-progress-bar { background: var(--border-color-primary); }
+#batch progress::-webkit-progress-value { background: #0891b2; }
+#batch progress::-moz-progress-bar { background: #0891b2; }
+@media (max-width: 600px) {
+  #batch .lines thead { display: none; }
+  #batch .lines tr { display: grid; grid-template-columns: 60px 1fr auto; gap: 0 0.4rem; padding: 0.4rem 0; }
+  #batch .lines td { padding: 0; align-self: center; }
+  #batch .lines td:first-child { grid-row: 1 / span 3; }
+  #batch .lines td:nth-child(3) { grid-area: 2 / 2; text-align: left; }
+  #batch .lines td:nth-child(4) { grid-area: 1 / 3; }
+  #batch .lines td:nth-child(5) { grid-area: 3 / 2 / auto / span 2; }
+}
 #about tr { border: 0; border-bottom: 1px solid var(--border-color-primary); }
 """
 
@@ -104,6 +137,8 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
                 opacity=OVERLAY_OPACITY,
             )
             status = gr.HTML(elem_id="status")  # where gradio shows the place in the queue
+        with gr.Tab("Batch", elem_id="batch"):
+            _batch_tab(Batches(segmenter, handlers.results), segmenter.config.threshold)
         with gr.Tab("About"):
             gr.Markdown(about(segmenter), elem_id="about")
         gr.HTML(
@@ -171,6 +206,46 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
         )
     fetch_nothing()
     return app.queue(max_size=QUEUE, api_open=False)  # nobody gets past the queue
+
+
+def _batch_tab(batches: Batches, threshold: float) -> None:
+    batch = gr.State()
+    with gr.Row(elem_classes="controls", equal_height=False):
+        files = gr.File(
+            label="Photographs, or ZIP files of them",
+            file_count="multiple",
+            height=190,
+            scale=3,
+            min_width=300,
+        )
+        with gr.Column(scale=2, min_width=280):
+            chosen = gr.Slider(0, 1, threshold, step=0.0001, label="Threshold")
+            probability = gr.Checkbox(label="Probabilities too, as 16-bit PNG")
+            with gr.Row(elem_classes="buttons"):
+                start = gr.Button("Find the vessels", variant="primary", min_width=135)
+                cancel = gr.Button("Cancel", interactive=False, min_width=80)
+                save = gr.Button("Results as ZIP", interactive=False, min_width=125)
+    progress = gr.HTML(elem_classes="progress", apply_default_css=False)
+    lines = gr.HTML(EMPTY, elem_classes="lines", apply_default_css=False)
+    saved = gr.DownloadButton(visible="hidden")
+
+    shown = [batch, lines, progress, start, cancel, save]
+    running = start.click(
+        batches.run,
+        [files, chosen, probability],
+        shown,
+        api_name="batch",
+        api_visibility="undocumented",
+        show_progress="hidden",
+        concurrency_limit=BATCHES,  # which take turns, photograph by photograph
+    )
+    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    running.failure(batches.failed, batch, shown, **quiet)
+    cancel.click(batches.cancel, batch, shown, **quiet)
+    saving = save.click(
+        batches.save, batch, saved, api_name="batch_zip", api_visibility="undocumented", show_progress="hidden"
+    )
+    saving.success(None, saved, js=SAVE_JS, **quiet)
 
 
 def launch_options() -> dict:
