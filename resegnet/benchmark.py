@@ -47,6 +47,17 @@ Segmenter.from_pretrained({model!r})({path!r}).save({out!r})
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 
+# Resident memory after a tenth of the photographs, when all that is loaded once is there, and after all of them.
+_MANY_PHOTOGRAPHS = """
+from pathlib import Path
+from resegnet import Segmenter
+segmenter, paths, count = Segmenter.from_pretrained({model!r}), {paths!r}, {count}
+for done in range(1, count + 1):
+    segmenter(paths[done % len(paths)])
+    if done in (count // 10, count):
+        print(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
+"""
+
 
 class Baseline:
     """The plain script. Its weights are random: time does not depend on them."""
@@ -102,6 +113,14 @@ def benchmark(photographs: Sequence[Path], model: str | None, repeats: int = 5, 
                 subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
             )
             yield f"peak memory, {path.name}: {peak_kb / 1e6:.2f} GB for the process"
+        yield from _sizes(segmenter, repeats)
+        if files >= 10:
+            code = _MANY_PHOTOGRAPHS.format(model=model, paths=[str(path) for path in paths], count=2 * files)
+            early_kb, late_kb = map(int, subprocess.check_output([sys.executable, "-c", code], text=True).split())
+            yield (
+                f"memory in use after {files // 5} photographs in a row: {early_kb / 1e6:.2f} GB, after {2 * files}: "
+                f"{late_kb / 1e6:.2f} GB"
+            )
         code = "import time; t = time.perf_counter(); import resegnet; print(time.perf_counter() - t)"
         imports = [float(subprocess.check_output([sys.executable, "-c", code], text=True)) for _ in range(repeats)]
         yield f"import resegnet: {statistics.median(imports):.2f} s"
@@ -162,6 +181,22 @@ def _stages(segmenter: Segmenter, path: Path, repeats: int) -> dict[str, float]:
         result = Segmentation(image, probability, fov, segmenter.config.threshold, tuple(warnings))
         timed("encode", lambda: (mask_png(result), overlay_png(result)))  # noqa: B023, likewise
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _sizes(segmenter: Segmenter, repeats: int) -> Iterator[str]:
+    """One photograph at 1 to 8 megapixels, and what of the time is the network's."""
+    largest = Image.fromarray(draw_fundus(1, SIZES[-1]).image)
+    images = {f"{count} MP": largest.copy() for count in (1, 2, 4, 8)}
+    for count, image in zip((1, 2, 4, 8), images.values(), strict=True):
+        image.thumbnail([round(side * (count / 8) ** 0.5) for side in largest.size])
+    pictures = {name: np.asarray(image) for name, image in images.items()}
+    size = segmenter.config.input_size
+    blank = np.zeros((1, 3, size, size), np.float32)
+    runs: dict[str, Callable[[], Any]] = {name: lambda name=name: segmenter(pictures[name]) for name in pictures}
+    times = interleaved(runs | {"network": lambda: segmenter.network(blank)}, repeats)
+    network = statistics.median(times.pop("network"))
+    told = ", ".join(f"{name} {statistics.median(values):.3f} s" for name, values in times.items())
+    yield f"picture to mask by size: {told}; of each {network:.3f} s are the network's"
 
 
 def _network(segmenter: Segmenter, baseline: Baseline, repeats: int) -> Iterator[str]:
