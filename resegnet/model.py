@@ -109,6 +109,14 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         return model.eval()
 
 
+def scale_logits(model: ReSegNet, slope: float, offset: float) -> None:
+    """Let the network give slope * logit + offset, in place: the last convolution takes both on."""
+    with torch.no_grad():
+        last = model.net.segmentation_head[0]
+        last.weight.mul_(slope)
+        last.bias.mul_(slope).add_(offset)
+
+
 def round_to_half(model: nn.Module) -> None:
     """Round the convolution kernels to float16, in place, as `save_weights` with `half` stores them."""
     with torch.no_grad():

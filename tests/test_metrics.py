@@ -15,6 +15,7 @@ from resegnet.learning.metrics import (
     VesselScores,
     auroc,
     count_picture,
+    fit_scaling,
     fit_threshold,
     precision_recall,
     probability_histograms,
@@ -325,3 +326,24 @@ def test_reliability_gives_every_set_the_same_say():
     found = reliability(histograms, ["small", "large"])
     assert found["pixels"][5] == found["pixels"][9] == 0.5
     assert found["expected_calibration_error"] == pytest.approx(0.05, abs=1e-3)
+
+
+def test_scaling_undoes_a_known_fault_and_leaves_what_is_right_alone():
+    generator = np.random.default_rng(6)
+    logit = generator.normal(-1, 2, (600, 600))
+    vessels = generator.random(logit.shape) < 1 / (1 + np.exp(-logit))
+    for slope, offset in ((1.0, 0.0), (0.6, -0.5)):
+        said = 1 / (1 + np.exp(-(logit - offset) / slope))
+        histograms = [probability_histograms(said.astype(np.float32), vessels)]
+        assert fit_scaling(histograms, ["one"]) == pytest.approx((slope, offset), abs=0.03)
+
+
+def test_scaling_gives_every_set_the_same_say():
+    """A small set with half of its pixels vessels, a large one without: said 0.5, meant 0.25."""
+    small, large = np.full((10, 10), 0.5, np.float32), np.full((500, 500), 0.5, np.float32)
+    histograms = [
+        probability_histograms(small, np.indices((10, 10))[0] < 5),
+        probability_histograms(large, np.zeros((500, 500), bool)),
+    ]
+    _, offset = fit_scaling(histograms, ["small", "large"])
+    assert 1 / (1 + np.exp(-offset)) == pytest.approx(0.25, abs=0.01)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from resegnet.config import Config, ConfigError
 from resegnet.engine import TorchNetwork
-from resegnet.model import ReSegNet, WeightsError, load_weights, round_to_half, save_weights
+from resegnet.model import ReSegNet, WeightsError, load_weights, round_to_half, save_weights, scale_logits
 
 TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64)
 
@@ -113,3 +113,15 @@ def test_a_config_that_is_none_is_refused_where_it_is_loaded(tmp_path, tiny, tex
 def test_an_unknown_encoder_is_refused():
     with pytest.raises(ValueError, match="no_such_net"):
         ReSegNet(Config(encoder="no_such_net"))
+
+
+@pytest.mark.parametrize("decoder_channels", [(8, 8, 4), (8, 8)], ids=["stages", "shuffle"])
+def test_logits_are_scaled_by_the_weights(decoder_channels):
+    model = ReSegNet(
+        Config(encoder="resnet18", encoder_depth=3, decoder_channels=decoder_channels, input_size=64)
+    ).eval()
+    rgb = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = model(rgb)
+        scale_logits(model, 0.7, -0.4)
+        torch.testing.assert_close(model(rgb), 0.7 * before - 0.4)

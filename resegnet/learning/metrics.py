@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
+from scipy.optimize import minimize
 from skimage.morphology import skeletonize
 
 SCORE_NAMES = ("f1", "iou", "precision", "recall", "specificity", "accuracy", "mcc", "auroc", "cldice")
@@ -245,6 +246,35 @@ def fit_threshold(histograms: Sequence[np.ndarray], dataset_names: Sequence[str]
     return float(thresholds[middle]), float(f1[middle])
 
 
+def fit_scaling(histograms: Sequence[np.ndarray], dataset_names: Sequence[str]) -> tuple[float, float]:
+    """Slope and offset of the logit that make the probability mean what it says (Platt 1999; Guo et al. 2017,
+    arXiv:1706.04599): least cross-entropy, every set counting alike.
+
+    Parameters
+    ----------
+    histograms : sequence of (2, BINS) int64
+        One per picture, see `probability_histograms`.
+    dataset_names : sequence of str
+        The set that each picture comes from.
+
+    Returns
+    -------
+    slope, offset : float
+        1 and 0 where nothing is to be changed. The slope is from 0.1 to 10, the offset from -5 to 5: the order of the
+        probabilities stays, and so does what any threshold can reach.
+    """
+    background, vessels = _mean_of_sets(histograms, dataset_names)
+    middles = (np.arange(BINS) + 0.5) / BINS
+    logits = np.log(middles / (1 - middles))
+
+    def cross_entropy(scaling: np.ndarray) -> float:
+        scaled = scaling[0] * logits + scaling[1]
+        return float(background @ np.logaddexp(0, scaled) + vessels @ np.logaddexp(0, -scaled))
+
+    slope, offset = minimize(cross_entropy, (1.0, 0.0), bounds=((0.1, 10), (-5, 5))).x
+    return float(slope), float(offset)
+
+
 def reliability(histograms: Sequence[np.ndarray], dataset_names: Sequence[str], bins: int = 10) -> dict[str, Any]:
     """How far the probability can be taken at its word: of the pixels called 0.3, are 30 % vessels?
 
@@ -267,10 +297,7 @@ def reliability(histograms: Sequence[np.ndarray], dataset_names: Sequence[str], 
         `vessels` (share) and `pixels` (share of all); the first two are None for an empty bin. Within a bin the
         middles of the histogram's far finer ones stand for the probability.
     """
-    pooled: dict[str, np.ndarray] = {}
-    for name, histogram in zip(dataset_names, histograms, strict=True):
-        pooled[name] = pooled.get(name, 0) + histogram
-    background, vessels = np.mean([histogram / histogram.sum() for histogram in pooled.values()], axis=0)
+    background, vessels = _mean_of_sets(histograms, dataset_names)
     middles = (np.arange(BINS) + 0.5) / BINS
     place = (middles * bins).astype(int)
     pixels, vessel_pixels, probability = (
@@ -372,6 +399,14 @@ class VesselScores(evaluate.Metric):
             return {**scores(self._pooled), "mean": mean, "sd": sd, "pictures": self._pictures}
         finally:
             self._start()
+
+
+def _mean_of_sets(histograms: Sequence[np.ndarray], dataset_names: Sequence[str]) -> np.ndarray:
+    """Shares of all pixels, (2, BINS), every set counting alike whatever the size of its photographs."""
+    pooled: dict[str, np.ndarray] = {}
+    for name, histogram in zip(dataset_names, histograms, strict=True):
+        pooled[name] = pooled.get(name, 0) + histogram
+    return np.mean([histogram / histogram.sum() for histogram in pooled.values()], axis=0)
 
 
 def _share(part: float, whole: float) -> float:

@@ -14,7 +14,6 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,10 +37,10 @@ from resegnet.learning.data import (
 )
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
 from resegnet.learning.losses import bce_dice_loss
-from resegnet.learning.metrics import fit_threshold, probability_histograms, reliability
+from resegnet.learning.metrics import fit_scaling, fit_threshold, probability_histograms, reliability
 from resegnet.learning.options import MAY_CHANGE, Options, TrainingError, short_name
 from resegnet.learning.start import earlier_record, load_encoder_weights, load_release
-from resegnet.model import ReSegNet, round_to_half
+from resegnet.model import ReSegNet, round_to_half, scale_logits
 from resegnet.release import write_release
 from resegnet.results.export import json_bytes, png, write_atomically
 from resegnet.segmenter import Segmenter
@@ -317,12 +316,15 @@ def finish(
     tests: Mapping[str, Dataset],
     shown: Sequence[np.ndarray],
 ) -> Path:
-    """Take the best epoch, fit the threshold on validation eyes at original size, score `test`, write the release."""
+    """Take the best epoch, calibrate it and fit the threshold on validation eyes, score `test`, write the release."""
     options = run.options
     model = run.average.module
     model.load_state_dict(torch.load(out / BEST_NAME, map_location=run.device, weights_only=True))
+    slope, offset = fit_scaling(*validation_histograms(model, kept_back))
+    scale_logits(model, slope, offset)
     round_to_half(model)  # as the release stores it, so that what is fitted and scored here is what people get
-    threshold, validation_f1, calibration = fit_operating_point(model, kept_back)
+    histograms, names = validation_histograms(model, kept_back)
+    threshold, validation_f1 = fit_threshold(histograms, names)
     logger.info("threshold %.4f, validation F1 %.4f at original size", threshold, validation_f1)
     model.config = dataclasses.replace(model.config, threshold=min(max(round(threshold, 4), 1e-4), 1 - 1e-4))
     # By name: where files lay on the machine that trained is nobody's business, and the record is published.
@@ -339,7 +341,8 @@ def finish(
         "epochs_run": run.epoch,
         "best_epoch": run.best_epoch,
         "validation_f1": validation_f1,
-        "validation_reliability": calibration,
+        "validation_reliability": reliability(histograms, names),
+        "logits_scaled": {"slope": slope, "offset": offset},
         "threshold_fitted_on": "validation photographs at original size: highest mean of the sets' pooled F1",
         "train_ids": list(chosen["image_id"]),
         "validation_ids": list(kept_back["image_id"]),
@@ -361,17 +364,17 @@ def finish(
     return write_release(model, training, metrics, out / "release", shown)
 
 
-def fit_operating_point(model: ReSegNet, kept_back: Dataset) -> tuple[float, float, dict[str, Any]]:
-    """Threshold of the highest mean F1 over the sets, at original size inside each set's field; F1; reliability."""
+def validation_histograms(model: ReSegNet, kept_back: Dataset) -> tuple[list[np.ndarray], list[str]]:
+    """Of the probability at original size, inside each set's field (see `probability_histograms`); and the sets."""
     segmenter = Segmenter(TorchNetwork(model), model.config)
     histograms, names = [], []
-    for row in tqdm(kept_back, desc="fitting the threshold", disable=None):
+    for row in tqdm(kept_back, desc="validation at original size", disable=None):
         sample = read_sample(row)
         result = segmenter(sample.image)
         field = result.fov if sample.fov is None else sample.fov
         histograms.append(probability_histograms(result.probability * result.fov, sample.vessels, field))
         names.append(sample.dataset)
-    return *fit_threshold(histograms, names), reliability(histograms, names)
+    return histograms, names
 
 
 def write_previews(run: Run, samples: list[WorkingSample], path: Path, most: int = 4) -> None:
