@@ -254,12 +254,17 @@ def _measure(graph: _Graph, vessel: np.ndarray, field: np.ndarray) -> Centreline
         reach, ended = _cast_rays(origins[clear], side * normals[clear], vessel)
         calibres[clear] += np.where(field.reshape(-1)[ended], reach, np.nan)
 
-    # The angle by which the line turns per length: unlike a quotient of derivatives it stays bounded at a kink.
-    ahead = np.diff(_smooth(traced, sizes, curvature_sigma), axis=0, append=0)
-    (dy, dx), (next_dy, next_dx) = np.roll(ahead, 1, axis=0).T, ahead.T  # wrong at the ends, which do not count
-    turns = np.abs(np.arctan2(dx * next_dy - dy * next_dx, dx * next_dx + dy * next_dy))
-    curvatures = turns / np.maximum(steps, 1e-9)
-    curvatures[np.minimum(from_first, to_last) < 2 * curvature_sigma] = np.nan
+    # The angle by which the line turns per length: unlike a quotient of derivatives it stays bounded at a kink. Ends do
+    # not count, so that short segments need not be smoothed, of which a poor mask has thousands.
+    away = np.minimum(from_first, to_last) >= 2 * curvature_sigma
+    long = np.bincount(segments[away], minlength=len(sizes)) > 0
+    on_long = np.flatnonzero(long[segments])
+    ahead = np.diff(_smooth(traced[on_long], sizes[long], curvature_sigma), axis=0, append=0)
+    (dy, dx), (next_dy, next_dx) = np.roll(ahead, 1, axis=0).T, ahead.T
+    curvatures = np.full(len(points), np.nan)
+    curvatures[on_long] = np.abs(np.arctan2(dx * next_dy - dy * next_dx, dx * next_dx + dy * next_dy))
+    curvatures[~away] = np.nan
+    curvatures[away] /= np.maximum(steps[away], 1e-9)
 
     tips = np.concatenate([firsts[free[0]], lasts[free[1]]])
     outward = np.concatenate([-directions[firsts[free[0]]], directions[lasts[free[1]]]])
