@@ -64,8 +64,11 @@ def on_ray(
     if ours:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except ConnectionError as error:
-            raise ValueError(f"There is no Ray cluster at {address or 'the address in RAY_ADDRESS'}.") from error
+        except Exception as error:  # a plain one, where a busy machine takes too long to start it
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(
+                f"Ray at {address or 'this machine or RAY_ADDRESS'} does not answer ({reason})."
+            ) from error
     return _outcomes(load, options, photographs, workers, ours)
 
 
@@ -103,13 +106,8 @@ def _outcomes(
                 for number, outcome in zip(batch["number"], batch["outcome"], strict=True):
                     left.discard(int(number))
                     yield int(number), json.loads(outcome)
-        for number in sorted(left):
-            yield (
-                number,
-                {
-                    "error": f"It was tried {_RETRIES + 1} times, and each worker died of it, perhaps for want of memory."
-                },
-            )
+        lost = f"Each of {_RETRIES + 1} workers that tried it died of it, perhaps for want of memory."
+        yield from ((number, {"error": lost}) for number in sorted(left))
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(f"The Ray cluster gave up: {reason}. What was done is in order; --resume goes on.") from error
