@@ -8,6 +8,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from huggingface_hub import constants
+
 from resegnet import Segmenter
 from resegnet.hub import ENVIRONMENT
 from resegnet.web.files import keep_swept, own_folder
@@ -44,6 +46,9 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up too
     folder = own_folder()
+    # gradio's `analytics_enabled=False` leaves some of its reports to the Hub on; these are read as they are sent.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     # Of types of gradio and mcp, which are theirs.
     warnings.filterwarnings("ignore", r"The '\w+' attribute with value .* was provided to the `Field\(\)` function")
     from resegnet.web.handlers import KEEP_S
