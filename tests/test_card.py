@@ -259,7 +259,8 @@ def hostile_records() -> dict:
     }
     training = {"options": options, "threshold_fitted_on": HOSTILE, "environment": {HOSTILE: HOSTILE}}
     training |= {"hub_datasets": [HOSTILE], "data_sha256": HOSTILE, "best_epoch": HOSTILE, "train_ids": [HOSTILE]}
-    return {"metrics": metrics, "training": training, "config": RECORDS["config"] | {"encoder": HOSTILE}}
+    earlier = {"options": {"dataset": HOSTILE, "extra": [HOSTILE], "start_from": HOSTILE}, "epochs_run": HOSTILE}
+    return {"metrics": metrics, "training": training | {"earlier": earlier}}  # a hostile config is refused
 
 
 def test_hostile_names_stay_text(card, tmp_path):
