@@ -165,6 +165,28 @@ def test_an_image_folder_and_pictures_inside_parquet(folder, segment, tmp_path, 
     assert (tmp_path / "out/masks/one.png").read_bytes() == (tmp_path / "out/masks/train_000000.png").read_bytes()
 
 
+def test_a_data_set_by_splits(segment, tmp_path, drawings):
+    from datasets import Dataset, DatasetDict, Image
+
+    def part(contents):
+        cells = [{"bytes": content, "path": f"{number}.png"} for number, content in enumerate(contents)]
+        return Dataset.from_dict({"image": cells, "mask": cells, "age": range(len(cells))}).cast_column(
+            "image", Image()
+        )
+
+    DatasetDict(train=part(drawings[:2]), test=part(drawings[2:3])).save_to_disk(tmp_path / "set")
+    assert segment("set", "--out", "all") == 0
+    rows = pq.read_table(tmp_path / "all/results.parquet").to_pylist()
+    assert [(row["id"], row["source"], row["age"]) for row in rows] == [
+        ("0", "set, train, row 0", 0), ("1", "set, train, row 1", 1), ("0_2", "set, test, row 0", 0),
+    ]  # fmt: skip
+    assert "mask_given" not in rows[0]
+    assert [row["photograph_sha256"] for row in rows] == [hashlib.sha256(c).hexdigest() for c in drawings[:3]]
+    assert segment("set", "--out", "one", "--split", "test") == 0
+    assert len(table(tmp_path / "one/results.csv")) == 1
+    assert segment("set", "--out", "none", "--split", "validation") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
