@@ -18,7 +18,7 @@ DISCLAIMER = "Research software, not a medical device: not for diagnosis or trea
 
 NOT_FOR = """* Diagnosis, screening, treatment, triage, or any other decision about a patient.
 * Scanning laser, fluorescein or OCT angiography pictures: it knows colour photographs only.
-* Arteries against veins, or calibres in micrometres: it says vessel or not.
+* Arteries against veins: it says vessel or not. Micrometres, unless the camera's scale is known.
 * Comparing vessel area or width between cameras or programs: how wide a vessel is drawn differs."""
 
 # Names of the recorded scores.
