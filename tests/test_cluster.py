@@ -99,15 +99,15 @@ def test_a_worker_killed_in_the_middle_costs_nothing_and_every_byte_is_that_of_t
 def test_a_photograph_that_kills_every_worker_is_a_failure_and_the_others_are_done(
     photographs, segment, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("resegnet.cluster._RETRIES", 0)  # a new worker takes long to start
+    monkeypatch.setattr("resegnet.cluster._RETRIES", 1)  # a new worker takes long to start
     image = read_image(photographs / "p1/4.png")
     deadly = float(as_network_input(prepare(image, 96)[0]).mean())
     network = Bright(deadly=deadly)
-    assert segment(photographs, "--out", "ray", "--engine", "ray", "--workers", 1, network=network) == 1
+    assert segment(photographs / "p1", "--out", "ray", "--engine", "ray", "--workers", 1, network=network) == 1
     failures = (tmp_path / "ray/failures.csv").read_text().splitlines()
-    assert [line.partition(",")[0] for line in failures] == ["id", "p0_broken", "p1_4"]
-    assert "workers that tried it died of it" in failures[2]
-    assert pq.read_table(tmp_path / "ray/results").num_rows == 9
+    assert [line.partition(",")[0] for line in failures] == ["id", "4"]
+    assert "workers that tried it died of it" in failures[1]
+    assert pq.read_table(tmp_path / "ray/results").column("id").to_pylist() == ["1", "7"]
 
 
 def test_workers_read_and_write_by_fsspec(photographs, segment, tmp_path):
