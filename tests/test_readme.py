@@ -30,6 +30,13 @@ def test_results_are_those_of_the_bundled_release(name):
     assert cells[1] == str(report["count"])
 
 
+@pytest.mark.parametrize("release", SHIPPED)
+def test_each_release_that_ships_has_its_row(release):
+    metrics = json.loads((SHIPPED[release] / "metrics.json").read_text())
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{release}`: "))
+    assert row.strip("| ").split(" | ")[1:] == [f"{metrics[name]['pooled']['f1']:.3f}" for name in NAMES]
+
+
 def test_the_threshold_is_told():
     threshold = json.loads((SHIPPED["bundled"] / "config.json").read_text())["threshold"]
     assert f"threshold of {threshold:.3f}" in README
