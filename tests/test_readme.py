@@ -110,3 +110,10 @@ def test_the_network_alone_is_the_same(monkeypatch):
     rgb = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(net((rgb - model.mean) / model.std), model(rgb))
+
+
+def test_every_picture_that_the_page_offers_has_its_origin_told():
+    """The page takes all pictures beside the examples' README but tracings; figures lie a folder deeper."""
+    told = re.findall(r"^\| `([^`]+)` \|", (ROOT / "examples/README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    pictures = [path for kind in ("jpg", "png") for path in (ROOT / "examples").glob(f"*.{kind}")]
+    assert {path.name for path in pictures if "_vessels" not in path.stem} == set(told)
