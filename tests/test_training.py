@@ -291,7 +291,8 @@ def test_a_release_can_be_gone_on_from(capsys, folder, finished, tmp_path):
     line += ["--start-from", str(finished / "release"), "--learning-rate", "0"]
     assert train_script.main(line) == 0
     kept, new = (load_file(run / "release/model.safetensors") for run in (finished, tmp_path / "on"))
-    kernels = [name for name, tensor in kept.items() if tensor.ndim == 4]
+    # The last convolution is calibrated anew.
+    kernels = [name for name, tensor in kept.items() if tensor.ndim == 4 and "segmentation_head" not in name]
     assert kernels
     assert all(torch.equal(kept[name], new[name]) for name in kernels)
     # Another decoder begins at random, all else as it was.
@@ -299,7 +300,7 @@ def test_a_release_can_be_gone_on_from(capsys, folder, finished, tmp_path):
     line[line.index("--decoder-channels") + 1 : line.index("--decoder-channels") + 4] = ["16", "8"]
     assert train_script.main(line) == 0
     leaner = load_file(tmp_path / "leaner/release/model.safetensors")
-    shared = [name for name in kernels if name in leaner and "segmentation_head" not in name]
+    shared = [name for name in kernels if name in leaner]
     assert shared and len(shared) < len(kernels)
     assert all(torch.equal(kept[name], leaner[name]) for name in shared)
     other = [
