@@ -145,7 +145,7 @@ def _find(text: str, split: str | None) -> Iterator[_Found]:
     if is_remote(text):
         yield from _find_remote(text)
         return
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # not that of `Path`, which fails for a file that is called ~
     if path.is_dir():
         if _is_data_set(path):
             yield from _of_data_set(str(path), split)

@@ -134,15 +134,20 @@ def save(segmentation: Segmentation, folder: str | os.PathLike[str], name: str =
     return {kind: folder / file_name for kind, (file_name, _) in files.items()}
 
 
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
+
+
 def safe_name(name: str) -> str:
     r"""Turn any text into the start of a file name that stays in its folder on every system.
 
     Separators, the characters that Windows refuses and control or unpaired ones become "_"; dots and blanks
-    at either end go, and so does what exceeds 150 bytes of UTF-8. What is left empty becomes "photograph".
+    at either end go, and so does what exceeds 150 bytes of UTF-8. What is left empty becomes "photograph". A device
+    of Windows, such as CON, gets a "_" before it.
     """
     characters = ["_" if c in '/\\:*?"<>|' or unicodedata.category(c)[0] == "C" else c for c in name]
     short = "".join(characters).strip(". ").encode()[:_NAME_BYTES].decode(errors="ignore")
-    return short.rstrip(". ") or "photograph"
+    short = short.rstrip(". ") or "photograph"
+    return f"_{short}" if short.partition(".")[0].upper() in _DEVICES else short
 
 
 def write_atomically(path: Path, content: bytes) -> None:
