@@ -409,7 +409,9 @@ def test_killed_at_any_time_and_resumed_the_result_is_the_same_to_the_byte(many,
 
 
 def test_ctrl_c_says_how_to_go_on(many, tmp_path):
-    process = start(many, "--out", tmp_path / "out", "--workers", 1)
+    # As from a terminal: what a shell starts in the background ignores the signal, and its children do.
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    process = start(many, "--out", tmp_path / "out", "--workers", 1, preexec_fn=listen)
     wait_for_records(tmp_path / "out", 2, process)
     process.send_signal(signal.SIGINT)
     status, said = finish(process)
