@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from resegnet.hub import first_line
 from resegnet.image import ImageError
 from resegnet.results.export import safe_name
 
@@ -68,7 +69,7 @@ class Photograph:
         except ImageError:
             raise
         except Exception as error:  # each store has errors of its own
-            reason = getattr(error, "strerror", None) or _first_line(error)
+            reason = getattr(error, "strerror", None) or first_line(error)
             raise ImageError(f"{self.source} cannot be read ({reason}); check its permissions.") from error
 
 
@@ -205,7 +206,7 @@ def _find_remote(address: str) -> Iterator[_Found]:
         elif suffix not in PICTURES:
             paths, root = sorted(store.find(path)), path.rstrip("/")
     except Exception as error:  # each store has errors of its own
-        raise ValueError(f"{address} cannot be read ({_first_line(error)}); check address and access.") from error
+        raise ValueError(f"{address} cannot be read ({first_line(error)}); check address and access.") from error
     if suffix in TABLES:
         yield from _of_table(address, lambda: content, None)
     elif suffix in PICTURES and not glob.has_magic(path):
@@ -244,7 +245,7 @@ def _of_table(table: str, read: Callable[[], bytes], split: str | None) -> Itera
             reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", restval=None)
             rows, names = list(reader), list(reader.fieldnames or [])
     except (OSError, ValueError, AttributeError, csv.Error) as error:
-        raise ValueError(f"{table} cannot be read ({_first_line(error)}); expected a table in UTF-8.") from error
+        raise ValueError(f"{table} cannot be read ({first_line(error)}); expected a table in UTF-8.") from error
     image = next((name for name in IMAGE_COLUMNS if name in names), None)
     if image is None:
         raise ValueError(f"{table} has no column 'image'; it has: {', '.join(names) or 'none'}.")
@@ -364,7 +365,3 @@ def free_name(name: str, taken: dict[str, int]) -> str:
 def _key(name: str) -> str:
     """The same for names that some file system takes for one."""
     return unicodedata.normalize("NFC", name.casefold())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,7 +10,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import pytest
+from stand_in import DarkOnGreen
 
+from resegnet import Config, Segmenter
 from resegnet.learning.synthetic import draw_fundus
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -27,6 +29,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def real() -> Path:
     """Folder of the real photographs; only for tests marked `data`."""
     return REAL
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network that needs no weights."""
+    return DarkOnGreen()
+
+
+@pytest.fixture(scope="module")
+def segmenter(network):
+    """Round that network, for tests of the page; its threshold lies between two steps of the slider."""
+    return Segmenter(network, Config(input_size=256, threshold=0.6137), "a/model@v1")
 
 
 @pytest.fixture(scope="module")

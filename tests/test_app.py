@@ -37,16 +37,6 @@ tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
 
 
 @pytest.fixture(scope="module")
-def network():
-    return DarkOnGreen()
-
-
-@pytest.fixture(scope="module")
-def segmenter(network):
-    return Segmenter(network, Config(input_size=256, threshold=0.6137), "a/model@v1")
-
-
-@pytest.fixture(scope="module")
 def client(url, tmp_path_factory):
     with connect(url, tmp_path_factory.mktemp("downloads")) as connected:
         yield connected

@@ -18,25 +18,14 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from stand_in import DarkOnGreen
 
-from resegnet import Config, ImageError, Segmenter
+from resegnet import ImageError, Segmenter
 from resegnet.__main__ import main
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.results.export import png
 from resegnet.web import batch as tab
 from resegnet.web.batch import list_uploads
 from resegnet.web.files import sweep
-
-
-@pytest.fixture(scope="module")
-def network():
-    return DarkOnGreen()
-
-
-@pytest.fixture(scope="module")
-def segmenter(network):
-    return Segmenter(network, Config(input_size=256, threshold=0.6137), "a/model@v1")
 
 
 @pytest.fixture(scope="module")

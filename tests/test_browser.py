@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from stand_in import DarkOnGreen
 
-from resegnet import Config, Segmenter
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.results.compare import compare
 from resegnet.results.render import ERROR_COLORS, OVERLAY_OPACITY, magma
@@ -38,17 +36,6 @@ FLAGS = [
 PATIENCE_MS = 30_000  # on a busy machine; nothing waits for it when all goes well
 
 SHOWN = ".viewer[data-state=shown]:not([data-busy])"
-
-
-@pytest.fixture(scope="module")
-def network():
-    return DarkOnGreen()
-
-
-@pytest.fixture(scope="module")
-def segmenter(network):
-    # Between two steps of the slider, which must not round the fitted threshold.
-    return Segmenter(network, Config(input_size=256, threshold=0.6137), "a/model@v1")
 
 
 @pytest.fixture(scope="module")

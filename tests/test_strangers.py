@@ -19,24 +19,12 @@ from benchmark_load import ask_all, digest, draw_photographs, flood
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from stand_in import DarkOnGreen
 
 import app
-from resegnet import Config, Segmenter
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.web import guard, layout
 
 ROOT = Path(app.__file__).parent
-
-
-@pytest.fixture(scope="module")
-def network():
-    return DarkOnGreen()
-
-
-@pytest.fixture(scope="module")
-def segmenter(network):
-    return Segmenter(network, Config(input_size=256, threshold=0.6137), "a/model@v1")
 
 
 @pytest.fixture(scope="module")

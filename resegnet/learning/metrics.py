@@ -230,9 +230,7 @@ def fit_threshold(histograms: Sequence[np.ndarray], dataset_names: Sequence[str]
             f"got {len(histograms)} histograms and {len(names)} names of sets; give at least one picture, "
             "and one name per picture or none at all"
         )
-    pooled: dict[str, np.ndarray] = {}
-    for name, histogram in zip(names, histograms, strict=True):
-        pooled[name] = pooled.get(name, 0) + histogram
+    pooled = _pool_by_set(histograms, names)
     thresholds = np.arange(1, BINS) / BINS
     curves = []
     for name, (background, vessels) in pooled.items():
@@ -403,10 +401,15 @@ class VesselScores(evaluate.Metric):
 
 def _mean_of_sets(histograms: Sequence[np.ndarray], dataset_names: Sequence[str]) -> np.ndarray:
     """Shares of all pixels, (2, BINS), every set counting alike whatever the size of its photographs."""
+    pooled = _pool_by_set(histograms, dataset_names).values()
+    return np.mean([histogram / histogram.sum() for histogram in pooled], axis=0)
+
+
+def _pool_by_set(histograms: Sequence[np.ndarray], dataset_names: Sequence[str]) -> dict[str, np.ndarray]:
     pooled: dict[str, np.ndarray] = {}
     for name, histogram in zip(dataset_names, histograms, strict=True):
         pooled[name] = pooled.get(name, 0) + histogram
-    return np.mean([histogram / histogram.sum() for histogram in pooled.values()], axis=0)
+    return pooled
 
 
 def _share(part: float, whole: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from resegnet.hub import TRAINING_NAME, find_release
+from resegnet.hub import TRAINING_NAME, find_release, first_line
 from resegnet.learning.options import TrainingError
 from resegnet.model import ReSegNet
 from resegnet.records import as_object
@@ -31,7 +31,7 @@ def load_release(model: ReSegNet, source: str) -> None:
     try:
         donor = ReSegNet.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise TrainingError(f"--start-from {source}: {_first_line(error)}") from error
+        raise TrainingError(f"--start-from {source}: {first_line(error)}") from error
     own, given = model.state_dict(), donor.state_dict()
     fit = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     left = [name for name in own if name not in fit]
@@ -78,7 +78,7 @@ def load_encoder_weights(model: ReSegNet, source: str) -> None:
             donor = smp.encoders.get_encoder(config.encoder, depth=config.encoder_depth, weights=weights)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise TrainingError(
-                f"ImageNet weights for {config.encoder} cannot be had ({_first_line(error)}). Connect to the "
+                f"ImageNet weights for {config.encoder} cannot be had ({first_line(error)}). Connect to the "
                 "Hub, give a file with --encoder-weights FILE, or start from random weights: --encoder-weights none."
             ) from error
         model.net.encoder.load_state_dict(donor.state_dict())
@@ -88,7 +88,7 @@ def load_encoder_weights(model: ReSegNet, source: str) -> None:
         tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise many kinds for a bad file
         raise TrainingError(
-            f"--encoder-weights {source}: cannot be read ({_first_line(error)}). Expected `imagenet`, `none`, "
+            f"--encoder-weights {source}: cannot be read ({first_line(error)}). Expected `imagenet`, `none`, "
             "or a file of tensors."
         ) from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
@@ -103,7 +103,3 @@ def load_encoder_weights(model: ReSegNet, source: str) -> None:
             f"another shape, {unfit[0]} first. Give a file that belongs to this encoder."
         )
     model.net.encoder.load_state_dict({name: tensors[name] for name in own})
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
