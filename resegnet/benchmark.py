@@ -97,7 +97,7 @@ def benchmark(photographs: Sequence[Path], model: str | None, repeats: int = 5, 
     """
     segmenter, baseline = Segmenter.from_pretrained(model), Baseline()
     engine = type(segmenter.network).__name__
-    yield f"Release {segmenter.model}, {segmenter.config.encoder} at {segmenter.config.input_size} px, {engine}"
+    yield f"Release {segmenter.model}, {segmenter.config.encoder} at {segmenter.config.input_sides} px, {engine}"
     yield f"Baseline: U-Net/ResNet34 at {_BASELINE_PX} px, eager float32; {processors()} processors, {repeats} rounds"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -173,7 +173,7 @@ def _stages(segmenter: Segmenter, path: Path, repeats: int) -> dict[str, float]:
     for _ in range(repeats):
         image = timed("decode", read_image, path)
         fov = timed("field", find_fov, image)
-        geometry = Geometry.around(fov, segmenter.config.input_size)
+        geometry = Geometry.around(fov, segmenter.config.input_size, segmenter.config.smallest_input_size)
         tensor = timed("resize", lambda: as_network_input(geometry.to_input(image))[None])  # noqa: B023, called at once
         output = timed("network", segmenter.network, tensor)
         probability = timed("resize back", geometry.to_original, output[0])

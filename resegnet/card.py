@@ -291,7 +291,7 @@ def _limits(reports: Mapping[str, dict], config: Config) -> str:
     lines = [
         "## Limits and known failures",
         "",
-        f"* Thin vessels are missed first. The field of view is scaled to {config.input_size} x {config.input_size} "
+        f"* Thin vessels are missed first. The field of view is scaled to a square of {config.input_sides} "
         "pixels, and what is thinner than a pixel there is lost.",
     ]
     if missed:
@@ -417,7 +417,7 @@ def _network(config: Config) -> str:
 
 * A U-Net (Ronneberger et al. 2015, [doi:10.1007/978-3-319-24574-4\\_28](https://doi.org/10.1007/978-3-319-24574-4_28))
   with the encoder {text(config.encoder)}, {config.encoder_depth} stages; decoder channels, coarse to fine: {channels}.
-* Input: {config.input_size} x {config.input_size} pixels, RGB. Output: one logit for each of them.
+* Input: a square of {config.input_sides} pixels, RGB. Output: one logit for each of them.
 * Threshold on the probability: {config.threshold}.
 * The weights are a safetensors file, with the convolution kernels as float16.
 

@@ -34,6 +34,8 @@ class Config:
     # Coarse to fine, one for each stage. With one fewer, the last step to full size is a pixel shuffle, not a stage.
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     input_size: int = 768  # px, side of the square that the field of view is scaled to
+    # With it, a field is not enlarged: the square has the field's own side, rounded up, from this to `input_size`.
+    smallest_input_size: int | None = None
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     threshold: float = 0.5  # fitted on validation eyes at the end of training
@@ -69,6 +71,13 @@ class Config:
             "input_size",
             self.input_size,
             f"a multiple of {step} from 64 to 4096",
+        )
+        _check(
+            self.smallest_input_size is None
+            or (_whole(self.smallest_input_size, 64, self.input_size) and self.smallest_input_size % step == 0),
+            "smallest_input_size",
+            self.smallest_input_size,
+            f"null or a multiple of {step} from 64 to the input_size of {self.input_size}",
         )
         _check(len(self.mean) == 3 and all(map(_moderate, self.mean)), "mean", self.mean, "three numbers")
         _check(
@@ -116,6 +125,11 @@ class Config:
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: cannot be read as JSON ({error}); expected a ReSegNet config.json.") from error
         return cls.from_dict(values)
+
+    @property
+    def input_sides(self) -> str:
+        """Side of the network's square for people, as `896` or `640 to 1152`; px."""
+        return f"{self.smallest_input_size} to {self.input_size}" if self.smallest_input_size else str(self.input_size)
 
     def to_json(self) -> str:
         """The text of `config.json`."""

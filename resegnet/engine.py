@@ -55,7 +55,7 @@ class OnnxNetwork:
     path
         The file.
     input_size
-        Side S that the release's config states.
+        Side S that the release's config states; None where it states a range.
     threads
         None takes as many as the process may use.
 
@@ -65,7 +65,7 @@ class OnnxNetwork:
         If the file is missing, cannot be read, or is of another input size.
     """
 
-    def __init__(self, path: str | Path, input_size: int, threads: int | None = None) -> None:
+    def __init__(self, path: str | Path, input_size: int | None, threads: int | None = None) -> None:
         import onnxruntime
 
         from resegnet.hub import ONNX_NAME, WeightsError, first_line
@@ -90,10 +90,12 @@ class OnnxNetwork:
                 f"{path}: cannot be loaded ({first_line(error)}); expected the {ONNX_NAME} of a "
                 'release. Download it again, or use engine="torch".'
             ) from error
-        if self._input.shape[1:] != [3, input_size, input_size] or output.shape[1:] != [input_size, input_size]:
+        # Of a range, the sides have a name in place of a number.
+        sides = [side if isinstance(side, int) else None for side in (*self._input.shape[2:], *output.shape[1:])]
+        if self._input.shape[1:2] != [3] or sides != [input_size] * 4:
             raise WeightsError(
                 f"{path}: makes {shown(output.shape)} of {shown(self._input.shape)}, the config.json beside it states "
-                f'{input_size} px. Download the release again, or use engine="torch".'
+                f'{input_size or "a range of"} px. Download the release again, or use engine="torch".'
             )
         self._path = path
 

@@ -12,8 +12,8 @@ from PIL import Image
 class Geometry:
     """A square box round the field of view, scaled to the network's input. Forward and inverse stand side by side.
 
-    Scaling the field, not the picture, to one size puts the vessels of every camera at a like scale; a square box
-    keeps the aspect. The box may reach over the frame where the frame cuts the field off: black fills it up, as it
+    Scaling the field, not the picture, puts the vessels of every camera at a like scale; a square box keeps the
+    aspect. The box may reach over the frame where the frame cuts the field off: black fills it up, as it
     surrounds the field in most photographs.
     """
 
@@ -22,8 +22,12 @@ class Geometry:
     input_size: int  # side of the network's square, px
 
     @classmethod
-    def around(cls, fov: np.ndarray, input_size: int) -> Geometry:
-        """The box round the field `fov` (H, W) bool, centred on it, a hundredth of its size wider on each side."""
+    def around(cls, fov: np.ndarray, input_size: int, smallest: int | None = None) -> Geometry:
+        """The box round the field `fov` (H, W) bool, centred on it, a hundredth of its size wider on each side.
+
+        With `smallest`, a field of fewer pixels than `input_size` is not enlarged to it, which would cost time and
+        show no more: the square gets the box's own side, rounded up to a multiple of 32, and no less than `smallest`.
+        """
         height, width = fov.shape
         rows, columns = np.flatnonzero(fov.any(axis=1)), np.flatnonzero(fov.any(axis=0))
         if rows.size == 0:  # no field at all: the whole frame
@@ -31,6 +35,8 @@ class Geometry:
         # A margin, since the padding of a convolution disturbs the last pixels of its input.
         side = round(1.02 * (max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1))
         top, left = (rows[0] + rows[-1] + 1 - side) // 2, (columns[0] + columns[-1] + 1 - side) // 2
+        if smallest is not None:
+            input_size = min(input_size, max(smallest, -(-side // 32) * 32))
         return cls((height, width), (int(top), int(left), side), input_size)
 
     def to_input(self, picture: np.ndarray) -> np.ndarray:

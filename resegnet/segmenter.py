@@ -84,7 +84,7 @@ class Segmenter:
     """Finds the vessels of a fundus photograph. Calls do not depend on one another, so threads may share one.
 
     `network` maps (N, 3, S, S) float32 RGB in [0, 1] to the vessel probability (N, S, S) float32; S is
-    `config.input_size`.
+    `config.input_size`, or for a smaller field less, down to `config.smallest_input_size`.
 
     Examples
     --------
@@ -146,7 +146,8 @@ class Segmenter:
         if engine == "onnx":
             config = Config.load(folder / CONFIG_NAME)
             check_hashes(folder)
-            network = OnnxNetwork(folder / ONNX_NAME, config.input_size, threads)
+            size = None if config.smallest_input_size else config.input_size
+            network = OnnxNetwork(folder / ONNX_NAME, size, threads)
         else:
             from resegnet.model import ReSegNet
 
@@ -171,7 +172,7 @@ class Segmenter:
             For anything that is no readable picture; its text is fit to be shown.
         """
         image = read_image(source)
-        pixels, fov, geometry = prepare(image, self.config.input_size)
+        pixels, fov, geometry = prepare(image, self.config)
         probability = geometry.to_original(self.network(as_network_input(pixels)[None])[0])
         return Segmentation(
             image=image,
@@ -183,15 +184,15 @@ class Segmenter:
         )
 
 
-def prepare(image: np.ndarray, input_size: int) -> tuple[np.ndarray, np.ndarray, Geometry]:
+def prepare(image: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, Geometry]:
     """What comes before the network, in training as in prediction.
 
     Parameters
     ----------
     image
         (H, W, 3) uint8 RGB.
-    input_size
-        Side S of the network's square, px.
+    config
+        States the side S of the network's square, px.
 
     Returns
     -------
@@ -199,5 +200,5 @@ def prepare(image: np.ndarray, input_size: int) -> tuple[np.ndarray, np.ndarray,
         (S, S, 3) uint8 for `as_network_input`, the field of view (H, W) bool, and the way back.
     """
     fov = find_fov(image)
-    geometry = Geometry.around(fov, input_size)
+    geometry = Geometry.around(fov, config.input_size, config.smallest_input_size)
     return geometry.to_input(image), fov, geometry

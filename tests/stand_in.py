@@ -7,6 +7,7 @@ import threading
 import numpy as np
 from scipy import ndimage
 
+from resegnet.config import Config
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.segmenter import prepare
 
@@ -28,4 +29,4 @@ class DarkOnGreen:
 
 def small_photographs(input_size: int, count: int = 2) -> list[np.ndarray]:
     """Drawn photographs as the network gets them, (S, S, 3) uint8."""
-    return [prepare(draw_fundus(seed, (128, 128)).image, input_size)[0] for seed in range(count)]
+    return [prepare(draw_fundus(seed, (128, 128)).image, Config(input_size=input_size))[0] for seed in range(count)]

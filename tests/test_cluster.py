@@ -101,7 +101,7 @@ def test_a_photograph_that_kills_every_worker_is_a_failure_and_the_others_are_do
 ):
     monkeypatch.setattr("resegnet.cluster._RETRIES", 1)  # a new worker takes long to start
     image = read_image(photographs / "p1/4.png")
-    deadly = float(as_network_input(prepare(image, 96)[0]).mean())
+    deadly = float(as_network_input(prepare(image, Config(input_size=96))[0]).mean())
     network = Bright(deadly=deadly)
     assert segment(photographs / "p1", "--out", "ray", "--engine", "ray", "--workers", 1, network=network) == 1
     failures = (tmp_path / "ray/failures.csv").read_text().splitlines()
@@ -128,7 +128,9 @@ def test_only_rows_pass_between_processes():
     from resegnet.cohort import Options
     from resegnet.listing import Photograph
 
-    worker = _Worker(lambda: Segmenter(Bright(), Config(input_size=96)), Options("memory://sizes"), "/")
+    worker = _Worker(
+        lambda: Segmenter(Bright(), Config(input_size=96)), Options("memory://sizes"), "."
+    )  # it goes to that folder
     import fsspec
 
     sizes = []

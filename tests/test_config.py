@@ -17,6 +17,9 @@ def test_survives_the_way_through_json(tmp_path):
     ("change", "words"),
     [
         ({"input_size": 500}, "multiple of 32"),
+        ({"smallest_input_size": 100}, "null or a multiple of 32"),
+        ({"smallest_input_size": 1024}, "to the input_size of 768"),
+        ({"smallest_input_size": True}, "smallest_input_size is True"),
         ({"input_size": True}, "input_size is True"),
         ({"input_size": 2**30}, "to 4096"),
         ({"decoder_channels": [8, 4]}, "one for each encoder stage"),

@@ -25,7 +25,7 @@ CONFIG = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8), in
 
 @pytest.fixture(scope="module")
 def photographs() -> list[np.ndarray]:
-    return [prepare(draw_fundus(seed, (160, 160)).image, CONFIG.input_size)[0] for seed in range(4)]
+    return [prepare(draw_fundus(seed, (160, 160)).image, CONFIG)[0] for seed in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +51,39 @@ def test_the_quantised_network_answers_as_the_trained_one(model, onnx, photograp
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
 
 
+def test_of_a_range_of_sizes_each_is_answered_as_by_the_trained_one(tmp_path):
+    torch.manual_seed(3)
+    # An encoder whose paddings the export would compute from the size, and a decoder with all its stages.
+    for number, (encoder, channels) in enumerate((("tu-tf_efficientnet_lite0", (8, 8)), ("resnet18", (8, 8, 4)))):
+        config = Config(
+            encoder=encoder, encoder_depth=3, decoder_channels=channels, input_size=256, smallest_input_size=128
+        )
+        model, path = ReSegNet(config).eval(), tmp_path / f"{number}.onnx"
+        squares = [prepare(draw_fundus(1, (side, side)).image, config)[0] for side in (128, 170, 220, 400)]
+        assert [len(square) for square in squares] == [160, 192, 224, 256]
+        write_onnx(model, squares, path)
+        for square in squares:
+            batch = square.transpose(2, 0, 1).astype(np.float32)[None] / 255
+            fast, slow = OnnxNetwork(path, None)(batch), TorchNetwork(model)(batch)
+            assert fast.shape == slow.shape == (1, *square.shape[:2])
+            assert np.corrcoef(fast.ravel(), slow.ravel())[0, 1] > 0.98
+        with pytest.raises(WeightsError, match="states 256 px"):
+            OnnxNetwork(path, 256)
+
+
 def test_it_does_not_depend_on_the_number_of_threads(onnx, photographs):
     batch = photographs[0].transpose(2, 0, 1).astype(np.float32)[None] / 255
     answers = [OnnxNetwork(onnx, CONFIG.input_size, threads)(batch) for threads in (1, 2)]
     assert np.array_equal(*answers)
 
 
-@pytest.mark.parametrize("spoil", ["cut", "text", "missing", "size"])
+@pytest.mark.parametrize("spoil", ["cut", "text", "missing", "size", "range"])
 def test_a_bad_file_is_one_sentence(onnx, tmp_path, spoil):
     path, size = tmp_path / "model.onnx", CONFIG.input_size
     if spoil == "size":
         path, size = onnx, 256
+    elif spoil == "range":
+        path, size = onnx, None
     elif spoil != "missing":
         path.write_bytes(onnx.read_bytes()[: 1000 if spoil == "cut" else 0] or b"<html>")
     with pytest.raises(WeightsError, match='use engine="torch"'):

@@ -59,6 +59,13 @@ def test_the_aspect_is_kept_and_the_field_fits(fov):
     assert scaled.shape == (512, 512)
 
 
+@pytest.mark.parametrize(("field_px", "side"), [(100, 128), (200, 224), (250, 256), (252, 288), (400, 320)])
+def test_a_small_field_is_not_enlarged(field_px, side):
+    geometry = Geometry.around(np.ones((field_px, 40), bool), 320, smallest=128)
+    assert geometry.input_size == side
+    assert geometry.to_input(np.ones((field_px, 40), bool)).shape == (side, side)
+
+
 def test_colours_keep_their_order_and_range():
     image = np.zeros((300, 300, 3), np.uint8)
     image[..., 0], image[..., 1], image[..., 2] = 200, 120, 40

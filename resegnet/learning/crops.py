@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from resegnet.config import Config
 from resegnet.geometry import as_network_input
 from resegnet.learning.augment import random_crop, vary_camera
 from resegnet.learning.data import Sample
@@ -30,8 +31,8 @@ class WorkingSample:
     dataset: str
 
     @classmethod
-    def of(cls, sample: Sample, input_size: int) -> WorkingSample:
-        pixels, fov, geometry = prepare(sample.image, input_size)
+    def of(cls, sample: Sample, config: Config) -> WorkingSample:
+        pixels, fov, geometry = prepare(sample.image, config)
         soft = [np.round(geometry.to_input(mask) * 255).astype(np.uint8) for mask in (sample.vessels, fov)]
         return cls(pixels, *soft, sample.dataset)
 

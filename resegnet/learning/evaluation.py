@@ -88,7 +88,7 @@ def evaluate_dataset(
     """
     if not len(dataset):
         raise ValueError("the data set holds no picture; choose a split that does")
-    input_size = segmenter.config.input_size
+    config = segmenter.config
     model = VesselScores(segmenter.config.threshold)
     model_beside_observer = VesselScores(segmenter.config.threshold)
     observer = VesselScores(threshold=0.5)  # of a mask: 0 or 1
@@ -112,7 +112,7 @@ def evaluate_dataset(
         if numbers:
             found.append(measure_mask(segmentation.mask, field))
             traced.append(measure_mask(sample.vessels, field))
-        geometry = Geometry.around(segmentation.fov, input_size)
+        geometry = Geometry.around(segmentation.fov, config.input_size, config.smallest_input_size)
         ceilings.append(_dice_counts(round_trip(sample.vessels, geometry) & field, sample.vessels & field))
         pictures.append(
             {
@@ -131,7 +131,8 @@ def evaluate_dataset(
         "datasets": sorted({picture["dataset"] for picture in pictures}),
         "count": len(pictures),
         "threshold": segmenter.config.threshold,
-        "input_size_px": input_size,
+        "input_size_px": config.input_size,
+        "smallest_input_size_px": config.smallest_input_size,
         "field_of_view": sorted({picture["field_of_view"] for picture in pictures}),
         "pooled": {name: result[name] for name in SCORE_NAMES},
         "mean": result["mean"],
@@ -182,7 +183,7 @@ def format_table(report: Mapping[str, Any]) -> str:
     label_width = max(len(label) for label, _ in rows)
     lines = [
         f"{', '.join(report['datasets'])}: {report['count']} pictures, threshold {report['threshold']:.3f}, "
-        f"network input {report['input_size_px']} px",
+        f"network input up to {report['input_size_px']} px",
         f"Field of view: {'; '.join(report['field_of_view'])}",
         "",
         " ".join([" " * label_width, *(f"{column:>11}" for column in columns)]),

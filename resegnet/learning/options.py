@@ -55,6 +55,7 @@ class Options:
     encoder_weights: str = "imagenet"  # or `none`, or a file with the encoder's tensors
     start_from: str = ""  # a release of that encoder to go on from; `encoder_weights` is then not used
     input_size: int = 768  # px, working size that every field is scaled to
+    smallest_input_size: int | None = None  # px; with it, fields between the two are not enlarged
     crop_size: int = 320  # px, cut at random from the working size
     batch_size: int = 2
     accumulate: int = 1  # batches of a step: a larger step without more memory
@@ -98,10 +99,11 @@ class Options:
             if not low < getattr(self, name) < high:
                 raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected a share below 1.")
         self.config()
-        if self.crop_size > self.input_size or self.crop_size % 2**self.encoder_depth:
+        smallest = self.smallest_input_size or self.input_size
+        if self.crop_size > smallest or self.crop_size % 2**self.encoder_depth:
             raise TrainingError(
-                f"--crop-size is {self.crop_size}, expected a multiple of {2**self.encoder_depth} up to the input size "
-                f"of {self.input_size}."
+                f"--crop-size is {self.crop_size}, expected a multiple of {2**self.encoder_depth} up to the (smallest) "
+                f"input size of {smallest}."
             )
         if self.device != "cpu" and not (re.fullmatch(r"cuda(:\d+)?", self.device) and torch.cuda.is_available()):
             raise TrainingError(f"--device is {self.device}, and torch sees no such device here. Use `--device cpu`.")
@@ -113,6 +115,7 @@ class Options:
             encoder_depth=self.encoder_depth,
             decoder_channels=self.decoder_channels,
             input_size=self.input_size,
+            smallest_input_size=self.smallest_input_size,
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -48,6 +49,28 @@ class _Photographs(CalibrationDataReader):
         return None if pixels is None else {"rgb": as_network_input(pixels)[None]}
 
 
+def _free_size(path: Path) -> None:
+    """Let an exported network take squares of any side that its stages can halve, in place.
+
+    Only the decoder's doublings and the sides of input and output are noted in numbers. An export with symbolic sides
+    would keep the encoder's paddings as computations of a quarter of the graph, though they are the same for all sides.
+    """
+    graph = (network := onnx.load(path)).graph
+    unused = {name for node in graph.node if node.op_type == "Resize" for name in node.input[3:]}
+    kept = [tensor for tensor in graph.initializer if tensor.name not in unused]
+    del graph.initializer[:]
+    twice = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twice")
+    graph.initializer.extend([*kept, twice])
+    for node in graph.node:
+        if node.op_type == "Resize":  # inputs: picture, region, scales, sizes
+            node.input[:] = [node.input[0], "", twice.name]
+    del graph.value_info[:]  # shapes between the layers
+    for sides in (graph.input[0].type.tensor_type.shape.dim[2:], graph.output[0].type.tensor_type.shape.dim[1:]):
+        for side in sides:
+            side.dim_param = "S"
+    onnx.save(network, path)
+
+
 def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -> None:
     """Export the network and quantise it (static, per channel) with the ranges that it shows on real photographs.
 
@@ -61,7 +84,7 @@ def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -
     model
         In float32; its weights stay as they are.
     photographs
-        Some training photographs at the working size, (S, S, 3) uint8, of every camera.
+        Some training photographs at their working sizes, (S, S, 3) uint8, of every camera.
     path
         File to write, one picture in and its probability out.
     """
@@ -80,6 +103,8 @@ def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -
         )
         plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
         program.save(plain)
+        if model.config.smallest_input_size is not None:
+            _free_size(plain)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
         convolutions = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
         quantize_static(

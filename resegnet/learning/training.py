@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
+from PIL import Image
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -259,7 +260,7 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
     chosen, kept_back = split_validation(photographs, options.validation_fraction, options.seed)
     logger.info("%d photographs to train on, %d to validate on", len(chosen), len(kept_back))
     train_samples, validation_samples, extra_samples = (
-        [WorkingSample.of(read_sample(row), options.input_size) for row in tqdm(rows, desc="reading", disable=None)]
+        [WorkingSample.of(read_sample(row), run.model.config) for row in tqdm(rows, desc="reading", disable=None)]
         for rows in (chosen, kept_back, labelled)
     )
     if resume:
@@ -383,7 +384,9 @@ def write_previews(run: Run, samples: list[WorkingSample], path: Path, most: int
     # Spread over the list, so that every set is seen.
     for index in np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int):
         maps = (samples[index].vessels, np.round(run.predict(samples[index]) * 255).astype(np.uint8))
-        rows.append(np.hstack([samples[index].pixels, *(np.repeat(grey[:, :, None], 3, axis=2) for grey in maps)]))
+        row = np.hstack([samples[index].pixels, *(np.repeat(grey[:, :, None], 3, axis=2) for grey in maps)])
+        side = run.model.config.input_size
+        rows.append(np.asarray(Image.fromarray(row).resize((3 * side, side))))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, png(np.vstack(rows)))
 

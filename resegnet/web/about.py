@@ -63,8 +63,8 @@ def about(segmenter: Segmenter) -> str:
     config = segmenter.config
     parts = [
         "### The model that is running",
-        f"**{text(model_name(segmenter))}**: U-Net, encoder {text(config.encoder)}, input {config.input_size} x "
-        f"{config.input_size} px, fitted threshold {config.threshold:.4g}.",
+        f"**{text(model_name(segmenter))}**: U-Net, encoder {text(config.encoder)}, input a square of "
+        f"{config.input_sides} px, fitted threshold {config.threshold:.4g}.",
     ]
     training, metrics = _record(segmenter, TRAINING_NAME), _record(segmenter, METRICS_NAME)
     if trained_on(training):
