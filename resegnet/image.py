@@ -23,8 +23,10 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 MAX_PIXELS = 64_000_000
 _MAX_WEBP_PIXELS = 50_000_000  # its decoder holds the picture four times
 _PART_PX = 1024  # side of the parts that are converted one by one
-_MAX_BYTES = 400_000_000  # MAX_PIXELS of 16-bit colour, uncompressed, and room for the rest of the file
+MAX_BYTES = 400_000_000  # MAX_PIXELS of 16-bit colour, uncompressed, and room for the rest of the file
 
+# By which pictures are known in folders, in lower case.
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".webp"})
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 
 _EXPECTED = "a JPEG, PNG, TIFF, BMP, WebP, PPM, PGM or GIF picture"
@@ -142,7 +144,7 @@ def _read_all(source: object, name: str) -> bytes:
         elif callable(getattr(source, "read", None)):
             if source.seekable():
                 source.seek(0)
-            blocks, left = [], _MAX_BYTES + 1
+            blocks, left = [], MAX_BYTES + 1
             while left > 0 and len(blocks) < _MAX_BLOCKS and (block := source.read(left)):
                 if not isinstance(block, bytes | bytearray | memoryview):
                     raise ImageError(
@@ -159,8 +161,8 @@ def _read_all(source: object, name: str) -> bytes:
         raise
     except Exception as error:  # a file object of the caller's may raise whatever it likes
         raise ImageError(f"{name} cannot be read to its end; expected {_EXPECTED}: open it again.") from error
-    if sum(map(len, blocks)) > _MAX_BYTES or len(blocks) == _MAX_BLOCKS:
-        raise ImageError(f"{name} has more than {_MAX_BYTES / 1e6:.0f} MB or no end; expected less: scale it down.")
+    if sum(map(len, blocks)) > MAX_BYTES or len(blocks) == _MAX_BLOCKS:
+        raise ImageError(f"{name} has more than {MAX_BYTES / 1e6:.0f} MB or no end; expected less: scale it down.")
     return b"".join(blocks)
 
 

@@ -16,15 +16,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from resegnet.hub import first_line
-from resegnet.image import ImageError
+from resegnet.image import MAX_BYTES, SUFFIXES, ImageError
 from resegnet.results.export import safe_name
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".webp"})
 TABLES = frozenset({".csv", ".tsv", ".jsonl", ".parquet"})
 IMAGE_COLUMNS = ("image", "image_file_name", "file_name")  # the last two are those of an image folder's metadata
 ID_COLUMNS = ("id", "image_id")
 SCALE_COLUMN = "um_per_px"
-MAX_BYTES = 1_000_000_000  # of a photograph; 64 megapixels of 16 bits and four channels have half as many
 
 # Folders of earlier results, which lie where they were asked for, perhaps among the photographs.
 RESULTS = frozenset({"masks", "overlays", "probabilities", "records"})
@@ -64,7 +62,7 @@ class Photograph:
                     f"{self.source} does not exist or is not a file; expected a photograph: check the path."
                 )
             if os.path.getsize(self.source) > MAX_BYTES:
-                raise ImageError(f"{self.source} has more than {MAX_BYTES / 1e9:g} GB; expected a photograph.")
+                raise ImageError(f"{self.source} has more than {MAX_BYTES / 1e6:.0f} MB; expected a photograph.")
             return Path(self.source).read_bytes()
         except ImageError:
             raise
@@ -154,7 +152,7 @@ def _find(text: str, split: str | None) -> Iterator[_Found]:
             yield from _of_folder(path)
     elif path.suffix.lower() in TABLES and path.exists():
         yield from _of_table(str(path), path.read_bytes, split)
-    elif path.exists() or (path.suffix.lower() in PICTURES and not glob.has_magic(text)):
+    elif path.exists() or (path.suffix.lower() in SUFFIXES and not glob.has_magic(text)):
         yield _Found(path.stem, str(path))
     elif glob.has_magic(text):
         parts = path.parts
@@ -163,7 +161,7 @@ def _find(text: str, split: str | None) -> Iterator[_Found]:
             if match.is_dir():
                 if "**" not in parts:  # which finds what is in them too
                     yield from _of_folder(match, root)
-            elif match.suffix.lower() in PICTURES and not RESULTS.intersection(match.relative_to(root).parts[:-1]):
+            elif match.suffix.lower() in SUFFIXES and not RESULTS.intersection(match.relative_to(root).parts[:-1]):
                 yield _Found(_joined(match.relative_to(root)), str(match))
     else:
         from resegnet.learning.data import is_hub_id
@@ -191,7 +189,7 @@ def _of_folder(folder: Path, root: Path | None = None) -> Iterator[_Found]:
             continue
         for name in sorted(names):
             path = Path(place, name)
-            if path.suffix.lower() in PICTURES and not name.startswith("."):
+            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
                 yield _Found(_joined(path.relative_to(root or folder)), str(path))
 
 
@@ -203,20 +201,20 @@ def _find_remote(address: str) -> Iterator[_Found]:
             content = store.cat_file(path)
         elif glob.has_magic(path):
             paths, root = sorted(store.glob(path)), path[: glob.magic_check.search(path).start()].rpartition("/")[0]
-        elif suffix not in PICTURES:
+        elif suffix not in SUFFIXES:
             paths, root = sorted(store.find(path)), path.rstrip("/")
     except Exception as error:  # each store has errors of its own
         raise ValueError(f"{address} cannot be read ({first_line(error)}); check address and access.") from error
     if suffix in TABLES:
         yield from _of_table(address, lambda: content, None)
-    elif suffix in PICTURES and not glob.has_magic(path):
+    elif suffix in SUFFIXES and not glob.has_magic(path):
         yield _Found(PurePosixPath(path).stem, address)
     else:
         protocol = address.partition("://")[0]
         for match in map(PurePosixPath, paths):
             inside = match.relative_to(root) if root else match
             hidden = any(part.startswith(".") for part in inside.parts)
-            if match.suffix.lower() in PICTURES and not hidden and not RESULTS.intersection(inside.parts[:-1]):
+            if match.suffix.lower() in SUFFIXES and not hidden and not RESULTS.intersection(inside.parts[:-1]):
                 yield _Found(_joined(inside), f"{protocol}://{match}")
 
 

@@ -26,11 +26,9 @@ from datasets import Dataset, DatasetDict
 from datasets.exceptions import DatasetsError
 from PIL import Image
 
-from resegnet.image import ImageError, read_image
+from resegnet.image import SUFFIXES, ImageError, read_image
 
 logger = logging.getLogger(__name__)
-
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".webp"})
 
 PICTURE_CELL = datasets.Image(decode=False)
 
@@ -339,7 +337,7 @@ def _pair_by_name(folder: Path, name: str) -> Dataset:
     twice = []
     for kind, found in files.items():
         for file in sorted((folder / kind).iterdir()):
-            if file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith("."):
+            if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
                 if file.stem in found:
                     twice.append(f"{found[file.stem]} and {file.name}")
                 found[file.stem] = file

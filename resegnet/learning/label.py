@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from resegnet.image import ImageError, read_image
-from resegnet.learning.data import PICTURE_SUFFIXES, DataError
+from resegnet.image import SUFFIXES, ImageError, read_image
+from resegnet.learning.data import DataError
 from resegnet.results.export import png, safe_name
 from resegnet.segmenter import Segmenter
 
@@ -50,7 +50,7 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, most
         If the source holds no photograph, or the destination something.
     """
     source, destination = Path(source), Path(destination)
-    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise DataError(f"{source} holds no photograph. Give a folder of pictures.")
     if destination.exists():
