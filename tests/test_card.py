@@ -153,7 +153,7 @@ def test_the_worst_pictures_are_those_of_the_record(card):
         ("training", ("options", "threads"), 33, "* threads: 33\n"),
         ("training", ("options", "batch_size"), 44, "* crops in a step: 44\n"),
         ("config", ("threshold",), 0.125, "* Threshold on the probability: 0.125."),
-        ("config", ("input_size",), 640, "Input: 640 x 640 pixels"),
+        ("config", ("input_size",), 640, "Input: a square of 640 pixels"),
         ("config", ("decoder_channels",), [9, 8, 7, 6, 5], "coarse to fine: 9, 8, 7, 6, 5."),
     ],
 )
@@ -341,7 +341,7 @@ def test_a_release_of_another_encoder(bundled, card):
     text = card(config=config)
     assert ModelCard(text).data.eval_results == ModelCard(bundled).data.eval_results
     assert "encoder resnet34" in text
-    assert "768 x 768" in text and "another input size" in text
+    assert "a square of 768 pixels" in text and "another input size" in text
 
 
 def test_pictures_are_shown_by_their_captions(card):
