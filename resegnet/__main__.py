@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     serve = commands.add_parser("serve", help="serve the page")
-    asked = f"bundled, bundled-fast, bundled-cc-by, folder, Hub id, ID@REVISION (default: ${ENVIRONMENT}, else bundled)"
+    asked = f"bundled, bundled-cc-by, folder, Hub id, ID@REVISION (default: ${ENVIRONMENT}, else bundled)"
     serve.add_argument("--model", help=asked)
     serve.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
     serve.add_argument("--host", help="address to listen at (default: this machine only)")
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     segment.add_argument("--out", required=True, metavar="DIR", help="folder, or address, for the results")
     segment.add_argument("--resume", action="store_true", help="go on: leave what is there and fits, make the rest")
-    segment.add_argument("--model", help="bundled, bundled-fast, bundled-cc-by, folder or Hub id (default: bundled)")
+    segment.add_argument("--model", help="bundled, bundled-cc-by, folder or Hub id (default: bundled)")
     segment.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
     segment.add_argument(
         "--engine",
@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="score a model on a data set with traced vessels")
     evaluate.add_argument("--dataset", required=True, metavar="SOURCE", help="folder, Hub id or `drawn`")
     evaluate.add_argument("--split", help="split to score (default: test)")
-    evaluate.add_argument("--model", help="bundled, bundled-fast, bundled-cc-by, folder or Hub id (default: bundled)")
+    evaluate.add_argument("--model", help="bundled, bundled-cc-by, folder or Hub id (default: bundled)")
     evaluate.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
     evaluate.add_argument("--engine", choices=ENGINES, help="what runs the network (default: onnx if the model has it)")
     evaluate.add_argument("--second-observer", type=Path, metavar="DIR", help="a second person's tracings")
@@ -85,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     benchmark = commands.add_parser("benchmark", help="time this package against a plain U-Net/ResNet34 script")
     benchmark.add_argument("photographs", nargs="*", type=Path, metavar="PHOTO", help="default: two drawn ones")
-    benchmark.add_argument("--model", help="bundled, bundled-fast, bundled-cc-by, folder or Hub id (default: bundled)")
+    benchmark.add_argument("--model", help="bundled, bundled-cc-by, folder or Hub id (default: bundled)")
     benchmark.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds (default: 5)")
     benchmark.add_argument(
         "--files", type=int, default=100, metavar="N", help="photographs in the folder (default: 100)"

@@ -115,8 +115,7 @@ class Segmenter:
         ----------
         name
             Folder with `config.json` and `model.safetensors`, or a Hub id such as `user/resegnet`. None is `bundled`;
-            `bundled-fast` takes two thirds of its time and finds a little less; `bundled-cc-by` was trained without
-            DRIVE, whose terms do not suit everybody.
+            `bundled-cc-by` was trained without DRIVE, whose terms do not suit everybody.
         revision
             Branch, tag or commit on the Hub.
         engine
