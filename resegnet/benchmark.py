@@ -184,7 +184,7 @@ def _stages(segmenter: Segmenter, path: Path, repeats: int) -> dict[str, float]:
 
 
 def _sizes(segmenter: Segmenter, repeats: int) -> Iterator[str]:
-    """One photograph at 1 to 8 megapixels, and what of the time is the network's."""
+    """One photograph at 1 to 8 megapixels, beside the network alone at its largest input."""
     largest = Image.fromarray(draw_fundus(1, SIZES[-1]).image)
     images = {f"{count} MP": largest.copy() for count in (1, 2, 4, 8)}
     for count, image in zip((1, 2, 4, 8), images.values(), strict=True):
@@ -196,7 +196,7 @@ def _sizes(segmenter: Segmenter, repeats: int) -> Iterator[str]:
     times = interleaved(runs | {"network": lambda: segmenter.network(blank)}, repeats)
     network = statistics.median(times.pop("network"))
     told = ", ".join(f"{name} {statistics.median(values):.3f} s" for name, values in times.items())
-    yield f"picture to mask by size: {told}; of each {network:.3f} s are the network's"
+    yield f"picture to mask by size: {told}; the network at its largest input {network:.3f} s"
 
 
 def _network(segmenter: Segmenter, baseline: Baseline, repeats: int) -> Iterator[str]:
