@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import numpy as np
 from scipy import ndimage
 
 from resegnet.config import Config
+from resegnet.hub import SHIPPED
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.segmenter import prepare
 
@@ -25,6 +27,18 @@ class DarkOnGreen:
         self.go_on.wait(30)
         green = rgb[:, 1]
         return np.clip(0.5 + 8 * (ndimage.uniform_filter(green, (0, 15, 15)) - green), 0, 1).astype(np.float32)
+
+
+def bundled_records() -> dict[str, dict]:
+    """`config`, `training` and `metrics` of the bundled release, as if one run at one input size had made it."""
+    records = {
+        name: json.loads((SHIPPED["bundled"] / f"{name}.json").read_text())
+        for name in ("config", "training", "metrics")
+    }
+    records["config"]["smallest_input_size"] = None
+    records["training"]["earlier"] = {}
+    records["training"]["options"]["start_from"] = ""
+    return records
 
 
 def small_photographs(input_size: int, count: int = 2) -> list[np.ndarray]:

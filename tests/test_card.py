@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard, metadata_load
 from PIL import Image
+from stand_in import bundled_records
 
 from resegnet import Config, ConfigError, ImageError, Segmenter, read_image
 from resegnet.__main__ import build_parser
@@ -23,9 +24,7 @@ from resegnet.records import SCORES
 from resegnet.results.render import ERROR_COLORS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-RECORDS = {
-    name: json.loads((SHIPPED["bundled"] / f"{name}.json").read_text()) for name in ("config", "training", "metrics")
-}
+RECORDS = bundled_records()
 HRF = RECORDS["metrics"]["hrf"]
 TITLES = {"drive": "DRIVE", "chase_db1": r"CHASE\_DB1", "hrf": "HRF", "les_av": "LES-AV"}
 HOSTILE = (
@@ -36,8 +35,11 @@ PICTURE = HOSTILE.replace("\ud800", "") + ".jpg"  # a path in the repository, wh
 
 
 @pytest.fixture(scope="module")
-def bundled():
-    return model_card(SHIPPED["bundled"], "someone/resegnet", "v1.0.0")
+def bundled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundled")
+    for name, record in RECORDS.items():
+        (folder / f"{name}.json").write_text(json.dumps(record))
+    return model_card(folder, "someone/resegnet", "v1.0.0")
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_the_worst_pictures_are_those_of_the_record(card):
             0.4,
             f"another threshold than this release has ({RECORDS['config']['threshold']})",
         ),
-        ("metrics", ("hrf", "input_size_px"), 512, "another input size than this release has (896)"),
+        ("metrics", ("hrf", "input_size_px"), 512, "another input size than this release has (1152)"),
         ("metrics", ("hrf", "field_of_view"), ["found"], "the data set's (DRIVE, CHASE\\_DB1, LES-AV); found (HRF)"),
         ("metrics", ("hrf", "versions", "torch"), "9.9.9", "torch 9.9.9"),
         ("metrics", ("hrf", "pictures", 0, "f1"), 0.0123, "| HRF | hrf\\_06\\_h | 0.012 |"),
@@ -408,6 +410,13 @@ def test_a_config_that_no_model_has_is_refused(card):
 def test_an_impossible_repository_is_refused(card, repo_id):
     with pytest.raises(ValueError, match=r"[Rr]epo"):
         card(repo_id=repo_id)
+
+
+def test_the_card_of_the_bundled_release_tells_its_earlier_runs_and_sizes():
+    told = model_card(SHIPPED["bundled"], "someone/resegnet", "v1.0.0")
+    assert "| IDRiD | training, on vessels that models marked |" in told
+    assert "the weights of earlier runs" in told
+    assert "Input: a square of 640 to 1152 pixels" in told
 
 
 def test_earlier_runs_and_vessels_marked_by_models_are_told(card):
