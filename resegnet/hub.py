@@ -36,10 +36,10 @@ TRAINING_NAME = "training.json"
 METRICS_NAME = "metrics.json"
 EXPECTED_NAME = "selftest/expected.json"
 
-# What is fetched from the Hub: no pickle ever, nor anything else that somebody may have put beside a release.
 # Releases that come with the package, by the names that they may be asked for.
 _PACKAGE = Path(__file__).parent
 SHIPPED = {name: _PACKAGE / name.replace("-", "_") for name in ("bundled", "bundled-cc-by")}
+# What is fetched from the Hub: no pickle ever, nor anything else that somebody may have put beside a release.
 NEEDED = (CONFIG_NAME, WEIGHTS_NAME, ONNX_NAME, TRAINING_NAME, METRICS_NAME, EXPECTED_NAME)
 
 # The client's errors of the connection are those of the HTTP library that its version is built on. A large file that
