@@ -35,7 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
         ("encoder_weights", str, "`imagenet` (from the Hub), `none` (random) or a file of tensors"),
         ("start_from", str, "folder or Hub id of a release of that encoder to go on from"),
         ("input_size", int, "px, side of the square that the field of view is scaled to"),
-        ("smallest_input_size", int, "px, side of the square for small fields; those between are not enlarged"),
+        (
+            "smallest_input_size",
+            int,
+            "px, side of the square for small fields; those up to input_size are not enlarged",
+        ),
         ("crop_size", int, "px, side of a training crop"),
         ("batch_size", int, "crops in a step"),
         ("accumulate", int, "batches of a step"),

@@ -34,7 +34,7 @@ class Config:
     # Coarse to fine, one for each stage. With one fewer, the last step to full size is a pixel shuffle, not a stage.
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     input_size: int = 768  # px, side of the square that the field of view is scaled to
-    # With it, a field is not enlarged: the square has the field's own side, rounded up, from this to `input_size`.
+    # With it, a field between the two is not enlarged: the square has the field's own side, rounded up.
     smallest_input_size: int | None = None
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)

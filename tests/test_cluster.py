@@ -128,9 +128,8 @@ def test_only_rows_pass_between_processes():
     from resegnet.cohort import Options
     from resegnet.listing import Photograph
 
-    worker = _Worker(
-        lambda: Segmenter(Bright(), Config(input_size=96)), Options("memory://sizes"), "."
-    )  # it goes to that folder
+    # "." since it goes to that folder, in this process.
+    worker = _Worker(lambda: Segmenter(Bright(), Config(input_size=96)), Options("memory://sizes"), ".")
     import fsspec
 
     sizes = []

@@ -89,8 +89,8 @@ def evaluate_dataset(
     if not len(dataset):
         raise ValueError("the data set holds no picture; choose a split that does")
     config = segmenter.config
-    model = VesselScores(segmenter.config.threshold)
-    model_beside_observer = VesselScores(segmenter.config.threshold)
+    model = VesselScores(config.threshold)
+    model_beside_observer = VesselScores(config.threshold)
     observer = VesselScores(threshold=0.5)  # of a mask: 0 or 1
     ceilings, pictures = [], []
     found, traced = [], []
@@ -130,7 +130,7 @@ def evaluate_dataset(
         "model": segmenter.model,
         "datasets": sorted({picture["dataset"] for picture in pictures}),
         "count": len(pictures),
-        "threshold": segmenter.config.threshold,
+        "threshold": config.threshold,
         "input_size_px": config.input_size,
         "smallest_input_size_px": config.smallest_input_size,
         "field_of_view": sorted({picture["field_of_view"] for picture in pictures}),
