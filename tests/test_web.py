@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -362,3 +364,16 @@ def test_three_examples_or_more_are_offered_and_no_tracing(segmenter):
 
 def test_without_a_folder_of_examples_there_are_none(segmenter):
     assert block_of(build_app(segmenter), "viewer").props["examples"] == []
+
+
+def test_the_start_leaves_gradios_own_source_alone():
+    # gradio parses and rewrites stubs for all its components whenever it is imported.
+    code = (
+        "import ast; real, parsed = ast.parse, []\n"
+        "ast.parse = lambda source, *rest, **more: parsed.append(source) or real(source, *rest, **more)\n"
+        "from resegnet.web.serve import _no_stubs\n"
+        "with _no_stubs():\n    import gradio\n"
+        "print(sum('(Component)' in str(source) for source in parsed))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"

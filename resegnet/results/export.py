@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,8 +71,12 @@ def summary(segmentation: Segmentation) -> dict:
 
 def versions() -> dict[str, str]:
     """Versions of all that a result depends on."""
-    installed = {package: version(package) for package in _PACKAGES}
-    return {"resegnet": resegnet.__version__, "python": platform.python_version(), **installed}
+    return {"resegnet": resegnet.__version__, "python": platform.python_version(), **_installed()}
+
+
+@cache  # found by reading files
+def _installed() -> dict[str, str]:
+    return {package: version(package) for package in _PACKAGES}
 
 
 def without_nan(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import json
 import math
 import re
 import threading
@@ -243,7 +244,7 @@ class Handlers:
         result = self._asked(photograph, threshold)
         files = export.contents(result, export.safe_name(Path(photograph).stem))
         kept = [_keep(files[kind][1], files[kind][0]) for kind in ("overlay", "mask", "probability")]
-        return *kept, export.summary(result)
+        return *kept, json.loads(files["summary"][1])
 
     def compare(self, photograph: str | None, tracing: str | None, threshold: float | None) -> tuple[str, dict]:
         """Score the vessels that are found in a fundus photograph against a person's tracing of it.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -51,8 +54,9 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
     constants.HF_HUB_DISABLE_TELEMETRY = True
     # Of types of gradio and mcp, which are theirs.
     warnings.filterwarnings("ignore", r"The '\w+' attribute with value .* was provided to the `Field\(\)` function")
-    from resegnet.web.handlers import KEEP_S
-    from resegnet.web.layout import build_app, launch_options
+    with _no_stubs():
+        from resegnet.web.handlers import KEEP_S
+        from resegnet.web.layout import build_app, launch_options
 
     keep_swept(folder, KEEP_S)
     app = build_app(segmenter, examples, prepare_examples=True)
@@ -66,3 +70,21 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
     print(f"The page is at {url} until you stop it with Ctrl+C.", flush=True)
     app.block_thread()
     return 0
+
+
+@contextmanager
+def _no_stubs() -> Iterator[None]:
+    """For gradio's import: at each start it parses its own source to write stubs for editors, a third of its time.
+
+    It leaves that out for a class whose file cannot be told.
+    """
+    getfile = inspect.getfile
+
+    def no_file(_: object) -> str:
+        raise OSError
+
+    inspect.getfile = no_file
+    try:
+        yield
+    finally:
+        inspect.getfile = getfile
