@@ -129,8 +129,9 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _segment(arguments: argparse.Namespace) -> int:
-    from resegnet.cohort import TABLE, Options, OutputError, Work, by_threads, make_folder, segment_cohort
+    from resegnet.cohort import Options, OutputError, Work, by_threads, make_folder, segment_cohort
     from resegnet.listing import list_photographs
+    from resegnet.tables import TABLE
 
     on_cluster = arguments.engine == "ray"
     if arguments.address is not None and not on_cluster:

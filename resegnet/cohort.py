@@ -6,44 +6,39 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
 import math
 import os
-import shutil
 import sys
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 import resegnet
+from resegnet import store
 from resegnet.batch import in_order
 from resegnet.engine import OnnxNetwork
 from resegnet.hub import CONFIG_NAME, ONNX_NAME, WEIGHTS_NAME
-from resegnet.listing import ID_COLUMNS, SCALE_COLUMN, Photograph, file_system, is_remote
-from resegnet.results.export import json_bytes, mask_png, probability_png, versions, without_nan, write_atomically
+from resegnet.listing import SCALE_COLUMN, Photograph, is_remote
+from resegnet.results.export import json_bytes, mask_png, probability_png, versions, without_nan
 from resegnet.segmenter import Segmentation, Segmenter
+from resegnet.tables import FAILURES, PARQUET, SHARDS, TABLE, write_tables
 
-TABLE, PARQUET, SHARDS, FAILURES, RUN = "results.csv", "results.parquet", "results", "failures.csv", "run.json"
+RUN = "run.json"
 FOLDERS = ("records", "masks", "overlays", "probabilities")
 
 # Overlays are to look at: 1 MB for 8 megapixels, as PNG 7 MB. The thinnest vessels are a pixel wide, hence full colour.
 _JPEG = {"quality": 90, "subsampling": 0}
-
-_CHUNK_ROWS = 10_000  # of the table that are in memory at a time
-_SHARD_ROWS = 50_000
-_WHOLE_NUMBERS = ("width", "height", "field_left", "field_top", "field_width", "field_height")
 
 
 class OutputError(OSError):
@@ -120,9 +115,9 @@ class Work:
         try:
             if "error" in outcome:
                 for name in self._names(photograph).values():  # of a photograph that could be read once
-                    _remove(_join(self._options.out, name))
+                    store.remove(store.join(self._options.out, name))
             for name, content in files.items():
-                _write(_join(self._options.out, name), content)
+                store.write(store.join(self._options.out, name), content)
         except Exception as error:  # of a disk an OSError, of a store on the network anything
             return {"stop": f"{self._options.out} cannot be written to ({_reason(error)})"}
         return outcome
@@ -156,17 +151,22 @@ class Work:
     def _find(self, photograph: Photograph, expected: dict[str, Any]) -> dict[str, Any] | None:
         """The row of an earlier run, if all of it is there and fits."""
         try:
-            record = json.loads(_read(_join(self._options.out, self._names(photograph)["record"])))
+            record = json.loads(self._read(self._names(photograph)["record"]))
             row, files = record["row"], record["files"]
             fits = (
                 all(row.get(key) == value for key, value in expected.items())
                 and (SCALE_COLUMN in row) == (SCALE_COLUMN in expected)
                 and set(files) == set(self._files(photograph).values())
-                and all(_sha256(_read(_join(self._options.out, name))) == digest for name, digest in files.items())
+                and all(
+                    _sha256(store.read(store.join(self._options.out, name))) == digest for name, digest in files.items()
+                )
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or not by us
             return None
         return row if fits else None
+
+    def _read(self, name: str) -> bytes:
+        return store.read(store.join(self._options.out, name))
 
     def _segment(
         self, photograph: Photograph, content: bytes, expected: dict[str, Any]
@@ -236,7 +236,7 @@ def segment_cohort(
     counts = {"done": 0, "kept": 0, "failed": 0}
     try:
         for name in (TABLE, PARQUET, SHARDS, FAILURES, RUN):  # they would not fit to what changes from here on
-            _remove(_join(options.out, name))
+            store.remove(store.join(options.out, name))
         with closing(outcomes), tempfile.TemporaryFile() as spool:
             places = array("q", [-1]) * len(photographs)
             with tqdm(total=len(photographs), unit="photograph", disable=None, smoothing=0.05) as bar:
@@ -265,7 +265,7 @@ def segment_cohort(
                 "um_per_px": options.um_per_px,
                 "versions": versions(),
             }
-            _write(_join(options.out, RUN), json_bytes(run))
+            store.write(store.join(options.out, RUN), json_bytes(run))
     except OutputError:
         raise
     except OSError as error:
@@ -286,7 +286,11 @@ def make_folder(options: Options) -> None:
     out = options.out
     try:
         if not options.resume:
-            there = [name for name in (*FOLDERS, TABLE, PARQUET, SHARDS, FAILURES, RUN) if _exists(_join(out, name))]
+            there = [
+                name
+                for name in (*FOLDERS, TABLE, PARQUET, SHARDS, FAILURES, RUN)
+                if store.exists(store.join(out, name))
+            ]
             if there:
                 raise ValueError(
                     f"{out} holds results already ({', '.join(there)}). Add --resume to go on with them, or name "
@@ -300,123 +304,6 @@ def make_folder(options: Options) -> None:
                     left.unlink()
     except OSError as error:
         raise OutputError(f"{out} cannot be written to ({_reason(error)})") from error
-
-
-def write_tables(
-    out: str, stored: Callable[[], Iterable[tuple[Photograph, dict[str, Any]]]], shards: bool = False
-) -> None:
-    """Write `results.csv`, `results.parquet` (or its shards) and, if need be, `failures.csv`.
-
-    Parameters
-    ----------
-    out
-        Folder or address.
-    stored
-        Called once for every walk over all photographs and their outcomes, in the order of the table.
-    shards
-        As for `segment_cohort`.
-    """
-    keys: dict[str, None] = {}
-    texts: set[str] = set()
-    carried: dict[str, list[Any]] = {}
-    failed = done = 0
-    for photograph, outcome in stored():
-        failed += "error" in outcome
-        if "row" in outcome:
-            keys |= dict.fromkeys(outcome["row"])
-            texts |= {key for key, value in outcome["row"].items() if isinstance(value, str)}
-            for name, value in photograph.columns.items():
-                # From the first row on, also where a column comes with a later table only.
-                carried.setdefault(name, [None] * done).append(value)
-            done += 1
-            for values in carried.values():
-                values += [None] * (done - len(values))
-    titles = {
-        name: f"{name}_given" if name in keys else name
-        for name in carried
-        if name not in (SCALE_COLUMN, *ID_COLUMNS[:1])
-    }
-    first = [key for key in ("id", "source") if key in keys]
-    header = [*first, *titles.values(), *(key for key in keys if key not in first)]
-
-    def rows() -> Iterator[list[Any]]:
-        for photograph, outcome in stored():
-            if row := outcome.get("row"):
-                given = [photograph.columns.get(name) for name in titles]
-                yield [
-                    *(row.get(key) for key in first),
-                    *given,
-                    *(row.get(k) for k in header[len(first) + len(given) :]),
-                ]
-
-    if failed:
-        failures = ([p.id, p.source, outcome["error"]] for p, outcome in stored() if "error" in outcome)
-        _write_csv(_join(out, FAILURES), ["id", "source", "error"], failures)
-    if done:
-        _write_csv(_join(out, TABLE), header, rows())
-        _write_parquet(out, header, rows(), {titles[name]: carried[name] for name in titles}, texts, shards)
-
-
-def _write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with _whole(path) as file:
-        text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="", write_through=True)
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-        text.detach()
-
-
-def _write_parquet(
-    out: str,
-    header: Sequence[str],
-    rows: Iterator[Sequence[Any]],
-    carried: dict[str, list[Any]],
-    texts: set[str],
-    shards: bool,
-) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    def kind(name: str) -> pa.DataType:
-        if name in carried:
-            try:
-                found = pa.array(carried[name]).type
-                return pa.string() if pa.types.is_null(found) else found
-            except (pa.ArrowInvalid, pa.ArrowTypeError):  # of several tables, which do not agree
-                return pa.string()
-        return pa.string() if name in texts else pa.int64() if name in _WHOLE_NUMBERS else pa.float64()
-
-    schema = pa.schema([(name, kind(name)) for name in header])
-
-    def column(values: Sequence[Any], of: pa.DataType) -> pa.Array:
-        if pa.types.is_string(of):
-            values = [None if value is None else _sound(str(value)) for value in values]
-        return pa.array(values, of)
-
-    if shards and not is_remote(out):
-        Path(out, SHARDS).mkdir(exist_ok=True)
-    number = 0
-    while True:
-        part = islice(rows, _SHARD_ROWS) if shards else rows
-        chunk = list(islice(part, _CHUNK_ROWS))
-        if not chunk and number:
-            break
-        with (
-            _whole(_join(out, f"{SHARDS}/part-{number:05d}.parquet" if shards else PARQUET)) as file,
-            pq.ParquetWriter(file, schema) as writer,
-        ):
-            while chunk:
-                columns = zip(zip(*chunk, strict=True), schema.types, strict=True)
-                writer.write_table(pa.Table.from_arrays([column(*values) for values in columns], schema=schema))
-                chunk = list(islice(part, _CHUNK_ROWS))
-        number += 1
-        if not shards:
-            break
-
-
-def _sound(text: str) -> str:
-    """Text that UTF-8 can hold; a file name may be of any bytes."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _overlay_jpeg(result: Segmentation) -> bytes:
@@ -450,66 +337,6 @@ def _model_digest(segmenter: Segmenter) -> str:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-# Files of a folder, or of any store that fsspec knows.
-
-
-def _join(out: str, name: str) -> str:
-    return f"{out.rstrip('/')}/{name}" if is_remote(out) else os.path.join(out, name)
-
-
-def _exists(path: str) -> bool:
-    if is_remote(path):
-        store, inside = file_system(path)
-        return store.exists(inside)
-    return os.path.lexists(path)
-
-
-def _read(path: str) -> bytes:
-    if is_remote(path):
-        store, inside = file_system(path)
-        return store.cat_file(inside)
-    return Path(path).read_bytes()
-
-
-def _write(path: str, content: bytes) -> None:
-    if is_remote(path):
-        store, inside = file_system(path)
-        store.makedirs(store._parent(inside), exist_ok=True)
-        store.pipe_file(inside, content)
-    else:
-        write_atomically(Path(path), content)
-
-
-def _remove(path: str) -> None:
-    if is_remote(path):
-        store, inside = file_system(path)
-        if store.exists(inside):
-            store.rm(inside, recursive=True)
-    elif os.path.isdir(path):
-        shutil.rmtree(path)
-    else:
-        Path(path).unlink(missing_ok=True)
-
-
-@contextmanager
-def _whole(path: str) -> Iterator[IO[bytes]]:
-    """A file to be written piece by piece that appears when it is whole."""
-    if is_remote(path):
-        store, inside = file_system(path)
-        store.makedirs(store._parent(inside), exist_ok=True)
-        with store.open(inside, "wb") as file:
-            yield file
-        return
-    temporary = f"{path}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 def _reason(error: Exception) -> str:

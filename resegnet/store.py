@@ -1,0 +1,81 @@
+"""Files of a folder, or of any store that fsspec knows: `path` is a path or an address as `s3://bucket/eye.png`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from resegnet.listing import file_system, is_remote
+from resegnet.results.export import write_atomically
+
+
+def join(out: str, name: str) -> str:
+    """The address of a file `name` (relative, with /) of the folder or store `out`."""
+    return f"{out.rstrip('/')}/{name}" if is_remote(out) else os.path.join(out, name)
+
+
+def exists(path: str) -> bool:
+    """True if there is such a file or folder."""
+    if is_remote(path):
+        store, inside = file_system(path)
+        return store.exists(inside)
+    return os.path.lexists(path)
+
+
+def read(path: str) -> bytes:
+    """The content of a file.
+
+    Raises
+    ------
+    OSError
+        If it is not there or cannot be read.
+    """
+    if is_remote(path):
+        store, inside = file_system(path)
+        return store.cat_file(inside)
+    return Path(path).read_bytes()
+
+
+def write(path: str, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    if is_remote(path):
+        store, inside = file_system(path)
+        store.makedirs(inside.rpartition("/")[0], exist_ok=True)
+        store.pipe_file(inside, content)
+    else:
+        write_atomically(Path(path), content)
+
+
+def remove(path: str) -> None:
+    """Remove a file, or a folder and all in it, if it is there."""
+    if is_remote(path):
+        store, inside = file_system(path)
+        if store.exists(inside):
+            store.rm(inside, recursive=True)
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        Path(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def whole(path: str) -> Iterator[IO[bytes]]:
+    """A file to be written piece by piece that appears when it is whole."""
+    if is_remote(path):
+        store, inside = file_system(path)
+        store.makedirs(inside.rpartition("/")[0], exist_ok=True)
+        with store.open(inside, "wb") as file:
+            yield file
+        return
+    temporary = f"{path}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
