@@ -8,7 +8,7 @@ import segmentation_models_pytorch as smp
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from resegnet.config import Config, ConfigError
@@ -134,7 +134,7 @@ def save_weights(model: nn.Module, path: Path, half: bool = False) -> None:
         name: (tensor.half() if half and tensor.ndim == 4 else tensor).contiguous()
         for name, tensor in model.state_dict().items()
     }
-    save_file(tensors, path)
+    path.write_bytes(save(tensors))  # `save_file` lets nobody but its user read the file
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
