@@ -243,7 +243,11 @@ def _reading(reports: Mapping[str, dict], training: Mapping[str, Any], config: C
     ):
         if value:
             lines.append(f"* {what}: {value}.")
-    own_values = (("threshold", "threshold", config.threshold), ("input size", "input_size_px", config.input_size))
+    own_values = (
+        ("threshold", "threshold", config.threshold),
+        ("input size", "input_size_px", config.input_size),
+        ("smallest input size", "smallest_input_size_px", config.smallest_input_size),
+    )
     for what, key, own in own_values:
         if any(as_number(report.get(key)) not in (None, own) for report in reports.values()):
             lines.append(f"* **Some of these scores were taken at another {what} than this release has ({own}).**")

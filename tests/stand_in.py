@@ -36,6 +36,8 @@ def bundled_records() -> dict[str, dict]:
         for name in ("config", "training", "metrics")
     }
     records["config"]["smallest_input_size"] = None
+    for report in records["metrics"].values():
+        report["smallest_input_size_px"] = None
     records["training"]["earlier"] = {}
     records["training"]["options"]["start_from"] = ""
     return records
