@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         (
             "smallest_input_size",
             int,
-            "px, side of the square for small fields; those up to input_size are not enlarged",
+            "px, side of the square for small fields; those up to input_size are not scaled",
         ),
         ("crop_size", int, "px, side of a training crop"),
         ("batch_size", int, "crops in a step"),
@@ -64,6 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
         )
     parser.add_argument(
         "--decoder-channels", type=int, nargs="+", help=f"coarse to fine (default: {defaults['decoder_channels']})"
+    )
+    parser.add_argument(
+        "--freeze-norm",
+        action="store_true",
+        default=None,
+        help="let batch normalisation keep the statistics that it started with",
     )
     return parser
 

@@ -34,7 +34,7 @@ class Config:
     # Coarse to fine, one for each stage. With one fewer, the last step to full size is a pixel shuffle, not a stage.
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     input_size: int = 768  # px, side of the square that the field of view is scaled to
-    # With it, a field between the two is not enlarged: the square has the field's own side, rounded up.
+    # With it, a field between the two is not scaled: the square is cut out of the photograph, pixel for pixel.
     smallest_input_size: int | None = None
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
@@ -128,7 +128,7 @@ class Config:
 
     @property
     def input_sides(self) -> str:
-        """Side of the network's square for people, as `896` or `640 to 1152`; px."""
+        """Side of the network's square for people, as `896` or `512 to 1280`; px."""
         return f"{self.smallest_input_size} to {self.input_size}" if self.smallest_input_size else str(self.input_size)
 
     def to_json(self) -> str:

@@ -25,8 +25,9 @@ class Geometry:
     def around(cls, fov: np.ndarray, input_size: int, smallest: int | None = None) -> Geometry:
         """The box round the field `fov` (H, W) bool, centred on it, a hundredth of its size wider on each side.
 
-        With `smallest`, a field of fewer pixels than `input_size` is not enlarged to it, which would cost time and
-        show no more: the square gets the box's own side, rounded up to a multiple of 32, and no less than `smallest`.
+        With `smallest`, a field of `smallest` to `input_size` pixels is not scaled at all, which would cost time and
+        blur the finest vessels on the way there and on the way back: the box is made wider, to a multiple of 32, and
+        every pixel of the square is one of the photograph's. A smaller field is enlarged to `smallest`.
         """
         height, width = fov.shape
         rows, columns = np.flatnonzero(fov.any(axis=1)), np.flatnonzero(fov.any(axis=0))
@@ -34,9 +35,10 @@ class Geometry:
             rows, columns = np.array([0, height - 1]), np.array([0, width - 1])
         # A margin, since the padding of a convolution disturbs the last pixels of its input.
         side = round(1.02 * (max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1))
+        whole = -(-side // 32) * 32
+        if smallest is not None and whole <= input_size:
+            side, input_size = (whole, whole) if whole >= smallest else (side, smallest)
         top, left = (rows[0] + rows[-1] + 1 - side) // 2, (columns[0] + columns[-1] + 1 - side) // 2
-        if smallest is not None:
-            input_size = min(input_size, max(smallest, -(-side // 32) * 32))
         return cls((height, width), (int(top), int(left), side), input_size)
 
     def to_input(self, picture: np.ndarray) -> np.ndarray:

@@ -105,7 +105,7 @@ def plot(points: dict[tuple[str, str], float], times: dict[tuple[str, str], floa
     figure = Figure(figsize=(6.4, 4), dpi=110, layout="constrained")
     axes = figure.subplots()
     for release in dict.fromkeys(release for release, _ in points):
-        for form, is_range in (("every field at that size", False), ("fields between not enlarged", True)):
+        for form, is_range in (("every field at that size", False), ("fields between not scaled", True)):
             sizes = [size for name, size in points if name == release and ("-" in size) == is_range]
             x, y = [times[release, size] for size in sizes], [points[release, size] for size in sizes]
             axes.plot(x, y, "s-" if is_range else "o-", label=f"{release}, {form}")

@@ -66,6 +66,20 @@ def test_a_small_field_is_not_enlarged(field_px, side):
     assert geometry.to_input(np.ones((field_px, 40), bool)).shape == (side, side)
 
 
+@pytest.mark.parametrize("field_px", [130, 190, 313])
+def test_a_field_between_the_sizes_passes_pixel_for_pixel(field_px):
+    fov = np.zeros((320, 360), bool)
+    fov[2 : 2 + field_px, 9 : 9 + field_px] = True
+    geometry = Geometry.around(fov, 320, smallest=128)
+    picture = np.random.default_rng(0).integers(0, 256, (320, 360, 3), np.uint8)
+    square = geometry.to_input(picture)
+    top, left, side = geometry.box
+    assert side == geometry.input_size
+    assert np.array_equal(square[2 - top, 9 - left], picture[2, 9])
+    back = geometry.to_original(square[:, :, 1].astype(np.float32))
+    assert np.array_equal(back[fov], picture[:, :, 1][fov])
+
+
 def test_colours_keep_their_order_and_range():
     image = np.zeros((300, 300, 3), np.uint8)
     image[..., 0], image[..., 1], image[..., 2] = 200, 120, 40

@@ -249,6 +249,31 @@ def test_augmentation_moves_photograph_and_vessels_together():
         assert changed.max() <= 1
 
 
+def test_crops_varied_little_are_the_photographs_own_pixels():
+    values = torch.arange(1, 300 * 300 + 1, dtype=torch.float32).view(1, 300, 300)  # each pixel is told by its value
+    masks = torch.cat([values, torch.ones(1, 300, 300)])
+    torch.manual_seed(0)
+    exact, seen = 0, set()
+    for _ in range(60):
+        image, _ = random_crop(values.expand(3, -1, -1), masks, 64, strength=0.2)
+        steps = {(image[0, 32, 33] - image[0, 32, 32]).item(), (image[0, 33, 32] - image[0, 32, 32]).item()}
+        inside = image[0][image[0] > 0]
+        exact += len(inside.unique()) == len(inside) and bool((inside == inside.round()).all())
+        seen.add(tuple(sorted(steps)))
+    assert exact > 45
+    assert {(1, 300), (-300, -1), (-1, 300), (-300, 1)} <= seen  # turned and flipped
+
+
+def test_frozen_statistics_stay_and_the_weights_do_not(finished, folder, tmp_path):
+    options = TINY | {"start_from": str(finished / "release"), "freeze_norm": True, "epochs": 1}
+    train(Options(dataset=(str(folder),), **options), tmp_path / "run")
+    before = ReSegNet.from_pretrained(finished / "release").state_dict()
+    after = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert not {name for name in changed if "running_" in name}
+    assert any(name.endswith("weight") for name in changed)
+
+
 def test_loss_counts_the_field_only():
     logits = torch.zeros(1, 1, 8, 8)
     vessels = torch.zeros(1, 1, 8, 8)

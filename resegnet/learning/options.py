@@ -19,7 +19,7 @@ _LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48
 
 # Named sets of options for `train.py --preset`; the README tells what each brought.
 PRESETS: dict[str, dict[str, Any]] = {
-    "bundled": {**_LITE0, "input_size": 1152, "smallest_input_size": 640, "epochs": 90, "patience": 90},
+    "bundled": {**_LITE0, "input_size": 1280, "smallest_input_size": 512, "epochs": 90, "patience": 90},
     "laptop": {**_LITE0, "input_size": 640, "epochs": 9},
     # A public notebook's recipe, for comparison: whole pictures; nine steps see DRIVE's training half once.
     "notebook": {
@@ -55,7 +55,7 @@ class Options:
     encoder_weights: str = "imagenet"  # or `none`, or a file with the encoder's tensors
     start_from: str = ""  # a release of that encoder to go on from; `encoder_weights` is then not used
     input_size: int = 768  # px, working size that every field is scaled to
-    smallest_input_size: int | None = None  # px; with it, fields between the two are not enlarged
+    smallest_input_size: int | None = None  # px; with it, fields between the two are not scaled
     crop_size: int = 320  # px, cut at random from the working size
     batch_size: int = 2
     accumulate: int = 1  # batches of a step: a larger step without more memory
@@ -66,6 +66,7 @@ class Options:
     weight_decay: float = 1e-2
     schedule: str = "cosine"  # warm-up and cosine; or `plateau`, ReduceLROnPlateau on validation F1
     patience: int = 15  # epochs without a better validation F1 until training stops
+    freeze_norm: bool = False  # batch normalisation keeps its statistics, which steps of few crops cannot better
     calm_share: float = 0.4  # of the epochs, the last ones, in which crops are varied little
     average_decay: float = 0.998  # of the running average of the weights, which is what is kept; 0 turns it off
     validation_fraction: float = 0.15  # of the patients

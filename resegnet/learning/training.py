@@ -143,6 +143,10 @@ class Run:
             pin_memory=self.device.type == "cuda",
         )
         self.model.train()
+        if options.freeze_norm:
+            for part in self.model.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.eval()
         losses, waited, started = [], 0.0, time.perf_counter()
         asked = started
         desc = f"epoch {self.epoch + 1}/{options.epochs}"
