@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from resegnet.learning.options import PRESETS, Options, TrainingError
-from resegnet.learning.training import OPTIONS_NAME, train
+from resegnet.learning.training import CHECKPOINT_NAME, OPTIONS_NAME, train
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
             "px, side of the square for small fields; those up to input_size are not scaled",
         ),
         ("crop_size", int, "px, side of a training crop"),
-        ("batch_size", int, "crops in a step"),
+        ("batch_size", int, "crops in a batch"),
         ("accumulate", int, "batches of a step"),
         ("steps_per_epoch", int, "steps between two validations"),
         ("epochs", int, "most epochs"),
@@ -92,14 +92,20 @@ def main(argv: list[str] | None = None) -> int:
     except (TrainingError, ValueError, OSError) as error:  # DataError and ConfigError are ValueErrors
         print(f"train.py: {error}", file=sys.stderr)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            print(f"Make room, then go on with: python train.py --out {out} --resume", file=sys.stderr)
+            print(f"Make room, then {_how_to_go_on(out)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"train.py: stopped. Go on with: python train.py --out {out} --resume", file=sys.stderr)
+        print(f"train.py: stopped; {_how_to_go_on(out)}", file=sys.stderr)
         return 130
     if first:
         print(f"release: {release}")
     return 0
+
+
+def _how_to_go_on(out: Path) -> str:
+    if (out / CHECKPOINT_NAME).exists():
+        return f"go on with: python train.py --out {out} --resume"
+    return "start again with the same command; there is no checkpoint yet."
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -112,8 +113,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("resegnet").setLevel(logging.INFO)  # not the root: the hub client tells every request
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may be of any bytes
     try:
         return arguments.run(arguments)
+    except BrokenPipeError:  # of `| head`; Python flushes once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError) as error:  # ImageError, ConfigError, DataError, ReleaseError, and the Hub's own
         print(f"resegnet: {error}", file=sys.stderr)
         return 1

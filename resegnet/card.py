@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -380,12 +381,17 @@ def _training(training: Mapping[str, Any]) -> str:
         return "## Training\n\nHow this model was trained is not recorded."
     run, planned = as_number(training.get("epochs_run")), as_number(options.get("epochs"))
     per_epoch = as_number(options.get("steps_per_epoch"))
+    crops = [
+        as_number(options.get("batch_size")),
+        as_number(options.get("accumulate", 1)),
+        as_number(environment.get("processes", 1)),
+    ]
     facts = {
         "started from": _start(training),
         "epochs run": None if run is None else f"{run:,}" + ("" if planned is None else f" of at most {planned:,}"),
         "epoch that was kept": training.get("best_epoch"),
         "steps": None if run is None or per_epoch is None else f"{run * per_epoch:,}",
-        "crops in a step": options.get("batch_size"),
+        "crops in a step": None if None in crops else math.prod(crops),
         "F1 on the validation photographs": figure(training.get("validation_f1")),
         "device": environment.get("device") or options.get("device"),
         "threads": options.get("threads") or None,  # 0: torch's own choice

@@ -29,6 +29,7 @@ from resegnet import store
 from resegnet.batch import in_order
 from resegnet.engine import OnnxNetwork
 from resegnet.hub import CONFIG_NAME, ONNX_NAME, WEIGHTS_NAME
+from resegnet.image import ImageError
 from resegnet.listing import SCALE_COLUMN, Photograph, is_remote
 from resegnet.results.export import json_bytes, mask_png, probability_png, versions, without_nan
 from resegnet.segmenter import Segmentation, Segmenter
@@ -97,6 +98,9 @@ class Work:
         """
         try:
             content = photograph.read()
+        except ImageError as error:  # it may be there again tomorrow: what was made of it stays
+            return {"error": " ".join(str(error).split())}
+        try:
             expected = self._expected(photograph, content)
             row = self._find(photograph, expected) if self._options.resume else None
             if row is not None:
@@ -113,9 +117,10 @@ class Work:
             files[self._names(photograph)["record"]] = f"{record}\n".encode()
             outcome = {"row": row}
         try:
-            if "error" in outcome:
-                for name in self._names(photograph).values():  # of a photograph that could be read once
-                    store.remove(store.join(self._options.out, name))
+            if self._options.resume:  # what is not made anew would contradict the table
+                for name in self._names(photograph).values():
+                    if name not in files:
+                        store.remove(store.join(self._options.out, name))
             for name, content in files.items():
                 store.write(store.join(self._options.out, name), content)
         except Exception as error:  # of a disk an OSError, of a store on the network anything
@@ -235,8 +240,9 @@ def segment_cohort(
     """
     counts = {"done": 0, "kept": 0, "failed": 0}
     try:
-        for name in (TABLE, PARQUET, SHARDS, FAILURES, RUN):  # they would not fit to what changes from here on
+        for name in (TABLE, PARQUET, FAILURES, RUN):  # they would not fit to what changes from here on
             store.remove(store.join(options.out, name))
+        store.remove_all(store.join(options.out, f"{SHARDS}/part-*.parquet"))
         with closing(outcomes), tempfile.TemporaryFile() as spool:
             places = array("q", [-1]) * len(photographs)
             with tqdm(total=len(photographs), unit="photograph", disable=None, smoothing=0.05) as bar:
@@ -266,7 +272,7 @@ def segment_cohort(
                 "versions": versions(),
             }
             store.write(store.join(options.out, RUN), json_bytes(run))
-    except OutputError:
+    except (OutputError, BrokenPipeError):  # the second of `tell`: nobody reads on
         raise
     except OSError as error:
         raise OutputError(f"{options.out} cannot be written to ({_reason(error)})") from error
@@ -279,24 +285,28 @@ def make_folder(options: Options) -> None:
     Raises
     ------
     ValueError
-        If results are there and `options.resume` is not set.
+        If results are there and `options.resume` is not set; or if it is, and they are none of a cohort.
     OutputError
         If it cannot be made or written to.
     """
     out = options.out
     try:
-        if not options.resume:
-            there = [
-                name
-                for name in (*FOLDERS, TABLE, PARQUET, SHARDS, FAILURES, RUN)
-                if store.exists(store.join(out, name))
-            ]
-            if there:
-                raise ValueError(
-                    f"{out} holds results already ({', '.join(there)}). Add --resume to go on with them, or name "
-                    "another folder."
-                )
-        if not is_remote(out):
+        results = (*FOLDERS, TABLE, PARQUET, SHARDS, FAILURES, RUN)
+        there = [name for name in results if store.exists(store.join(out, name))]
+        if there and not options.resume:
+            raise ValueError(
+                f"{out} holds results already ({', '.join(there)}). Add --resume to go on with them, or name another "
+                "folder."
+            )
+        # A name alone proves nothing: `masks` may be a person's tracings, `results` another program's.
+        if there and not {FOLDERS[0], RUN} & set(there):
+            raise ValueError(
+                f"{out} holds {', '.join(there)}, but no {FOLDERS[0]}: this is not what an earlier run left here, and "
+                "it would be written over. Name another folder."
+            )
+        if is_remote(out):  # where folders are names only
+            store.write(store.join(out, f"{FOLDERS[0]}/.begun"), b"")
+        else:
             kinds = {"records": True, "masks": True, "overlays": options.overlay, "probabilities": options.probability}
             for name in (name for name, wanted in kinds.items() if wanted):
                 Path(out, name).mkdir(parents=True, exist_ok=True)

@@ -25,9 +25,9 @@ class Geometry:
     def around(cls, fov: np.ndarray, input_size: int, smallest: int | None = None) -> Geometry:
         """The box round the field `fov` (H, W) bool, centred on it, a hundredth of its size wider on each side.
 
-        With `smallest`, a field of `smallest` to `input_size` pixels is not scaled at all, which would cost time and
-        blur the finest vessels on the way there and on the way back: the box is made wider, to a multiple of 32, and
-        every pixel of the square is one of the photograph's. A smaller field is enlarged to `smallest`.
+        With `smallest`, a box of `smallest` to `input_size` pixels is not scaled at all, which would cost time and blur
+        the finest vessels on the way there and on the way back: it is made wider, to a multiple of 32, and every pixel
+        of the square is one of the photograph's. A smaller box is enlarged to `smallest`.
         """
         height, width = fov.shape
         rows, columns = np.flatnonzero(fov.any(axis=1)), np.flatnonzero(fov.any(axis=0))

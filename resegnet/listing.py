@@ -166,7 +166,7 @@ def _find(text: str, split: str | None) -> Iterator[_Found]:
     else:
         from resegnet.learning.data import is_hub_id
 
-        if not is_hub_id(text):
+        if not is_hub_id(text) or path.parent.is_dir():
             raise ValueError(
                 f"There is no {text!r}. Expected a photograph, a folder, a glob, a table (.csv, .parquet) with a "
                 "column 'image', or a Hub data set (owner/name)."
@@ -235,13 +235,15 @@ def _of_table(table: str, read: Callable[[], bytes], split: str | None) -> Itera
             file.close()
         elif suffix == ".jsonl":
             rows = [json.loads(line) for line in read().decode("utf-8-sig").splitlines() if line.strip()]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ValueError("a line is no JSON object")
             names = list(dict.fromkeys(name for row in rows for name in row))
         else:
             text = read().decode("utf-8-sig")
             header = text.partition("\n")[0]
             delimiter = "\t" if suffix == ".tsv" else max(",;\t", key=header.count)  # a semicolon is Excel's in Europe
             reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", restval=None)
-            rows, names = list(reader), list(reader.fieldnames or [])
+            rows, names = list(reader), [name for name in reader.fieldnames or [] if name]  # pandas' index has none
     except (OSError, ValueError, AttributeError, csv.Error) as error:
         raise ValueError(f"{table} cannot be read ({first_line(error)}); expected a table in UTF-8.") from error
     image = next((name for name in IMAGE_COLUMNS if name in names), None)

@@ -139,6 +139,11 @@ class Segmenter:
 
         if engine not in (None, *ENGINES) or (engine == "onnx" and device != "cpu"):
             raise ValueError(f"Got engine {engine!r} on {device}, expected 'onnx' (on cpu only), 'torch' or None.")
+        if device != "cpu":
+            import torch
+
+            if not (device.startswith("cuda") and torch.cuda.is_available()):
+                raise ValueError(f"Got device {device!r}, and torch sees no such device here. Use device='cpu'.")
         folder, commit = find_release(SHIPPED["bundled"] if name is None else name, revision)
         if engine is None:
             engine = "onnx" if device == "cpu" and (folder / ONNX_NAME).is_file() else "torch"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,15 +51,27 @@ def write(path: str, content: bytes) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file, or a folder and all in it, if it is there."""
+    """Remove a file, if it is there."""
     if is_remote(path):
         store, inside = file_system(path)
         if store.exists(inside):
-            store.rm(inside, recursive=True)
-    elif os.path.isdir(path):
-        shutil.rmtree(path)
+            store.rm_file(inside)
     else:
         Path(path).unlink(missing_ok=True)
+
+
+def remove_all(pattern: str) -> None:
+    """Remove the files that fit to a pattern in their last part, and their folder, if nothing else is in it."""
+    folder, _, names = pattern.rpartition("/")
+    if is_remote(pattern):
+        store, inside = file_system(folder)
+        for path in store.glob(f"{inside}/{names}"):
+            store.rm_file(path)
+        return
+    for path in Path(folder).glob(names):
+        path.unlink()
+    with suppress(OSError):
+        Path(folder).rmdir()
 
 
 @contextmanager
@@ -68,8 +80,12 @@ def whole(path: str) -> Iterator[IO[bytes]]:
     if is_remote(path):
         store, inside = file_system(path)
         store.makedirs(inside.rpartition("/")[0], exist_ok=True)
-        with store.open(inside, "wb") as file:
-            yield file
+        # A store's own file would be whole for it wherever writing breaks off.
+        with tempfile.TemporaryDirectory() as folder:
+            here = os.path.join(folder, "whole")
+            with open(here, "wb") as file:
+                yield file
+            store.put_file(here, inside)
         return
     temporary = f"{path}.tmp"
     try:

@@ -48,11 +48,13 @@ def write_tables(
             done += 1
             for values in carried.values():
                 values += [None] * (done - len(values))
-    titles = {
-        name: f"{name}_given" if name in keys else name
-        for name in carried
-        if name not in (SCALE_COLUMN, *ID_COLUMNS[:1])
-    }
+    titles: dict[str, str] = {}
+    for name in carried:
+        if name not in (SCALE_COLUMN, *ID_COLUMNS[:1]):
+            title = name
+            while title in keys or title in titles.values() or (title != name and title in carried):
+                title += "_given"
+            titles[name] = title
     first = [key for key in ("id", "source") if key in keys]
     header = [*first, *titles.values(), *(key for key in keys if key not in first)]
 
@@ -99,7 +101,7 @@ def _write_parquet(
             try:
                 found = pa.array(carried[name]).type
                 return pa.string() if pa.types.is_null(found) else found
-            except (pa.ArrowInvalid, pa.ArrowTypeError):  # of several tables, which do not agree
+            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # tables that do not agree; beyond 64 bits
                 return pa.string()
         return pa.string() if name in texts else pa.int64() if name in _WHOLE_NUMBERS else pa.float64()
 

@@ -86,6 +86,8 @@ def test_a_threshold_of_ones_own(tmp_path, photograph):
         (["prepare", "mnist", "here", "there"], "mnist"),
         (["evaluate", "--dataset", "nowhere"], "nowhere"),
         (["verify", "nowhere"], "nowhere"),
+        (["serve", "--examples", "nowhere"], "nowhere"),
+        (["serve", "--port", "99999"], "0-65535"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(tmp_path, photograph, monkeypatch, capsys, line, words):

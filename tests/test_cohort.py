@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pytest
 from PIL import Image
 from stand_in import DarkOnGreen
 
-from resegnet import Config, Segmenter
+from resegnet import Config, Segmenter, store
 from resegnet.__main__ import main
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.listing import list_photographs
@@ -149,6 +150,24 @@ def test_a_parquet_table_keeps_its_types(folder, segment, tmp_path):
     assert done.column("age").to_pylist() == [61, None, None, None]
     assert done.schema.field("age").type == pa.int64()
     assert done.column("visits").to_pylist() == [["x"], ["y", "z"], None, None]
+
+
+def test_tables_as_other_programs_leave_them(folder, segment, capsys, tmp_path):
+    (folder / "pandas.csv").write_text(",image,width,width_given\n0,a.png,1,2\n")
+    assert segment(folder / "pandas.csv", "--out", "out") == 0
+    (row,) = pq.read_table(tmp_path / "out/results.parquet").to_pylist()
+    assert "" not in row
+    assert [row["width_given"], row["width_given_given"], row["width"]] == ["2", "1", 140]
+    (folder / "large.jsonl").write_text(json.dumps({"image": "a.png", "number": 2**70}) + "\n")
+    assert segment(folder / "large.jsonl", "--out", "large") == 0
+    (folder / "list.jsonl").write_text('["a.png"]\n')
+    assert segment(folder / "list.jsonl", "--out", "list") == 1
+    assert "no JSON object" in capsys.readouterr().err
+
+
+def test_a_mistyped_folder_is_no_data_set_of_the_hub(folder, segment, capsys):
+    assert segment("photos/p3", "--out", "out") == 1
+    assert "There is no 'photos/p3'" in capsys.readouterr().err
 
 
 def test_an_image_folder_and_pictures_inside_parquet(folder, segment, tmp_path, drawings):
@@ -351,6 +370,82 @@ def test_what_became_unreadable_leaves_no_stale_mask(folder, segment, tmp_path):
     (folder / "a.png").unlink()
     assert segment(folder, "--out", "out", "--resume") == 0
     assert not (tmp_path / "out/failures.csv").exists()
+
+
+def test_what_cannot_be_had_today_costs_no_results(folder, segment, tmp_path, network):
+    (folder / "list.csv").write_text("image\na.png\nb.png\n")
+    assert segment(folder / "list.csv", "--out", "out") == 0
+    made = {path: content for path, content in tree(tmp_path / "out").items() if "/" in path}
+    unplugged = folder.rename(tmp_path / "unplugged")
+    folder.mkdir()
+    (folder / "list.csv").write_text("image\na.png\nb.png\n")
+    assert segment(folder / "list.csv", "--out", "out", "--resume") == 1
+    assert len(table(tmp_path / "out/failures.csv")) == 2
+    assert {path: content for path, content in tree(tmp_path / "out").items() if "/" in path} == made
+    shutil.rmtree(folder)
+    unplugged.rename(folder)
+    assert calls_of(network, lambda: segment(folder / "list.csv", "--out", "out", "--resume")) == 0
+
+
+def test_files_that_are_not_made_anew_do_not_stay(folder, segment, tmp_path):
+    assert segment(folder, "--out", "out", "--probability") == 0
+    assert segment(folder, "--out", "out", "--resume", "--threshold", "0.9", "--no-overlay") == 0
+    assert {path.split("/")[0] for path in tree(tmp_path / "out") if "/" in path} == {"masks", "records"}
+
+
+@pytest.mark.parametrize("name", ["masks/a.png", "results.csv", "results/thesis.xlsx"])
+def test_resume_touches_nothing_that_is_not_its_own(folder, segment, capsys, tmp_path, name):
+    (tmp_path / "study" / name).parent.mkdir(parents=True)
+    (tmp_path / "study" / name).write_text("by hand")
+    assert segment(folder, "--out", "study", "--resume") == 1
+    assert "Name another folder" in capsys.readouterr().err
+    assert tree(tmp_path / "study") == {name: b"by hand"}
+
+
+def test_what_else_lies_in_the_folder_of_the_tables_stays(folder, segment, tmp_path):
+    assert segment(folder / "a.png", "--out", "out") == 0
+    (tmp_path / "out/results").mkdir()
+    (tmp_path / "out/results/part-00000.parquet").write_bytes(b"of a run on a cluster")
+    (tmp_path / "out/results/mine.xlsx").write_bytes(b"mine")
+    assert segment(folder / "a.png", "--out", "out", "--resume") == 0
+    assert [path.name for path in (tmp_path / "out/results").iterdir()] == ["mine.xlsx"]
+
+
+def test_a_file_for_a_store_is_there_whole_or_not_at_all():
+    import fsspec
+
+    def stopped():
+        with store.whole("memory://cut/results.csv") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not fsspec.filesystem("memory").exists("/cut/results.csv")
+    with store.whole("memory://cut/results.csv") as file:
+        file.write(b"all")
+    assert store.read("memory://cut/results.csv") == b"all"
+
+
+def test_nobody_who_reads_on_is_no_fault_of_the_disk(many, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "resegnet", "segment", str(many), "--out", str(tmp_path / "out")],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    assert process.wait(120) == 1
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_a_file_name_of_any_bytes_reaches_any_terminal(folder, tmp_path):
+    os.rename(os.fsencode(folder / "a.png"), os.fsencode(folder) + b"/sch\xf6n.png")
+    done = subprocess.run(
+        [sys.executable, "-m", "resegnet", "segment", str(folder), "--out", str(tmp_path / "out")],
+        cwd=ROOT, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert rb"sch\udcf6n" in done.stdout
 
 
 SLOW = """

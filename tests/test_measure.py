@@ -202,6 +202,16 @@ def test_the_rim_of_the_field_makes_neither_vessel_nor_end_nor_calibre():
     assert math.isnan(numbers["calibre_mean_px"])
 
 
+@pytest.mark.parametrize("width", [2, 3, 5, 8])
+def test_a_vessel_across_the_field_has_no_ends_whatever_its_angle(width):
+    rows, columns = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    disc = np.hypot(rows, columns) < 130
+    for angle in range(2, 180, 16):
+        across = stroke(line(angle, 2 * SIDE), width)
+        assert measure_mask(across, disc)["end_points"] == 0
+        assert measure_mask(across)["end_points"] == 0
+
+
 def test_thinning_is_that_of_scikit_image_and_keeps_diagonals():
     random = np.random.default_rng(5)
     for size in ((1, 1), (1, 9), (40, 60), (97, 83)):

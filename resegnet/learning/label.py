@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from resegnet.image import SUFFIXES, ImageError, read_image
 from resegnet.learning.data import DataError
-from resegnet.results.export import png, safe_name
+from resegnet.listing import free_name
+from resegnet.results.export import png
 from resegnet.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, most
     partial = destination.with_name(destination.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
     (partial / "train").mkdir(parents=True)
-    lines = []
+    lines: list[str] = []
+    taken: dict[str, int] = {}
     for path in tqdm(paths, desc="labelling", unit="picture", disable=None):
         try:
             result = teacher(read_image(path))
@@ -75,7 +77,7 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, most
         if result.warnings or not mask.any():
             logger.warning("%s is left out: %s", path, " ".join(result.warnings) or "no vessels found.")
             continue
-        name = safe_name("_".join(path.relative_to(source).with_suffix("").parts))
+        name = free_name("_".join(path.relative_to(source).with_suffix("").parts), taken)
         files = {"image_file_name": f"{name}{path.suffix.lower()}", "mask_file_name": f"{name}_mask.png"}
         shutil.copyfile(path, partial / "train" / files["image_file_name"])
         (partial / "train" / files["mask_file_name"]).write_bytes(png(mask.astype(np.uint8) * 255))

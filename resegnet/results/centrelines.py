@@ -18,6 +18,8 @@ SMOOTHING, LEAST_SMOOTHING_PX = 0.003, 2.0
 # to within 5 %.
 CURVATURE_SMOOTHING, LEAST_CURVATURE_SMOOTHING_PX = 0.01, 5.0
 
+END_FAN_DEGREES = (0, -30, 30, -60, 60)  # from the tip's direction
+
 # Of rays and growing discs.
 _STEP_PX = 0.25
 _CIRCLE = np.stack([np.sin(np.arange(16) * math.pi / 8), np.cos(np.arange(16) * math.pi / 8)], axis=1)
@@ -268,7 +270,12 @@ def _measure(graph: _Graph, vessel: np.ndarray, field: np.ndarray) -> Centreline
 
     tips = np.concatenate([firsts[free[0]], lasts[free[1]]])
     outward = np.concatenate([-directions[firsts[free[0]]], directions[lasts[free[1]]]])
-    _, ended = _cast_rays(points[tips], outward, vessel)
+    # A vessel that leaves the field does not end there. Thinning bends its tip into a corner of the cut, where one ray
+    # could end at the vessel's side: a fan of them does not miss the rim.
+    inside = np.ones(len(tips), bool)
+    for angle in np.radians(END_FAN_DEGREES):
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        inside &= field.reshape(-1)[_cast_rays(points[tips], outward @ turn.T, vessel)[1]]
     branches = np.bincount(nodes[nodes >= 0], minlength=len(graph.lengths)) > 2
     return Centrelines(
         points=points - 1,
@@ -280,7 +287,7 @@ def _measure(graph: _Graph, vessel: np.ndarray, field: np.ndarray) -> Centreline
         chords_px=np.hypot(*(points[lasts] - points[firsts]).T),
         middles=points[(firsts + lasts) // 2] - 1,
         branch_points=_find_centres(graph)[branches] - 1,
-        end_points=points[tips[field.reshape(-1)[ended]]] - 1,
+        end_points=points[tips[inside]] - 1,
     )
 
 

@@ -47,6 +47,9 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
         reason = str(error).strip().partition("\n")[0]
         print(f"The model {name or '(bundled)'} cannot be had: {reason}", file=sys.stderr)
         return 1
+    if examples is not None and not examples.is_dir():
+        print(f"There is no folder {examples} with examples.", file=sys.stderr)
+        return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up too
     folder = own_folder()
     # gradio's `analytics_enabled=False` leaves some of its reports to the Hub on; these are read as they are sent.
@@ -64,7 +67,7 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
         _, url, _ = app.launch(
             server_name=host, server_port=port, quiet=True, prevent_thread_lock=True, **launch_options()
         )
-    except OSError as error:  # the port is taken
+    except (OSError, OverflowError) as error:  # the port is taken, or is none
         print(f"The page cannot be served at that address: {error}", file=sys.stderr)
         return 1
     print(f"The page is at {url} until you stop it with Ctrl+C.", flush=True)
