@@ -128,7 +128,7 @@ class Config:
 
     @property
     def input_sides(self) -> str:
-        """Side of the network's square for people, as `896` or `512 to 1280`; px."""
+        """Side of the network's square for people, as `896` or `640 to 1280`; px."""
         return f"{self.smallest_input_size} to {self.input_size}" if self.smallest_input_size else str(self.input_size)
 
     def to_json(self) -> str:
