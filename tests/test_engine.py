@@ -118,7 +118,7 @@ def test_the_fast_engine_needs_no_torch(tmp_path):
 
 @pytest.mark.parametrize("options", [{"engine": "tensorrt"}, {"engine": "onnx", "device": "cuda"}, {"device": "gpu"}])
 def test_an_engine_that_there_is_not_is_refused(options):
-    with pytest.raises(ValueError, match="expected 'onnx'|no such device"):
+    with pytest.raises(ValueError, match=r"expected 'onnx'|no such device"):
         Segmenter.from_pretrained(**options)
 
 
