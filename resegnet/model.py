@@ -13,6 +13,7 @@ from torch import nn
 
 from resegnet.config import Config, ConfigError
 from resegnet.hub import CONFIG_NAME, WEIGHTS_NAME, WeightsError, check_hashes, find_release, first_line
+from resegnet.results.export import write_atomically
 
 
 class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license="mit"):
@@ -134,7 +135,7 @@ def save_weights(model: nn.Module, path: Path, half: bool = False) -> None:
         name: (tensor.half() if half and tensor.ndim == 4 else tensor).contiguous()
         for name, tensor in model.state_dict().items()
     }
-    path.write_bytes(save(tensors))  # `save_file` lets nobody but its user read the file
+    write_atomically(path, save(tensors))  # `save_file` lets nobody but its user read the file
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
