@@ -37,6 +37,7 @@ from resegnet.tables import FAILURES, PARQUET, SHARDS, TABLE, write_tables
 
 RUN = "run.json"
 FOLDERS = ("records", "masks", "overlays", "probabilities")
+_BEGUN = f"{FOLDERS[0]}/.begun"  # in a store, where folders are names only; there until `run.json` is
 
 # Overlays are to look at: 1 MB for 8 megapixels, as PNG 7 MB. The thinnest vessels are a pixel wide, hence full colour.
 _JPEG = {"quality": 90, "subsampling": 0}
@@ -272,6 +273,7 @@ def segment_cohort(
                 "versions": versions(),
             }
             store.write(store.join(options.out, RUN), json_bytes(run))
+            store.remove(store.join(options.out, _BEGUN))
     except (OutputError, BrokenPipeError):  # the second of `tell`: nobody reads on
         raise
     except OSError as error:
@@ -304,8 +306,8 @@ def make_folder(options: Options) -> None:
                 f"{out} holds {', '.join(there)}, but no {FOLDERS[0]}: this is not what an earlier run left here, and "
                 "it would be written over. Name another folder."
             )
-        if is_remote(out):  # where folders are names only
-            store.write(store.join(out, f"{FOLDERS[0]}/.begun"), b"")
+        if is_remote(out):
+            store.write(store.join(out, _BEGUN), b"")
         else:
             kinds = {"records": True, "masks": True, "overlays": options.overlay, "probabilities": options.probability}
             for name in (name for name, wanted in kinds.items() if wanted):

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from stand_in import DarkOnGreen
 
-from resegnet import Config, Segmenter, store
+from resegnet import Config, Segmenter, cohort, store
 from resegnet.__main__ import main
 from resegnet.learning.synthetic import draw_fundus
 from resegnet.listing import list_photographs
@@ -558,9 +558,16 @@ def test_photographs_and_results_may_lie_in_any_store(folder, segment, tmp_path)
         assert segment("memory://in/", "--out", "memory://out") == 1  # results are there
         assert segment("memory://in/", "--out", "memory://out", "--resume") == 0
         assert segment(folder, "--out", "out") == 0
-        for path, content in tree(tmp_path / "out").items():
+        written = tree(tmp_path / "out")
+        assert {path.removeprefix("/out/") for path in store.find("/out")} == set(written)
+        for path, content in written.items():
             if path.startswith(("masks", "overlays")):
                 assert store.cat_file(f"/out/{path}") == content
+        # Cut off between a mask and its record, which is written last.
+        cohort.make_folder(cohort.Options("memory://killed"))
+        store.pipe_file("/killed/masks/a.png", b"of the run that was cut")
+        assert segment("memory://in/", "--out", "memory://killed", "--resume") == 0
+        assert {path.removeprefix("/killed/") for path in store.find("/killed")} == set(written)
         assert segment("memory://in/list.csv", "--out", "memory://out2") == 1
         assert b"nowhere" in store.cat_file("/out2/failures.csv")
         assert b",left," in store.cat_file("/out2/results.csv")
