@@ -155,7 +155,7 @@ def test_a_hub_that_cannot_be_reached_is_a_data_error(monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DataError, match=r"someone/eyes could not be loaded \(no network\)"):
+    with pytest.raises(DataError, match=r"someone/eyes could not be loaded \(no network\). Check its name"):
         load_vessels("someone/eyes", "test")
 
 

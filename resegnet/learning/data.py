@@ -304,7 +304,8 @@ def load_splits(source: str) -> tuple[str, dict[str, Dataset]]:
     except (OSError, ValueError, DatasetsError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{source} could not be loaded ({error}). Expected {FORMS}.") from error
+        advice = f"Expected {FORMS}." if path.exists() else "Check its name, your access to it, and the network."
+        raise DataError(f"{source} could not be loaded ({error}). {advice}") from error
     raise DataError(f"There is no file or folder {source}. Expected {FORMS}.")
 
 
