@@ -72,7 +72,8 @@ def test_mirrored_averages_over_four_views_each_turned_back():
 def test_every_third_crop_is_of_a_labelled_photograph():
     def plain(value: int) -> WorkingSample:
         full = np.full((64, 64), 255, np.uint8)
-        return WorkingSample(np.full((64, 64, 3), value, np.uint8), np.full((64, 64), value, np.uint8), full, "set")
+        vessels = np.full((64, 64), value, np.uint8)
+        return WorkingSample(np.full((64, 64, 3), value, np.uint8), vessels, full, vessels, "set")
 
     traced, labelled = [plain(value) for value in (10, 20)], [plain(value) for value in (110, 120, 130)]
     crops = Crops(traced, 32, seed=0, extra=labelled)

@@ -21,8 +21,8 @@ from resegnet import Segmenter
 from resegnet.config import Config
 from resegnet.learning.augment import random_crop, vary_camera
 from resegnet.learning.crops import Crops, WorkingSample
-from resegnet.learning.data import load_vessels, read_sample
-from resegnet.learning.losses import bce_dice_loss
+from resegnet.learning.data import Sample, load_vessels, read_sample
+from resegnet.learning.losses import bce_dice_loss, centreline_loss
 from resegnet.learning.options import PRESETS, Options, TrainingError
 from resegnet.learning.start import load_encoder_weights
 from resegnet.learning.synthetic import draw_fundus
@@ -286,6 +286,24 @@ def test_loss_counts_the_field_only():
     perfect = torch.where(vessels > 0, 30.0, -30.0)
     assert bce_dice_loss(perfect, vessels, field) < 1e-4
     assert bce_dice_loss(-perfect, vessels, field) > 10
+
+
+def test_centreline_loss_counts_a_thin_vessel_as_a_wide_one_of_its_length():
+    vessels = np.zeros((96, 96), np.uint8)
+    vessels[20:32, 8:88] = 255
+    vessels[60:62, 8:88] = 255
+    flat = np.full((96, 96, 3), 90, np.uint8)
+    sample = Sample(flat, vessels > 0, fov=None, image_id="eye", patient="eye", dataset="drawn")
+    masks = WorkingSample.of(sample, Config(input_size=96)).tensors()[1][None]
+    truth, field, lines = masks.split(1, dim=1)
+    wide, thin = truth.clone(), truth.clone()
+    wide[..., 48:, :] = 0
+    thin[..., :48, :] = 0
+    missed = [float(centreline_loss(20 * found - 10, lines, field)) for found in (truth, wide, thin, 0 * truth)]
+    assert missed[0] < 0.25  # lines are three pixels wide, thin vessels two
+    assert abs(missed[1] - missed[2]) < 0.3
+    assert missed[3] > 0.98
+    assert float(centreline_loss(20 * wide - 10, lines, torch.where(truth > 0, wide, field))) < 0.25
 
 
 def test_encoder_weights_from_a_file(tmp_path):

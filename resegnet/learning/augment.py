@@ -26,7 +26,7 @@ def random_crop(
     image
         (3, S, S) float32 in [0, 1].
     masks
-        (2, S, S) float32 in [0, 1]: vessels and field of view.
+        (M, S, S) float32 in [0, 1]: vessels, field of view, and more.
     crop_size
         Side of the crop, px.
     strength
@@ -35,7 +35,7 @@ def random_crop(
     Returns
     -------
     image, masks
-        (3, C, C) and (2, C, C) float32 in [0, 1]; black and 0 where the crop leaves the picture.
+        (3, C, C) and (M, C, C) float32 in [0, 1]; black and 0 where the crop leaves the picture.
     """
     size = image.shape[-1]
     inside = torch.nonzero(masks[1, ::8, ::8] > 0.5)
@@ -65,7 +65,7 @@ def random_crop(
 
 
 def _exact_crop(stacked: torch.Tensor, row: int, column: int, crop_size: int) -> torch.Tensor:
-    """(5, S, S) to (5, C, C) about a pixel, turned by a multiple of 90 degrees; 0 where it leaves the picture."""
+    """(K, S, S) to (K, C, C) about a pixel, turned by a multiple of 90 degrees; 0 where it leaves the picture."""
     half = crop_size // 2
     stacked = T.crop(stacked, row - half, column - half, crop_size, crop_size)
     return stacked.rot90(int(torch.randint(4, ())), (-2, -1))

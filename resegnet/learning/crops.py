@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_dilation
+from skimage.morphology import skeletonize
 
 from resegnet.config import Config
 from resegnet.geometry import as_network_input
@@ -21,24 +23,26 @@ CALM_STRENGTH = 0.2
 class WorkingSample:
     """A photograph, its vessels and field at the working size, kept in 8 bit so that a whole set fits into memory.
 
-    `pixels` is (S, S, 3) uint8, the network's input before scaling to [0, 1]; `vessels` and `field` are (S, S) uint8,
-    255 for certain, soft at the borders.
+    `pixels` is (S, S, 3) uint8, the network's input before scaling to [0, 1]; `vessels`, `field` and `centrelines` are
+    (S, S) uint8, 255 for certain; the first two are soft at their borders, the last are three pixels wide.
     """
 
     pixels: np.ndarray
     vessels: np.ndarray
     field: np.ndarray
+    centrelines: np.ndarray
     dataset: str
 
     @classmethod
     def of(cls, sample: Sample, config: Config) -> WorkingSample:
         pixels, fov, geometry = prepare(sample.image, config)
         soft = [np.round(geometry.to_input(mask) * 255).astype(np.uint8) for mask in (sample.vessels, fov)]
-        return cls(pixels, *soft, sample.dataset)
+        lines = binary_dilation(skeletonize(soft[0] > 127), np.ones((3, 3), bool))
+        return cls(pixels, *soft, lines.astype(np.uint8) * 255, sample.dataset)
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (3, S, S) and masks (2, S, S: vessels, field), float32 in [0, 1]; the image as prediction feeds it."""
-        masks = np.stack([self.vessels, self.field]).astype(np.float32) / np.float32(255)
+        """Image (3, S, S), as prediction feeds it; masks (3, S, S): vessels, field, centre lines; float32 in [0, 1]."""
+        masks = np.stack([self.vessels, self.field, self.centrelines]).astype(np.float32) / np.float32(255)
         return torch.from_numpy(as_network_input(self.pixels)), torch.from_numpy(masks)
 
 

@@ -66,6 +66,7 @@ class Options:
     weight_decay: float = 1e-2
     schedule: str = "cosine"  # warm-up and cosine; or `plateau`, ReduceLROnPlateau on validation F1
     patience: int = 15  # epochs without a better validation F1 until training stops
+    centreline_weight: float = 0.0  # of the share of the centre lines that is missed, added to the loss
     freeze_norm: bool = False  # batch normalisation keeps its statistics, which steps of few crops cannot better
     calm_share: float = 0.4  # of the epochs, the last ones, in which crops are varied little
     average_decay: float = 0.998  # of the running average of the weights, which is what is kept; 0 turns it off
@@ -93,7 +94,7 @@ class Options:
         for name in ("crop_size", "batch_size", "accumulate", "steps_per_epoch", "epochs", "patience", "preview_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 1 or more.")
-        for name in ("seed", "workers", "threads", "weight_decay", "learning_rate"):
+        for name in ("seed", "workers", "threads", "weight_decay", "learning_rate", "centreline_weight"):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 0 or more.")
         for name, low, high in (("validation_fraction", 0, 1), ("average_decay", -1e-9, 1), ("calm_share", -1e-9, 1)):

@@ -37,7 +37,7 @@ from resegnet.learning.data import (
     split_validation,
 )
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
-from resegnet.learning.losses import bce_dice_loss
+from resegnet.learning.losses import bce_dice_loss, centreline_loss
 from resegnet.learning.metrics import fit_scaling, fit_threshold, probability_histograms, reliability
 from resegnet.learning.options import MAY_CHANGE, Options, TrainingError, short_name
 from resegnet.learning.start import earlier_record, load_encoder_weights, load_release
@@ -157,7 +157,10 @@ class Run:
             masks = masks.to(self.device, non_blocking=True)
             with self.autocast:
                 logits = self.network(image)
-            loss = bce_dice_loss(logits.float(), masks[:, :1], masks[:, 1:])
+            vessels, field, centrelines = masks.split(1, dim=1)
+            loss = bce_dice_loss(logits.float(), vessels, field)
+            if options.centreline_weight:
+                loss = loss + options.centreline_weight * centreline_loss(logits.float(), centrelines, field)
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"The loss is {loss.item()} in epoch {self.epoch + 1}. Try a lower --learning-rate than "
