@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("weight_decay", float, "weight decay"),
         ("schedule", str, "cosine or plateau (ReduceLROnPlateau)"),
         ("patience", int, "epochs without a better validation F1 until training stops"),
+        ("dice_weight", float, "of the Dice loss beside cross-entropy"),
         ("centreline_weight", float, "of the share of the centre lines that is missed, in the loss"),
         ("calm_share", float, "share of the epochs, at the end, in which crops are varied little"),
         ("average_decay", float, "of the running average of the weights; 0 turns it off"),

@@ -42,7 +42,7 @@ class Geometry:
         return cls((height, width), (int(top), int(left), side), input_size)
 
     def to_input(self, picture: np.ndarray) -> np.ndarray:
-        """Crop to the box and scale, antialiased and linear.
+        """Crop to the box and scale, antialiased: a photograph cubic, which keeps it sharp, a mask linear.
 
         Parameters
         ----------
@@ -56,9 +56,9 @@ class Geometry:
         """
         top, left, side = self.box
         rows, columns = self._inside()
-        part = picture[rows, columns]
+        part, kernel = picture[rows, columns], Image.Resampling.BICUBIC
         if part.ndim == 2:
-            part = part.astype(np.float32)
+            part, kernel = part.astype(np.float32), Image.Resampling.BILINEAR
         scaled = np.zeros((self.input_size, self.input_size, *part.shape[2:]), part.dtype)
         # Only what lies in the frame is scaled, to the pixels of the square that it covers whole: no black bleeds into
         # the field where the frame cuts it, and no square of the photograph's longer side is ever held in memory.
@@ -74,7 +74,7 @@ class Geometry:
                 min(part.shape[0], end_row * side / self.input_size - (rows.start - top)),
             )
             scaled[first_row:end_row, first_column:end_column] = Image.fromarray(np.ascontiguousarray(part)).resize(
-                (end_column - first_column, end_row - first_row), Image.Resampling.BILINEAR, box=source
+                (end_column - first_column, end_row - first_row), kernel, box=source
             )
         return scaled
 

@@ -17,6 +17,7 @@ from resegnet.learning.data import Sample
 from resegnet.segmenter import prepare
 
 CALM_STRENGTH = 0.2
+STRONG_SHARE = 0.25  # of the crops, when most are calm
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Crops(torch.utils.data.Dataset):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng((self.seed, 1, place)).integers(2**63)))
             # Strong variation teaches what holds on any camera, but also blurs what tells cameras, and so their
-            # annotators, apart; the last epochs see photographs nearly as they are.
-            strength = 1.0 if self.calm_from is None or place < self.calm_from else CALM_STRENGTH
+            # annotators, apart; the last epochs see most photographs nearly as they are.
+            calm = self.calm_from is not None and place >= self.calm_from and torch.rand(()) >= STRONG_SHARE
+            strength = CALM_STRENGTH if calm else 1.0
             image, masks = random_crop(image, masks, self.crop_size, strength)
             return vary_camera(image, strength), masks

@@ -6,16 +6,21 @@ import torch
 from torch.nn import functional as F
 
 
-def bce_dice_loss(logits: torch.Tensor, vessels: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy plus Dice loss, inside the field of view.
+def bce_dice_loss(
+    logits: torch.Tensor, vessels: torch.Tensor, field: torch.Tensor, dice_weight: float = 1.0
+) -> torch.Tensor:
+    """Binary cross-entropy plus weighted Dice loss, inside the field of view.
 
     Dice (Milletari et al. 2016, doi:10.1109/3DV.2016.79) is taken over the batch, not per crop: a crop with hardly a
-    vessel in it would make its own quotient jump.
+    vessel in it would make its own quotient jump. It speeds up the start, but is least for answers of 0 and 1, decided
+    at half the Dice that the crops reach: with it each camera has a best threshold of its own.
 
     Parameters
     ----------
     logits, vessels, field
         (N, 1, H, W) float32; `vessels` and `field` in [0, 1], soft at their borders.
+    dice_weight
+        Of the Dice loss, >= 0.
 
     Returns
     -------
@@ -26,7 +31,7 @@ def bce_dice_loss(logits: torch.Tensor, vessels: torch.Tensor, field: torch.Tens
     probability = torch.sigmoid(logits) * field
     vessels = vessels * field
     dice = (2 * (probability * vessels).sum() + 1) / (probability.sum() + vessels.sum() + 1)
-    return bce + 1 - dice
+    return bce + dice_weight * (1 - dice)
 
 
 def centreline_loss(logits: torch.Tensor, centrelines: torch.Tensor, field: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ _LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48
 
 # Named sets of options for `train.py --preset`; the README tells what each brought.
 PRESETS: dict[str, dict[str, Any]] = {
-    "bundled": {**_LITE0, "input_size": 1280, "smallest_input_size": 640, "epochs": 90, "patience": 90},
+    "bundled": {**_LITE0, "input_size": 1536, "smallest_input_size": 640, "epochs": 90, "patience": 90},
     "laptop": {**_LITE0, "input_size": 640, "epochs": 9},
     # A public notebook's recipe, for comparison: whole pictures; nine steps see DRIVE's training half once.
     "notebook": {
@@ -66,6 +66,7 @@ class Options:
     weight_decay: float = 1e-2
     schedule: str = "cosine"  # warm-up and cosine; or `plateau`, ReduceLROnPlateau on validation F1
     patience: int = 15  # epochs without a better validation F1 until training stops
+    dice_weight: float = 1.0  # of the Dice loss beside cross-entropy; 0 keeps one threshold right for all cameras
     centreline_weight: float = 0.0  # of the share of the centre lines that is missed, added to the loss
     freeze_norm: bool = False  # batch normalisation keeps its statistics, which steps of few crops cannot better
     calm_share: float = 0.4  # of the epochs, the last ones, in which crops are varied little
@@ -94,7 +95,7 @@ class Options:
         for name in ("crop_size", "batch_size", "accumulate", "steps_per_epoch", "epochs", "patience", "preview_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 1 or more.")
-        for name in ("seed", "workers", "threads", "weight_decay", "learning_rate", "centreline_weight"):
+        for name in ("seed", "workers", "threads", "weight_decay", "learning_rate", "dice_weight", "centreline_weight"):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 0 or more.")
         for name, low, high in (("validation_fraction", 0, 1), ("average_decay", -1e-9, 1), ("calm_share", -1e-9, 1)):

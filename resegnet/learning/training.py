@@ -158,7 +158,7 @@ class Run:
             with self.autocast:
                 logits = self.network(image)
             vessels, field, centrelines = masks.split(1, dim=1)
-            loss = bce_dice_loss(logits.float(), vessels, field)
+            loss = bce_dice_loss(logits.float(), vessels, field, options.dice_weight)
             if options.centreline_weight:
                 loss = loss + options.centreline_weight * centreline_loss(logits.float(), centrelines, field)
             if not torch.isfinite(loss):
