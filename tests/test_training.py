@@ -313,7 +313,7 @@ def test_without_dice_the_loss_is_least_at_the_truth(share):
         losses = [bce_dice_loss(torch.full_like(vessels, z), vessels, field, weight) for z in answers.tolist()]
         least[weight] = torch.sigmoid(answers[torch.stack(losses).argmin()]).item()
     assert least[0.0] == pytest.approx(share, abs=0.02)
-    assert least[1.0] > share + 0.05
+    assert least[1.0] > share + 0.03
 
 
 def test_centreline_loss_counts_a_thin_vessel_as_a_wide_one_of_its_length():
