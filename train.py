@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("batch_size", int, "crops in a batch"),
         ("accumulate", int, "batches of a step"),
         ("steps_per_epoch", int, "steps between two validations"),
-        ("epochs", int, "most epochs"),
+        ("epochs", int, "most epochs; 0 only calibrates and scores what --start-from names"),
         ("optimizer", str, "adamw or adam"),
         ("learning_rate", float, "highest learning rate"),
         ("weight_decay", float, "weight decay"),

@@ -267,6 +267,21 @@ def test_crops_varied_little_are_the_photographs_own_pixels():
     assert {(1, 300), (-300, -1), (-1, 300), (-300, 1)} <= seen  # turned and flipped
 
 
+def test_without_an_epoch_a_release_is_calibrated_at_other_sizes(finished, folder, tmp_path):
+    changed = {"start_from": str(finished / "release"), "epochs": 0, "input_size": 224, "smallest_input_size": 128}
+    train(Options(dataset=(str(folder),), **TINY | changed), tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "release" / "training.json").read_text())
+    assert (record["epochs_run"], record["earlier"]["epochs_run"]) == (0, 5)
+    before, after = (ReSegNet.from_pretrained(run / "release") for run in (finished, tmp_path / "run"))
+    assert (after.config.smallest_input_size, after.config.input_size) == (128, 224)
+    rgb = torch.rand(1, 3, 96, 96)
+    with torch.inference_mode():
+        expected = record["logits_scaled"]["slope"] * before(rgb) + record["logits_scaled"]["offset"]
+        torch.testing.assert_close(after(rgb), expected, atol=2e-2, rtol=1e-2)  # kernels are stored as float16
+    with pytest.raises(TrainingError, match="0 with --start-from"):
+        Options(dataset=("drawn",), epochs=0)
+
+
 def test_a_sampled_crop_lies_where_it_is_said_to():
     eye = torch.from_numpy(draw_fundus(7, (300, 300)).image).permute(2, 0, 1).float() / 255
     exact = _sampled_crop(eye, 160, 140, 64, np.eye(2))

@@ -92,7 +92,12 @@ class Options:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise TrainingError(f"--{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}.")
-        for name in ("crop_size", "batch_size", "accumulate", "steps_per_epoch", "epochs", "patience", "preview_every"):
+        if self.epochs < (0 if self.start_from else 1):
+            raise TrainingError(
+                f"--epochs is {self.epochs}, expected 1 or more; or 0 with --start-from, which calibrates and scores a "
+                "release at other input sizes."
+            )
+        for name in ("crop_size", "batch_size", "accumulate", "steps_per_epoch", "patience", "preview_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 1 or more.")
         for name in ("seed", "workers", "threads", "weight_decay", "learning_rate", "dice_weight", "centreline_weight"):

@@ -310,6 +310,8 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
         )  # fmt: skip
     if run.rank:
         return out / "release"
+    if not options.epochs:
+        _save(run.average.module.state_dict(), out / BEST_NAME)  # as it was started from
     places = np.linspace(0, len(train_samples) - 1, min(CALIBRATION_COUNT, len(train_samples))).astype(int)
     shown = [train_samples[place].pixels for place in places]
     return finish(run, out, chosen, kept_back, labelled, tests, shown)
