@@ -75,7 +75,7 @@ def find_warnings(image: np.ndarray, fov: np.ndarray) -> list[str]:
 
     rim = fit_rim(fov)
     small, inside, diameter = _measured_copy(image, fov, rim)
-    pixels = small[::2, ::2][inside[::2, ::2]]
+    pixels = small[::3, ::3][inside[::3, ::3]]  # a ninth tells the same as all
     if len(pixels) == 0:
         return [NOT_FUNDUS]
     contrast, sharpness = _vessel_contrast(small[..., 1], inside, diameter)
@@ -153,7 +153,8 @@ def _vessel_contrast(green: np.ndarray, inside: np.ndarray, diameter: float) -> 
     """
     from scipy import ndimage  # takes longer to import than the rest of the package
 
-    filled = np.where(inside, green, np.median(green[inside]))  # no black surround may leak into the field
+    middle = np.median(green[::3, ::3][inside[::3, ::3]])
+    filled = np.where(inside, green, middle)  # no black surround may leak into the field
     sigma = 0.0018 * diameter  # a seventh of a main vessel's width, which is about 1/80 of the field
     # Each octave from the one before, a Gaussian of a Gaussian being one; from the second on, half the pixels do.
     fine = ndimage.gaussian_filter(filled, sigma, truncate=3)[::2, ::2]
@@ -162,6 +163,7 @@ def _vessel_contrast(green: np.ndarray, inside: np.ndarray, diameter: float) -> 
     box_px = max(1, round(4 * sigma * 12**0.5))  # as wide as the next Gaussian, 8 sigma, and far quicker
     broad = ndimage.uniform_filter(filled[::2, ::2], box_px)
     core = ndimage.uniform_filter(inside[::2, ::2].astype(np.float32), box_px) > 0.95  # off the rim, which is filled
+    core[:, 1::2] = False  # every other column tells the same as all
     fine, thin, thick, broad = (layer[core] for layer in (fine, thin, thick, broad))
     if len(broad) == 0:
         return 0.0, 0.0
