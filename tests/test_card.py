@@ -422,7 +422,7 @@ def test_the_card_of_the_bundled_release_tells_its_earlier_runs_and_sizes():
     told = model_card(SHIPPED["bundled"], "someone/resegnet", "v1.0.0")
     assert "| IDRiD | training, on vessels that models marked |" in told
     assert "the weights of earlier runs" in told
-    assert "Input: a square of 640 to 1280 pixels" in told
+    assert "Input: a square of 640 to 1792 pixels" in told
 
 
 def test_earlier_runs_and_vessels_marked_by_models_are_told(card):
