@@ -12,8 +12,8 @@ def bce_dice_loss(
     """Binary cross-entropy plus weighted Dice loss, inside the field of view.
 
     Dice (Milletari et al. 2016, doi:10.1109/3DV.2016.79) is taken over the batch, not per crop: a crop with hardly a
-    vessel in it would make its own quotient jump. It speeds up the start, but is least for answers of 0 and 1, decided
-    at half the Dice that the crops reach: with it each camera has a best threshold of its own.
+    vessel in it would make its own quotient jump. It is least for answers of 0 and 1, not for
+    the true shares.
 
     Parameters
     ----------

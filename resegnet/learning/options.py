@@ -66,7 +66,7 @@ class Options:
     weight_decay: float = 1e-2
     schedule: str = "cosine"  # warm-up and cosine; or `plateau`, ReduceLROnPlateau on validation F1
     patience: int = 15  # epochs without a better validation F1 until training stops
-    dice_weight: float = 1.0  # of the Dice loss beside cross-entropy; 0 keeps one threshold right for all cameras
+    dice_weight: float = 1.0  # of the Dice loss beside cross-entropy; 0 leaves it out
     centreline_weight: float = 0.0  # of the share of the centre lines that is missed, added to the loss
     freeze_norm: bool = False  # batch normalisation keeps its statistics, which steps of few crops cannot better
     calm_share: float = 0.4  # of the epochs, the last ones, in which crops are varied little
