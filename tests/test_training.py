@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -15,12 +18,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scipy import ndimage
 
 import train as train_script
 from resegnet import Segmenter
 from resegnet.config import Config
-from resegnet.learning.augment import _sampled_crop, random_crop, vary_camera
-from resegnet.learning.crops import Crops, WorkingSample
+from resegnet.learning.augment import Camera, Place, _jpeg, cut, draw_camera, draw_place, vary
+from resegnet.learning.crops import Crops, WorkingSample, as_they_are
 from resegnet.learning.data import Sample, load_vessels, read_sample
 from resegnet.learning.losses import bce_dice_loss, centreline_loss
 from resegnet.learning.options import PRESETS, Options, TrainingError
@@ -197,13 +201,15 @@ def test_a_set_to_be_scored_is_looked_at_before_the_work(capsys, folder, tmp_pat
     assert "the same photograph" in capsys.readouterr().err
 
 
-def test_averaging_leaves_constants_alone():
+def test_averaging_leaves_constants_alone_and_copies_counts():
     average = _average_with(0.998)
     constant = torch.tensor([0.485, 0.229])
-    kept = constant.clone()
-    for count in range(5000):
-        kept = average(kept, constant, count)
+    kept, count = constant.clone(), torch.tensor(0)
+    for step in range(5000):
+        average([kept], [constant], step)
+        average([count], [torch.tensor(step)], step)
     assert torch.equal(kept, constant)
+    assert count == 4999
 
 
 def test_the_last_epochs_see_photographs_nearly_as_they_are(folder):
@@ -226,45 +232,52 @@ def test_workers_do_not_change_the_crops(folder):
     samples = [WorkingSample.of(read_sample(row), Config(input_size=192)) for row in load_vessels(folder, "train")]
     crops = Crops(samples, 64, seed=4)
     state = torch.get_rng_state()
-    expected = [crops[place] for place in range(8)]
+    expected = [crops[place] for place in range(12)]
     assert torch.equal(torch.get_rng_state(), state)
-    loader = torch.utils.data.DataLoader(crops, batch_size=2, sampler=range(8), num_workers=2)
+    loader = torch.utils.data.DataLoader(crops, batch_size=3, sampler=range(12), num_workers=2, collate_fn=as_they_are)
     for index, (image, masks) in enumerate(loader):
-        for k in range(2):
-            assert torch.equal(image[k], expected[2 * index + k][0])
-            assert torch.equal(masks[k], expected[2 * index + k][1])
+        for k in range(3):
+            torch.testing.assert_close(image[k], expected[3 * index + k][0], rtol=0, atol=1e-6)  # alone or in a batch
+            assert torch.equal(masks[k], expected[3 * index + k][1])
     assert not torch.equal(expected[0][0], Crops(samples, 64, seed=5)[0][0])
 
 
 def test_augmentation_moves_photograph_and_vessels_together():
     # The picture is its own mask, so whatever the crop does has to happen to both.
     eye = draw_fundus(5, (400, 400))
-    vessels = torch.from_numpy(eye.vessels.astype(np.float32))
-    masks = torch.stack([vessels, torch.from_numpy(eye.fov.astype(np.float32))])
-    torch.manual_seed(0)
+    planes = torch.from_numpy(np.stack([255 * eye.vessels.astype(np.uint8)] * 4))
+    rng = np.random.default_rng(0)
     for _ in range(20):
-        image, cropped = random_crop(vessels.expand(3, -1, -1), masks, 128)
-        assert image.shape == (3, 128, 128)
-        assert torch.equal(image[0], cropped[0])
-        changed = vary_camera(image)
-        assert changed.shape == image.shape
+        crop = cut(planes, draw_place(rng, np.argwhere(eye.fov), 400), 128)
+        assert crop.shape == (4, 128, 128)
+        assert torch.equal(crop[0], crop[3])
+        changed = vary(crop[None, :3], [draw_camera(rng)])
+        assert changed.shape == (1, 3, 128, 128)
         assert changed.min() >= 0
         assert changed.max() <= 1
 
 
 def test_crops_varied_little_are_the_photographs_own_pixels():
-    values = torch.arange(1, 300 * 300 + 1, dtype=torch.float32).view(1, 300, 300)  # each pixel is told by its value
-    masks = torch.cat([values, torch.ones(1, 300, 300)])
-    torch.manual_seed(0)
+    rows, columns = np.mgrid[:256, :256].astype(np.uint8)  # each pixel is told by its values
+    planes, inside = torch.from_numpy(np.stack([rows, columns])), np.argwhere(np.ones((256, 256)))
+    rng = np.random.default_rng(0)
     exact, seen = 0, set()
     for _ in range(60):
-        image, _ = random_crop(values.expand(3, -1, -1), masks, 64, strength=0.2)
-        steps = {(image[0, 32, 33] - image[0, 32, 32]).item(), (image[0, 33, 32] - image[0, 32, 32]).item()}
-        inside = image[0][image[0] > 0]
-        exact += len(inside.unique()) == len(inside) and bool((inside == inside.round()).all())
-        seen.add(tuple(sorted(steps)))
+        place = draw_place(rng, inside, 256, strength=0.2)
+        crop = cut(planes, place, 64) * 255
+        lies_inside = crop[:, (crop > 0).all(dim=0)]
+        whole = torch.allclose(lies_inside, lies_inside.round(), atol=1e-4)
+        assert whole >= place.exact
+        if place.exact:
+            exact += 1
+            steps = (crop[:, 33, 32] - crop[:, 32, 32], crop[:, 32, 33] - crop[:, 32, 32])
+            seen.add(tuple(round(float(value)) for step in steps for value in step))
     assert exact > 45
-    assert {(1, 300), (-300, -1), (-1, 300), (-300, 1)} <= seen  # turned and flipped
+    # Down and right in the crop, as (row, column) in the photograph: four turns, and each of them flipped.
+    assert seen == {
+        (1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0),
+        (1, 0, 0, -1), (0, -1, -1, 0), (-1, 0, 0, 1), (0, 1, 1, 0),
+    }  # fmt: skip
 
 
 def test_without_an_epoch_a_release_is_calibrated_at_other_sizes(finished, folder, tmp_path):
@@ -282,17 +295,56 @@ def test_without_an_epoch_a_release_is_calibrated_at_other_sizes(finished, folde
         Options(dataset=("drawn",), epochs=0)
 
 
-def test_a_sampled_crop_lies_where_it_is_said_to():
-    eye = torch.from_numpy(draw_fundus(7, (300, 300)).image).permute(2, 0, 1).float() / 255
-    exact = _sampled_crop(eye, 160, 140, 64, np.eye(2))
-    torch.testing.assert_close(exact, eye[:, 128:192, 108:172])
+def test_a_crop_lies_where_it_is_said_to():
+    eye = torch.from_numpy(draw_fundus(7, (300, 300)).image).permute(2, 0, 1)
+
+    def crop(planes, matrix):
+        return cut(planes, Place(160, 140, np.array(matrix), flip=False), 64)
+
+    exact = crop(eye, [[1.0, 0.0], [0.0, 1.0]])
+    torch.testing.assert_close(exact, eye[:, 128:192, 108:172] / 255)
+    a_little = crop(eye, [[1 + 1e-6, 0.0], [0.0, 1.0]])  # sampled between the pixels, at the pixels
+    torch.testing.assert_close(a_little, exact, atol=1e-3, rtol=0)
     down_is_left = np.array([[0.0, 1.0], [-1.0, 0.0]])
-    quarter = _sampled_crop(eye, 160, 140, 64, down_is_left)
-    torch.testing.assert_close(quarter, exact.rot90(1, (-2, -1)))
-    ramp = torch.arange(300.0).expand(1, 300, 300) / 300
-    half = _sampled_crop(ramp, 160, 140, 64, np.eye(2) / 2)[0, 10]  # twice as large
-    torch.testing.assert_close(half.diff(), torch.full((63,), 1 / 600))
-    assert half[31:33].mean() * 300 + 0.5 == pytest.approx(140, abs=0.01)
+    torch.testing.assert_close(crop(eye, down_is_left), exact.rot90(1, (-2, -1)))
+    torch.testing.assert_close(crop(eye, down_is_left * (1 + 1e-6)), exact.rot90(1, (-2, -1)), atol=1e-3, rtol=0)
+    ramp = torch.arange(150, dtype=torch.uint8).repeat_interleave(2).expand(1, 300, 300)
+    half = crop(ramp, np.eye(2) / 2)[0, 10] * 255  # twice as large
+    assert half[31:33].mean() * 2 + 1 == pytest.approx(140, abs=0.2)
+    assert (half[60] - half[4]).item() == pytest.approx(56 / 4, abs=0.3)
+
+
+PLAIN = Camera(np.ones(3), 1.0, 1.0, 1.0, False, None, None, None, None, None, 0)
+
+
+def test_each_picture_is_varied_by_its_own_camera():
+    eye = draw_fundus(7, (256, 256)).image[64:192, 64:192]
+    images = torch.from_numpy(eye).permute(2, 0, 1).float().expand(7, -1, -1, -1) / 255
+    changes = [
+        {}, {"gains": np.array([0.5, 1, 1])}, {"grey": True}, {"blur": 1.2}, {"sharpness": 2.5}, {"noise": 0.03},
+        {"light": np.full((4, 4), -0.3)},
+    ]  # fmt: skip
+    plain, red, grey, blurred, sharp, noisy, dark = vary(images, [dataclasses.replace(PLAIN, **c) for c in changes])
+    torch.testing.assert_close(plain, images[0])
+    torch.testing.assert_close(red, plain * torch.tensor([0.5, 1, 1]).view(3, 1, 1))
+    torch.testing.assert_close(grey, plain[1:2].expand(3, -1, -1))
+    expected = ndimage.gaussian_filter(plain.numpy().astype(float), (0, 1.2, 1.2), mode="mirror", radius=3)
+    np.testing.assert_allclose(blurred, expected, atol=1e-5)
+    assert sharp.diff().abs().mean() > 1.2 * plain.diff().abs().mean() > 1.4 * blurred.diff().abs().mean()
+    assert (noisy - plain).std() == pytest.approx(0.03, rel=0.05)
+    torch.testing.assert_close(dark, plain * math.exp(-0.3))
+
+
+@pytest.mark.parametrize("quality", [40, 75, 92])
+def test_compression_does_what_jpeg_does(quality):
+    eye = draw_fundus(7, (300, 300)).image[80:200, 80:200]  # sides that are no multiple of 16
+    file = io.BytesIO()
+    Image.fromarray(eye).save(file, "JPEG", quality=quality)
+    theirs = np.array(Image.open(file)).astype(float)
+    ours = _jpeg(torch.from_numpy(eye).permute(2, 0, 1)[None].float() / 255, [quality])[0].permute(1, 2, 0) * 255
+    lost = np.abs(theirs - eye).mean()
+    assert lost > 0.5
+    assert np.abs(ours.numpy() - theirs).mean() < 0.35 * lost + 0.3
 
 
 def test_frozen_statistics_stay_and_the_weights_do_not(finished, folder, tmp_path):

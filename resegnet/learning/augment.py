@@ -1,131 +1,227 @@
-"""What cameras, eyes and hands do to a photograph, done to a training crop."""
+"""What cameras, eyes and hands do to a photograph, done to training crops: in batches, on the device that trains.
+
+What is done to a crop is drawn first, as numbers, from its own generator; then it is done to the whole batch.
+"""
 
 from __future__ import annotations
 
-import io
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
-from scipy import ndimage
+from scipy.fft import dct
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as T
 
+# Of luminance and colour at quality 50: ITU-T T.81, Annex K.
+_JPEG_TABLES = np.array(
+    [
+        [
+            [16, 11, 10, 16, 24, 40, 51, 61],
+            [12, 12, 14, 19, 26, 58, 60, 55],
+            [14, 13, 16, 24, 40, 57, 69, 56],
+            [14, 17, 22, 29, 51, 87, 80, 62],
+            [18, 22, 37, 56, 68, 109, 103, 77],
+            [24, 35, 55, 64, 81, 104, 113, 92],
+            [49, 64, 78, 87, 103, 121, 120, 101],
+            [72, 92, 95, 98, 112, 100, 103, 99],
+        ],
+        [
+            [17, 18, 24, 47, 99, 99, 99, 99],
+            [18, 21, 26, 66, 99, 99, 99, 99],
+            [24, 26, 56, 99, 99, 99, 99, 99],
+            [47, 66, 99, 99, 99, 99, 99, 99],
+            *[[99] * 8] * 4,
+        ],
+    ],
+    np.float64,
+)
 
-def random_crop(
-    image: torch.Tensor, masks: torch.Tensor, crop_size: int, strength: float = 1.0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A crop at a random place inside the field, turned and flipped; half of them scaled and sheared, too.
+
+@dataclass(frozen=True)
+class Place:
+    """Where a crop lies in its photograph and how it is turned: a step of (row, column) in the crop is `matrix` times
+    that in the photograph."""
+
+    row: int  # px, of the centre
+    column: int
+    matrix: np.ndarray  # (2, 2) float
+    flip: bool
+
+    @property
+    def exact(self) -> bool:
+        """True where every pixel of the crop is one of the photograph's: no more than turned by right angles."""
+        return bool(np.isin(self.matrix, (-1, 0, 1)).all())
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What is done to the colours and the sharpness of a crop; None where it is not done."""
+
+    gains: np.ndarray  # (3,) float, of red, green and blue
+    gamma: float
+    contrast: float
+    saturation: float
+    grey: bool  # now and then, as red-free cameras give
+    light: np.ndarray | None  # (4, 4) float, logarithms of a smooth field of light: vignetting, shadows, reflexes
+    blur: float | None  # px, sigma
+    sharpness: float | None
+    noise: float | None  # sigma
+    quality: int | None  # of JPEG
+    seed: int  # of the noise
+
+
+def draw_place(rng: np.random.Generator, inside: np.ndarray, size: int, strength: float = 1.0) -> Place:
+    """A place inside the field, any turn and flip; half of the crops are scaled and sheared, too.
 
     The other half, and nearly all of those that are varied little, keep every pixel as it was and turn by right angles:
-    sampling between the pixels blurs the finest vessels, which in prediction are sharp. All randomness of this module
-    comes from torch's global generator.
+    sampling between the pixels blurs the finest vessels, which in prediction are sharp.
 
     Parameters
     ----------
-    image
-        (3, S, S) float32 in [0, 1].
-    masks
-        (M, S, S) float32 in [0, 1]: vessels, field of view, and more.
-    crop_size
-        Side of the crop, px.
+    inside
+        (N, 2) int, rows and columns of the field.
+    size
+        Side of the photograph at the working size, px.
     strength
         0 to 1, of scaling and shearing. Turns and flips are always free: an eye looks as likely either way.
-
-    Returns
-    -------
-    image, masks
-        (3, C, C) and (M, C, C) float32 in [0, 1]; black and 0 where the crop leaves the picture.
     """
-    size = image.shape[-1]
-    inside = torch.nonzero(masks[1, ::8, ::8] > 0.5)
-    if len(inside) == 0:
-        inside = torch.tensor([[size // 16, size // 16]])
+    centre = inside[rng.integers(len(inside))] if len(inside) else np.array([size / 2, size / 2])
     # Drawn towards the middle: about a rim, half of the crop would be black.
-    centre = size / 2 + 0.75 * (inside[torch.randint(len(inside), ())] * 8 - size / 2)
-    row, column = centre.tolist()
-    stacked = torch.cat([image, masks])
-    if _chance(1 - 0.5 * strength):
-        stacked = _exact_crop(stacked, round(row), round(column), crop_size)
+    row, column = np.round(size / 2 + 0.75 * (centre - size / 2)).astype(int).tolist()
+    if rng.random() < 1 - 0.5 * strength:
+        matrix = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), int(rng.integers(4))).astype(float)
     else:
-        angle, shear = _uniform(-math.pi, math.pi), strength * math.radians(_uniform(-8, 8))
-        scale = math.exp(strength * _uniform(math.log(0.65), math.log(1.6)))
+        angle, shear = rng.uniform(-math.pi, math.pi), strength * math.radians(rng.uniform(-8, 8))
+        scale = math.exp(strength * rng.uniform(math.log(0.65), math.log(1.6)))
         turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         matrix = turn @ np.array([[1.0, math.tan(shear)], [0.0, 1.0]]) / scale
-        stacked = _sampled_crop(stacked, round(row), round(column), crop_size, matrix)
-    if torch.rand(()) < 0.5:  # turns make the other flip
-        stacked = stacked.flip(-1)
-    return stacked[:3], stacked[3:]
+    return Place(row, column, matrix, flip=bool(rng.random() < 0.5))  # turns make the other flip
 
 
-def _exact_crop(stacked: torch.Tensor, row: int, column: int, crop_size: int) -> torch.Tensor:
-    """(K, S, S) to (K, C, C) about a pixel, turned by a multiple of 90 degrees; 0 where it leaves the picture."""
-    half = crop_size // 2
-    stacked = T.crop(stacked, row - half, column - half, crop_size, crop_size)
-    return stacked.rot90(int(torch.randint(4, ())), (-2, -1))
+def draw_camera(rng: np.random.Generator, strength: float = 1.0) -> Camera:
+    """Other light, colour, focus, noise and compression; `strength`, 0 to 1, scales how much and how often."""
+
+    def sometimes(probability: float, draw: Callable) -> float | np.ndarray | None:
+        return draw() if rng.random() < probability else None
+
+    blur = sometimes(0.25 * strength, lambda: rng.uniform(0.3, 1.5))
+    return Camera(
+        gains=np.exp(strength * (rng.normal(0, 0.12, 3) + rng.normal(0, 0.15))),
+        gamma=math.exp(strength * rng.uniform(-0.35, 0.35)),
+        contrast=1 + (sometimes(0.5, lambda: strength * rng.uniform(-0.4, 0.4)) or 0),
+        saturation=1 + (sometimes(0.5, lambda: strength * rng.uniform(-0.7, 0.5)) or 0),
+        grey=bool(rng.random() < 0.05 * strength),
+        light=sometimes(0.5 * strength, lambda: rng.normal(0, 0.2, (4, 4))),
+        blur=blur,
+        sharpness=sometimes(0.15 * strength, lambda: rng.uniform(1.0, 3.0)) if blur is None else None,
+        noise=sometimes(0.4 * strength, lambda: rng.uniform(0.0, 0.04)),
+        quality=sometimes(0.2 * strength, lambda: int(rng.integers(40, 95))),
+        seed=int(rng.integers(2**62)),
+    )
 
 
-def _sampled_crop(stacked: torch.Tensor, row: int, column: int, crop_size: int, matrix: np.ndarray) -> torch.Tensor:
-    """(K, S, S) to (K, C, C) about a pixel; `matrix` (2, 2) takes steps in the crop, (row, column), to the picture."""
-    reach = math.ceil(np.abs(matrix).sum(axis=1).max() * crop_size / 2) + 4  # four more, for the spline
-    part = T.crop(stacked, row - reach, column - reach, 2 * reach, 2 * reach).numpy()
-    offset = reach - 0.5 + matrix @ np.full(2, 0.5 - crop_size / 2)
-    # By cubic splines: linear sampling blurs the finest vessels, which in prediction are sharp.
-    planes = [ndimage.affine_transform(plane, matrix, offset, (crop_size, crop_size), order=3) for plane in part]
-    return torch.from_numpy(np.stack(planes)).clamp(0, 1)
+def cut(planes: torch.Tensor, place: Place, crop_size: int) -> torch.Tensor:
+    """(K, S, S) uint8 to the crop, (K, C, C) float32 in [0, 1]; 0 where it leaves the picture."""
+    # Of a turned and scaled crop, as far as its corners reach, and what the kernel takes beyond.
+    reach = crop_size // 2
+    if not place.exact:
+        reach = math.ceil(np.abs(place.matrix).sum(axis=1).max() * crop_size / 2) + 3
+    part = T.crop(planes, place.row - reach, place.column - reach, 2 * reach, 2 * reach)
+    if place.exact:
+        # Where a step down in the crop leads in the photograph: down, left, up, right.
+        part = part.rot90([(1, 0), (0, -1), (-1, 0), (0, 1)].index(tuple(place.matrix[:, 0].astype(int))), (-2, -1))
+        part = part.float() / 255
+    else:
+        # In the terms of affine_grid: columns first, lengths in halves of each picture's side.
+        theta = torch.zeros(1, 2, 3)
+        theta[0, :, :2] = torch.from_numpy(place.matrix[::-1, ::-1].copy() * crop_size / (2 * reach))
+        grid = F.affine_grid(theta.to(planes.device), [1, 1, crop_size, crop_size], align_corners=False)
+        part = F.grid_sample(part[None].float() / 255, grid, mode="bicubic", align_corners=False)[0].clamp(0, 1)
+    return part.flip(-1) if place.flip else part
 
 
-def vary_camera(image: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
-    """Other light, colour, focus, noise and compression; (3, C, C) float32 in [0, 1] to the same.
+def vary(images: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:
+    """Each picture of (N, 3, C, C) float32 in [0, 1] by a camera of its own; the same shape and range."""
 
-    `strength`, 0 to 1, scales how much is changed and how often.
+    def numbers(values: Sequence) -> torch.Tensor:
+        stacked = np.asarray(values, np.float32).reshape(len(values), -1, 1, 1)
+        return torch.from_numpy(stacked).to(images.device)
+
+    def some(name: str) -> tuple[list[int], list]:
+        """Which pictures that is done to, and by how much."""
+        chosen = [at for at, camera in enumerate(cameras) if getattr(camera, name) is not None]
+        return chosen, [getattr(cameras[at], name) for at in chosen]
+
+    images = (images * numbers([c.gains for c in cameras])).clamp(0, 1) ** numbers([c.gamma for c in cameras])
+    mean = T.rgb_to_grayscale(images).mean(dim=(1, 2, 3), keepdim=True)
+    images = (mean + numbers([c.contrast for c in cameras]) * (images - mean)).clamp(0, 1)
+    grey = T.rgb_to_grayscale(images)
+    images = (grey + numbers([c.saturation for c in cameras]) * (images - grey)).clamp(0, 1)
+    images = torch.where(numbers([c.grey for c in cameras]) > 0, images[:, 1:2], images)
+    chosen, lights = some("light")
+    if chosen:
+        coarse = numbers(lights).view(-1, 1, 4, 4).exp()
+        images[chosen] *= F.interpolate(coarse, size=images.shape[-2:], mode="bicubic", align_corners=True)
+    chosen, sigmas = some("blur")
+    if chosen:
+        images[chosen] = _blur(images[chosen], numbers(sigmas))
+    chosen, sharpness = some("sharpness")
+    if chosen:
+        smooth = F.avg_pool2d(F.pad(images[chosen].clamp(0, 1), (1, 1, 1, 1), "reflect"), 3, 1)
+        images[chosen] = smooth + numbers(sharpness) * (images[chosen] - smooth)
+    generator = torch.Generator(images.device)
+    for at, sigma in zip(*some("noise"), strict=True):
+        generator.manual_seed(cameras[at].seed)
+        images[at] += sigma * torch.randn(images.shape[1:], generator=generator, device=images.device)
+    images = images.clamp(0, 1)
+    chosen, qualities = some("quality")
+    if chosen:
+        images[chosen] = _jpeg(images[chosen], qualities)
+    return images
+
+
+def _blur(images: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+    """By Gaussians of 7 pixels, one for each picture; (N, 3, C, C) and (N, 1, 1, 1)."""
+    steps = torch.arange(-3, 4, device=images.device).view(1, 1, 1, 7)
+    kernels = torch.exp(-0.5 * (steps / sigmas) ** 2)
+    kernels = (kernels / kernels.sum(dim=-1, keepdim=True)).repeat_interleave(3, dim=0)
+    count, _, height, width = images.shape
+    planes = F.pad(images, (3, 3, 3, 3), "reflect").view(1, 3 * count, height + 6, width + 6)
+    for kernel in (kernels, kernels.transpose(-1, -2)):
+        planes = F.conv2d(planes, kernel, groups=3 * count)
+    return planes.view_as(images)
+
+
+def _jpeg(images: torch.Tensor, qualities: Sequence[int]) -> torch.Tensor:
+    """What baseline JPEG (ITU-T T.81) with colours of half size leaves of (N, 3, C, C), each at its own quality.
+
+    Only the rounding of the cosine transform's coefficients, which is all that is lost: no file is made, and the
+    pictures stay on their device.
     """
-    image = _colour(image, strength)
-    if _chance(0.5 * strength):
-        image = image * _uneven_light(image.shape[-1])
-    if _chance(0.25 * strength):
-        image = T.gaussian_blur(image, [7, 7], [_uniform(0.3, 1.5)] * 2)
-    elif _chance(0.15 * strength):
-        image = T.adjust_sharpness(image.clamp(0, 1), _uniform(1.0, 3.0))
-    if _chance(0.4 * strength):
-        image = image + torch.randn_like(image) * _uniform(0.0, 0.04)
-    image = image.clamp(0, 1)
-    if _chance(0.2 * strength):
-        image = _jpeg(image, quality=int(torch.randint(40, 95, ())))
-    return image
+    height, width = images.shape[-2:]
+    images = F.pad(images * 255, (0, -width % 16, 0, -height % 16), "replicate")
+    red, green, blue = images.split(1, dim=1)
+    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+    colours = F.avg_pool2d(torch.cat([(blue - luminance) / 1.772, (red - luminance) / 1.402], dim=1), 2)
+    quality = np.asarray(qualities, np.float64)[:, None, None, None]
+    scale = np.where(quality < 50, 5000 / quality, 200 - 2 * quality)  # as the Independent JPEG Group's library does
+    steps = np.clip(np.floor((_JPEG_TABLES * scale + 50) / 100), 1, 255)
+    steps = torch.from_numpy(steps.astype(np.float32)).to(images.device)
+    luminance = _round_coefficients(luminance - 128, steps[:, :1]) + 128
+    colours = _round_coefficients(colours, steps[:, 1:])
+    blueness, redness = F.interpolate(colours, scale_factor=2, mode="bilinear").split(1, dim=1)
+    red, blue = luminance + 1.402 * redness, luminance + 1.772 * blueness
+    green = (luminance - 0.299 * red - 0.114 * blue) / 0.587
+    return (torch.cat([red, green, blue], dim=1)[..., :height, :width] / 255).clamp(0, 1)
 
 
-def _colour(image: torch.Tensor, strength: float) -> torch.Tensor:
-    """Gain for each channel, gamma, contrast, saturation; now and then a grey picture, as red-free cameras give."""
-    gains = torch.exp(strength * (torch.randn(3, 1, 1) * 0.12 + torch.randn(()) * 0.15))
-    image = (image * gains).clamp(0, 1) ** math.exp(strength * _uniform(-0.35, 0.35))
-    if _chance(0.5):
-        image = T.adjust_contrast(image.clamp(0, 1), 1 + strength * _uniform(-0.4, 0.4))
-    if _chance(0.5):
-        image = T.adjust_saturation(image.clamp(0, 1), 1 + strength * _uniform(-0.7, 0.5))
-    if _chance(0.05 * strength):
-        image = image[1:2].expand(3, -1, -1)
-    return image
-
-
-def _uneven_light(size: int) -> torch.Tensor:
-    """A smooth field of light, (1, C, C), about 1: vignetting, shadows and reflexes of the lens."""
-    coarse = torch.exp(torch.randn(1, 1, 4, 4) * 0.2)
-    return F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)[0]
-
-
-def _jpeg(image: torch.Tensor, quality: int) -> torch.Tensor:
-    """Through JPEG and back, by Pillow: torchvision's own encoder is on its way out."""
-    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float() / 255
-
-
-def _chance(probability: float) -> bool:
-    return bool(torch.rand(()) < probability)
-
-
-def _uniform(low: float, high: float) -> float:
-    return low + (high - low) * float(torch.rand(()))
+def _round_coefficients(planes: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    """The cosine coefficients of each 8 x 8 pixels of (N, K, H, W) rounded to multiples of `steps` (N, 1, 8, 8)."""
+    transform = torch.from_numpy(dct(np.eye(8), axis=0, norm="ortho").astype(np.float32)).to(planes.device)
+    blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)  # (N, K, H / 8, W / 8, 8, 8)
+    steps = steps[:, :, None, None]
+    rounded = ((transform @ blocks @ transform.T) / steps).round() * steps
+    return (transform.T @ rounded @ transform).transpose(3, 4).reshape(planes.shape)

@@ -12,7 +12,7 @@ from skimage.morphology import skeletonize
 
 from resegnet.config import Config
 from resegnet.geometry import as_network_input
-from resegnet.learning.augment import random_crop, vary_camera
+from resegnet.learning.augment import cut, draw_camera, draw_place, vary
 from resegnet.learning.data import Sample
 from resegnet.segmenter import prepare
 
@@ -52,35 +52,73 @@ class Crops(torch.utils.data.Dataset):
 
     That is what lets an interrupted run go on exactly, with any number of worker processes. Every third crop is of the
     `extra` photographs, however many there are: enough to see their cameras, and the traced ones keep the word.
+
+    Parameters
+    ----------
+    samples, extra
+        Of any sizes.
+    crop_size
+        px.
+    seed
+        0 or more.
+    calm_from
+        Place from which most crops are varied little; None for none.
+    device
+        Where the photographs are kept and the crops are made.
     """
 
     def __init__(
         self,
-        samples: list[WorkingSample],
+        samples: Sequence[WorkingSample],
         crop_size: int,
         seed: int,
         calm_from: int | None = None,
         extra: Sequence[WorkingSample] = (),
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.samples = samples
-        self.extra = extra
+        self.traced, self.labelled = ([_Photograph(sample, device) for sample in part] for part in (samples, extra))
         self.crop_size = crop_size
         self.seed = seed
         self.calm_from = calm_from
 
     def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
-        samples, turn = self.samples, place
-        if self.extra:
-            turn, third = divmod(place, 3)
-            samples, turn = (self.extra, turn) if third == 2 else (self.samples, 2 * turn + third)
-        passed, position = divmod(turn, len(samples))
-        order = np.random.default_rng((self.seed, 0, passed)).permutation(len(samples))
-        image, masks = samples[order[position]].tensors()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.default_rng((self.seed, 1, place)).integers(2**63)))
+        """Image (3, C, C) and masks (3, C, C), see `WorkingSample.tensors`; float32 in [0, 1]."""
+        images, masks = self.__getitems__([place])
+        return images[0], masks[0]
+
+    def __getitems__(self, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The crops at several places, stacked; a DataLoader that is given `collate_fn=as_they_are` asks for these."""
+        crops, cameras = [], []
+        for place in places:
+            photograph, rng = self._photograph(place), np.random.default_rng((self.seed, 1, place))
             # Strong variation teaches what holds on any camera, but also blurs what tells cameras, and so their
             # annotators, apart; the last epochs see most photographs nearly as they are.
-            calm = self.calm_from is not None and place >= self.calm_from and torch.rand(()) >= STRONG_SHARE
+            calm = self.calm_from is not None and place >= self.calm_from and rng.random() >= STRONG_SHARE
             strength = CALM_STRENGTH if calm else 1.0
-            image, masks = random_crop(image, masks, self.crop_size, strength)
-            return vary_camera(image, strength), masks
+            where = draw_place(rng, photograph.inside, photograph.planes.shape[-1], strength)
+            crops.append(cut(photograph.planes, where, self.crop_size))
+            cameras.append(draw_camera(rng, strength))
+        images, masks = torch.stack(crops).split(3, dim=1)
+        return vary(images, cameras), masks
+
+    def _photograph(self, place: int) -> _Photograph:
+        photographs, turn = self.traced, place
+        if self.labelled:
+            turn, third = divmod(place, 3)
+            photographs, turn = (self.labelled, turn) if third == 2 else (self.traced, 2 * turn + third)
+        passed, position = divmod(turn, len(photographs))
+        return photographs[np.random.default_rng((self.seed, 0, passed)).permutation(len(photographs))[position]]
+
+
+class _Photograph:
+    """A sample as crops are cut from it: `planes` (6, S, S) uint8, colours and masks, and `inside`, its field."""
+
+    def __init__(self, sample: WorkingSample, device: torch.device | str) -> None:
+        planes = [*sample.pixels.transpose(2, 0, 1), sample.vessels, sample.field, sample.centrelines]
+        self.planes = torch.from_numpy(np.stack(planes)).to(device)
+        self.inside = np.argwhere(sample.field[::8, ::8] > 127) * 8
+
+
+def as_they_are(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """For a DataLoader over `Crops`, which gives whole batches."""
+    return batch

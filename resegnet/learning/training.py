@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from resegnet.engine import TorchNetwork
 from resegnet.geometry import as_network_input
-from resegnet.learning.crops import Crops, WorkingSample
+from resegnet.learning.crops import Crops, WorkingSample, as_they_are
 from resegnet.learning.data import (
     check_disjoint,
     encoded,
@@ -52,6 +52,7 @@ CHECKPOINT_NAME = "checkpoint.pt"
 BEST_NAME = "best.pt"
 OPTIONS_NAME = "options.json"
 METRICS_NAME = "metrics.jsonl"
+LOOK_EVERY = 20  # batches between two looks at the loss
 CALIBRATION_COUNT = 12  # training photographs, evenly over the sets, that the fast engine's ranges are taken from
 
 
@@ -75,9 +76,14 @@ class Run:
         self.model.to(self.device, memory_format=torch.channels_last)
         # Averages the gradients. An encoder of fewer stages than it was made with keeps the unused ones.
         self.network = DistributedDataParallel(self.model, find_unused_parameters=True) if together else self.model
-        self.average = AveragedModel(self.model, avg_fn=_average_with(options.average_decay), use_buffers=True)
+        self.average = AveragedModel(self.model, multi_avg_fn=_average_with(options.average_decay), use_buffers=True)
         make = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
-        self.optimizer = make(self.model.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+        self.optimizer = make(
+            self.model.parameters(),
+            options.learning_rate,
+            weight_decay=options.weight_decay,
+            fused=self.device.type == "cuda",
+        )
         if options.schedule == "cosine":
             self.schedule = torch.optim.lr_scheduler.LambdaLR(
                 self.optimizer, _warm_up_and_cosine(options.epochs * options.steps_per_epoch)
@@ -129,25 +135,34 @@ class Run:
         torch.set_rng_state(state["generator"].cpu())
         self.epoch, self.best_f1, self.best_epoch = state["epoch"], state["best_f1"], state["best_epoch"]
 
-    def train_epoch(self, samples: list[WorkingSample], extra: Sequence[WorkingSample] = ()) -> dict[str, float]:
+    def crops(self, samples: Sequence[WorkingSample], extra: Sequence[WorkingSample] = ()) -> Crops:
+        """What `train_epoch` takes crops from. Without workers they are made where the network is: a GPU makes them in
+        a fraction of its own step's time, and a dozen processors do not keep up with it."""
+        options = self.options
+        calm_from = round((1 - options.calm_share) * options.epochs) * options.steps_per_epoch * self.crops_per_step
+        device = "cpu" if options.workers else self.device
+        return Crops(samples, options.crop_size, options.seed, calm_from, extra, device)
+
+    def train_epoch(self, crops: Crops) -> dict[str, float]:
         """One epoch of steps; gives its mean loss and its rates."""
         options = self.options
         first = self.epoch * options.steps_per_epoch * self.crops_per_step
         end = first + options.steps_per_epoch * self.crops_per_step
-        calm_from = round((1 - options.calm_share) * options.epochs) * options.steps_per_epoch * self.crops_per_step
         loader = DataLoader(
-            Crops(samples, options.crop_size, options.seed, calm_from, extra),
+            crops,
             batch_size=options.batch_size,
             sampler=range(first + self.rank, end, self.processes),
             num_workers=options.workers,
-            pin_memory=self.device.type == "cuda",
+            collate_fn=as_they_are,
+            pin_memory=self.device.type == "cuda" and options.workers > 0,
         )
         self.model.train()
         if options.freeze_norm:
             for part in self.model.modules():
                 if isinstance(part, nn.BatchNorm2d):
                     part.eval()
-        losses, waited, started = [], 0.0, time.perf_counter()
+        losses: list[torch.Tensor] = []  # on the device: to ask for each would keep it waiting
+        waited, started = 0.0, time.perf_counter()
         asked = started
         desc = f"epoch {self.epoch + 1}/{options.epochs}"
         batches = tqdm(loader, desc=desc, unit="batch", leave=False, disable=True if self.rank else None)
@@ -161,13 +176,8 @@ class Run:
             loss = bce_dice_loss(logits.float(), vessels, field, options.dice_weight)
             if options.centreline_weight:
                 loss = loss + options.centreline_weight * centreline_loss(logits.float(), centrelines, field)
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"The loss is {loss.item()} in epoch {self.epoch + 1}. Try a lower --learning-rate than "
-                    f"{options.learning_rate}; the last checkpoint is kept."
-                )
             (loss / options.accumulate).backward()
-            losses.append(loss.item())
+            losses.append(loss.detach())
             if number % options.accumulate == 0:
                 nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
                 self.optimizer.step()
@@ -175,12 +185,19 @@ class Run:
                 if options.schedule == "cosine":
                     self.schedule.step()
                 self.average.update_parameters(self.model)
-            batches.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}")
+            if number % LOOK_EVERY == 0 or number == len(batches):
+                latest = torch.stack(losses[-LOOK_EVERY:]).mean().item()
+                batches.set_postfix(loss=f"{latest:.3f}")
+                if not math.isfinite(latest):
+                    raise TrainingError(
+                        f"The loss is {latest} in epoch {self.epoch + 1}. Try a lower --learning-rate than "
+                        f"{options.learning_rate}; the last checkpoint is kept."
+                    )
             asked = time.perf_counter()
         seconds = time.perf_counter() - started
         self.epoch += 1
         return {
-            "loss": float(np.mean(losses)),
+            "loss": torch.stack(losses).mean().item(),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(seconds, 2),
             "waited_for_data": round(waited / seconds, 4),
@@ -289,10 +306,11 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
         write_atomically(out / OPTIONS_NAME, json_bytes(dataclasses.asdict(options)))
         if not resume:
             _save(run.state(), checkpoint)
+    crops = run.crops(train_samples, extra_samples)
     while not run.finished:
         record = {
             "epoch": run.epoch + 1,
-            **run.train_epoch(train_samples, extra_samples),
+            **run.train_epoch(crops),
             **run.validate(validation_samples),
         }
         if run.rank:
@@ -441,9 +459,12 @@ def _cut_metrics(path: Path, epochs: int) -> None:
 
 def _average_with(decay: float):
     # Young averages forget faster, or the random start would linger.
-    def average(kept: torch.Tensor, new: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+    def average(kept: list[torch.Tensor], new: list[torch.Tensor], count: torch.Tensor | int) -> None:
         share = min(decay, (1 + int(count)) / (10 + int(count)))
-        return kept + (new - kept) * (1 - share)  # so written, constants stay what they are
+        if kept[0].is_floating_point():
+            torch._foreach_lerp_(kept, new, 1 - share)  # constants stay what they are
+        else:
+            torch._foreach_copy_(kept, new)  # of batch normalisation: how many batches it saw
 
     return average
 
