@@ -248,7 +248,7 @@ def test_augmentation_moves_photograph_and_vessels_together():
     planes = torch.from_numpy(np.stack([255 * eye.vessels.astype(np.uint8)] * 4))
     rng = np.random.default_rng(0)
     for _ in range(20):
-        crop = cut(planes, draw_place(rng, np.argwhere(eye.fov), 400), 128)
+        (crop,) = cut([planes], [draw_place(rng, np.argwhere(eye.fov), 400)], 128)
         assert crop.shape == (4, 128, 128)
         assert torch.equal(crop[0], crop[3])
         changed = vary(crop[None, :3], [draw_camera(rng)])
@@ -264,7 +264,7 @@ def test_crops_varied_little_are_the_photographs_own_pixels():
     exact, seen = 0, set()
     for _ in range(60):
         place = draw_place(rng, inside, 256, strength=0.2)
-        crop = cut(planes, place, 64) * 255
+        crop = cut([planes], [place], 64)[0] * 255
         lies_inside = crop[:, (crop > 0).all(dim=0)]
         whole = torch.allclose(lies_inside, lies_inside.round(), atol=1e-4)
         assert whole >= place.exact
@@ -299,7 +299,7 @@ def test_a_crop_lies_where_it_is_said_to():
     eye = torch.from_numpy(draw_fundus(7, (300, 300)).image).permute(2, 0, 1)
 
     def crop(planes, matrix):
-        return cut(planes, Place(160, 140, np.array(matrix), flip=False), 64)
+        return cut([planes], [Place(160, 140, np.array(matrix), flip=False)], 64)[0]
 
     exact = crop(eye, [[1.0, 0.0], [0.0, 1.0]])
     torch.testing.assert_close(exact, eye[:, 128:192, 108:172] / 255)

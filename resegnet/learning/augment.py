@@ -123,24 +123,37 @@ def draw_camera(rng: np.random.Generator, strength: float = 1.0) -> Camera:
     )
 
 
-def cut(planes: torch.Tensor, place: Place, crop_size: int) -> torch.Tensor:
-    """(K, S, S) uint8 to the crop, (K, C, C) float32 in [0, 1]; 0 where it leaves the picture."""
-    # Of a turned and scaled crop, as far as its corners reach, and what the kernel takes beyond.
-    reach = crop_size // 2
-    if not place.exact:
-        reach = math.ceil(np.abs(place.matrix).sum(axis=1).max() * crop_size / 2) + 3
-    part = T.crop(planes, place.row - reach, place.column - reach, 2 * reach, 2 * reach)
-    if place.exact:
-        # Where a step down in the crop leads in the photograph: down, left, up, right.
-        part = part.rot90([(1, 0), (0, -1), (-1, 0), (0, 1)].index(tuple(place.matrix[:, 0].astype(int))), (-2, -1))
-        part = part.float() / 255
-    else:
-        # In the terms of affine_grid: columns first, lengths in halves of each picture's side.
-        theta = torch.zeros(1, 2, 3)
-        theta[0, :, :2] = torch.from_numpy(place.matrix[::-1, ::-1].copy() * crop_size / (2 * reach))
-        grid = F.affine_grid(theta.to(planes.device), [1, 1, crop_size, crop_size], align_corners=False)
-        part = F.grid_sample(part[None].float() / 255, grid, mode="bicubic", align_corners=False)[0].clamp(0, 1)
-    return part.flip(-1) if place.flip else part
+def cut(photographs: Sequence[torch.Tensor], places: Sequence[Place], crop_size: int) -> torch.Tensor:
+    """A crop of each photograph, (K, S, S) uint8 on one device: (N, K, C, C) float32 in [0, 1], 0 beyond its frame."""
+    exact, sampled = [], []
+    for planes, place in zip(photographs, places, strict=True):
+        # Of a turned and scaled crop, as far as its corners reach, and what the kernel takes beyond.
+        reach = crop_size // 2
+        if not place.exact:
+            reach = math.ceil(np.abs(place.matrix).sum(axis=1).max() * crop_size / 2) + 3
+        part = T.crop(planes, place.row - reach, place.column - reach, 2 * reach, 2 * reach)
+        if place.exact:
+            # Where a step down in the crop leads in the photograph: down, left, up, right.
+            down = [(1, 0), (0, -1), (-1, 0), (0, 1)].index(tuple(place.matrix[:, 0].astype(int)))
+            exact.append(part.rot90(down, (-2, -1)))
+        else:
+            # In the terms of affine_grid: columns first, lengths in halves of each picture's side.
+            sampled.append((part, np.pad(place.matrix[::-1, ::-1] * crop_size / (2 * reach), ((0, 0), (0, 1)))))
+    crops = torch.empty((len(places), len(photographs[0]), crop_size, crop_size), device=photographs[0].device)
+    is_exact = np.array([place.exact for place in places])
+    if exact:
+        crops[torch.from_numpy(is_exact)] = torch.stack(exact).float()
+    if sampled:
+        turns = torch.from_numpy(np.stack([turn for _, turn in sampled]).astype(np.float32)).to(crops.device)
+        grids = F.affine_grid(turns, [len(sampled), 1, crop_size, crop_size], align_corners=False)
+        crops[torch.from_numpy(~is_exact)] = torch.cat(
+            [
+                F.grid_sample(part[None].float(), grid[None], mode="bicubic", align_corners=False)
+                for (part, _), grid in zip(sampled, grids, strict=True)
+            ]
+        )
+    flipped = torch.tensor([place.flip for place in places], device=crops.device)[:, None, None, None]
+    return torch.where(flipped, crops.flip(-1), crops).div(255).clamp(0, 1)
 
 
 def vary(images: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:

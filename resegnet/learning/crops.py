@@ -88,17 +88,17 @@ class Crops(torch.utils.data.Dataset):
 
     def __getitems__(self, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """The crops at several places, stacked; a DataLoader that is given `collate_fn=as_they_are` asks for these."""
-        crops, cameras = [], []
+        photographs, cuts, cameras = [], [], []
         for place in places:
             photograph, rng = self._photograph(place), np.random.default_rng((self.seed, 1, place))
+            photographs.append(photograph.planes)
             # Strong variation teaches what holds on any camera, but also blurs what tells cameras, and so their
             # annotators, apart; the last epochs see most photographs nearly as they are.
             calm = self.calm_from is not None and place >= self.calm_from and rng.random() >= STRONG_SHARE
             strength = CALM_STRENGTH if calm else 1.0
-            where = draw_place(rng, photograph.inside, photograph.planes.shape[-1], strength)
-            crops.append(cut(photograph.planes, where, self.crop_size))
+            cuts.append(draw_place(rng, photograph.inside, photograph.planes.shape[-1], strength))
             cameras.append(draw_camera(rng, strength))
-        images, masks = torch.stack(crops).split(3, dim=1)
+        images, masks = cut(photographs, cuts, self.crop_size).split(3, dim=1)
         return vary(images, cameras), masks
 
     def _photograph(self, place: int) -> _Photograph:
