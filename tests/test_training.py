@@ -257,7 +257,7 @@ def test_augmentation_moves_photograph_and_vessels_together():
         assert changed.max() <= 1
 
 
-def test_crops_varied_little_are_the_photographs_own_pixels():
+def test_most_crops_varied_little_are_the_photographs_own_pixels():
     rows, columns = np.mgrid[:256, :256].astype(np.uint8)  # each pixel is told by its values
     planes, inside = torch.from_numpy(np.stack([rows, columns])), np.argwhere(np.ones((256, 256)))
     rng = np.random.default_rng(0)
@@ -272,7 +272,7 @@ def test_crops_varied_little_are_the_photographs_own_pixels():
             exact += 1
             steps = (crop[:, 33, 32] - crop[:, 32, 32], crop[:, 32, 33] - crop[:, 32, 32])
             seen.add(tuple(round(float(value)) for step in steps for value in step))
-    assert exact > 45
+    assert 30 < exact < 55
     # Down and right in the crop, as (row, column) in the photograph: four turns, and each of them flipped.
     assert seen == {
         (1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0),
