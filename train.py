@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from resegnet.learning.options import PRESETS, Options, TrainingError
+from resegnet.learning.options import MAY_CHANGE, PRESETS, Options, TrainingError
 from resegnet.learning.training import CHECKPOINT_NAME, OPTIONS_NAME, train
 
 
@@ -86,9 +86,12 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("resegnet").setLevel(logging.INFO if first else logging.ERROR)
     try:
         given = {name: value for name, value in arguments.items() if value is not None}
-        given = PRESETS.get(preset, {}) | given
+        chosen = PRESETS.get(preset, {})
         if resume and (out / OPTIONS_NAME).exists():
-            given = json.loads((out / OPTIONS_NAME).read_text(encoding="utf-8")) | given
+            # Of the preset only what a run cannot change, to be checked: it would undo an --epochs of the beginning.
+            chosen = {name: value for name, value in chosen.items() if name not in MAY_CHANGE}
+            chosen = json.loads((out / OPTIONS_NAME).read_text(encoding="utf-8")) | chosen
+        given = chosen | given
         options = Options(**{"dataset": (), **given})
         release = train(options, out, resume=resume)
     except (TrainingError, ValueError, OSError) as error:  # DataError and ConfigError are ValueErrors

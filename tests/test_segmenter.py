@@ -91,6 +91,24 @@ def test_a_picture_of_something_else_brings_a_warning():
     assert not segmenter(data.retina()).warnings
 
 
+def test_the_bundled_model_finds_vessels_twice_as_wide_as_well():
+    """As cameras of a narrower field show them; a model trained on few widths lost 0.12 of the wider ones."""
+    segmenter = Segmenter.from_pretrained()
+    found = {size: np.zeros(2, int) for size in (760, 1520)}
+    for seed in range(5):
+        drawn = draw_fundus(seed, (760, 760))
+        for size in found:
+            photograph, vessels = (
+                np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.BICUBIC))
+                for part in (drawn.image, drawn.vessels.astype(np.uint8) * 255)
+            )
+            mask, vessels = segmenter(photograph).mask, vessels > 127
+            found[size] += np.count_nonzero(mask & vessels), np.count_nonzero(vessels)
+    sensitivity = {size: hits / there for size, (hits, there) in found.items()}
+    assert sensitivity[760] > 0.85
+    assert sensitivity[1520] > sensitivity[760] - 0.09
+
+
 def test_save_writes_files_of_the_photographs_size(tmp_path, drawn):
     result = Segmenter(green, Config(threshold=0.4))(drawn.image)
     paths = result.save(tmp_path, "eye")

@@ -182,6 +182,18 @@ def test_more_epochs_given_to_resume_are_kept(finished, tmp_path):
     assert json.loads((out / "options.json").read_text())["epochs"] == 6
 
 
+def test_a_preset_named_again_does_not_stretch_a_run(finished, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "named"
+    shutil.copytree(finished, out)
+    monkeypatch.setitem(train_script.PRESETS, "laptop", TINY | {"epochs": 90})  # the run was begun with --epochs 5
+    assert train_script.main(["--out", str(out), "--resume", "--preset", "laptop"]) == 0
+    assert json.loads((out / "options.json").read_text())["epochs"] == 5
+    assert len(records(out)) == 5
+    monkeypatch.setitem(train_script.PRESETS, "laptop", TINY | {"encoder": "resnet34"})
+    assert train_script.main(["--out", str(out), "--resume", "--preset", "laptop"]) == 1
+    assert "--encoder cannot be changed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("change", [["--seed", "4"], ["--learning-rate", "0.5"], ["--encoder", "resnet34"]])
 def test_resume_refuses_to_become_another_run(capsys, finished, change):
     before = {path: path.read_bytes() for path in finished.glob("*.*")}
