@@ -99,7 +99,8 @@ def test_training_and_prediction_feed_the_network_the_same_bits(folder):
     segmenter = Segmenter(network, Config(input_size=192))
     for row in load_vessels(folder, "train"):
         sample = read_sample(row)
-        image, _ = WorkingSample.of(sample, Config(input_size=192)).tensors()
+        planes = WorkingSample.of(sample, Config(input_size=192)).planes()
+        image = cut([planes], [Place(96, 96, np.eye(2), flip=False)], 192)[0, :3]
         segmenter(row["image"]["bytes"] or row["image"]["path"])
         assert seen[-1].dtype == np.float32
         assert seen[-1][0].tobytes() == image.numpy().tobytes()
@@ -401,7 +402,7 @@ def test_centreline_loss_counts_a_thin_vessel_as_a_wide_one_of_its_length():
     vessels[60:62, 8:88] = 255
     flat = np.full((96, 96, 3), 90, np.uint8)
     sample = Sample(flat, vessels > 0, fov=None, image_id="eye", patient="eye", dataset="drawn")
-    masks = WorkingSample.of(sample, Config(input_size=96)).tensors()[1][None]
+    masks = WorkingSample.of(sample, Config(input_size=96)).planes()[None, 3:] / 255
     truth, field, lines = masks.split(1, dim=1)
     wide, thin = truth.clone(), truth.clone()
     wide[..., 48:, :] = 0

@@ -11,7 +11,6 @@ from scipy.ndimage import binary_dilation
 from skimage.morphology import skeletonize
 
 from resegnet.config import Config
-from resegnet.geometry import as_network_input
 from resegnet.learning.augment import cut, draw_camera, draw_place, vary
 from resegnet.learning.data import Sample
 from resegnet.segmenter import prepare
@@ -41,10 +40,10 @@ class WorkingSample:
         lines = binary_dilation(skeletonize(soft[0] > 127), np.ones((3, 3), bool))
         return cls(pixels, *soft, lines.astype(np.uint8) * 255, sample.dataset)
 
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (3, S, S), as prediction feeds it; masks (3, S, S): vessels, field, centre lines; float32 in [0, 1]."""
-        masks = np.stack([self.vessels, self.field, self.centrelines]).astype(np.float32) / np.float32(255)
-        return torch.from_numpy(as_network_input(self.pixels)), torch.from_numpy(masks)
+    def planes(self) -> torch.Tensor:
+        """(6, S, S) uint8: red, green, blue, vessels, field and centre lines."""
+        colours = self.pixels.transpose(2, 0, 1)
+        return torch.from_numpy(np.stack([*colours, self.vessels, self.field, self.centrelines]))
 
 
 class Crops(torch.utils.data.Dataset):
@@ -82,7 +81,7 @@ class Crops(torch.utils.data.Dataset):
         self.calm_from = calm_from
 
     def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (3, C, C) and masks (3, C, C), see `WorkingSample.tensors`; float32 in [0, 1]."""
+        """Image (3, C, C) and masks (3, C, C): vessels, field, centre lines; float32 in [0, 1]."""
         images, masks = self.__getitems__([place])
         return images[0], masks[0]
 
@@ -111,11 +110,10 @@ class Crops(torch.utils.data.Dataset):
 
 
 class _Photograph:
-    """A sample as crops are cut from it: `planes` (6, S, S) uint8, colours and masks, and `inside`, its field."""
+    """A sample as crops are cut from it: its planes on their device, and the places inside its field."""
 
     def __init__(self, sample: WorkingSample, device: torch.device | str) -> None:
-        planes = [*sample.pixels.transpose(2, 0, 1), sample.vessels, sample.field, sample.centrelines]
-        self.planes = torch.from_numpy(np.stack(planes)).to(device)
+        self.planes = sample.planes().to(device)
         self.inside = np.argwhere(sample.field[::8, ::8] > 127) * 8
 
 
