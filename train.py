@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("seed", int, "of weights, split and augmentation"),
         ("preview_every", int, "epochs between preview pictures"),
         ("device", str, "cpu or cuda"),
-        ("workers", int, "processes that prepare crops"),
+        ("workers", int, "processes that make crops on the CPU; 0 makes them on the device that trains"),
         ("threads", int, "of torch on the CPU; 0: torch's own choice"),
     ]:
         parser.add_argument(

@@ -75,7 +75,8 @@ class Options:
     seed: int = 0
     preview_every: int = 5  # epochs
     device: str = "cpu"
-    workers: int = 0  # processes that cut and vary crops; the result does not depend on their number
+    # Processes that make crops on the CPU; their number changes no crop. With 0 they are made on the device that trains.
+    workers: int = 0
     threads: int = 0  # of torch on the CPU; 0 leaves torch's own choice
 
     def __post_init__(self) -> None:
