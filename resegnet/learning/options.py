@@ -75,7 +75,7 @@ class Options:
     seed: int = 0
     preview_every: int = 5  # epochs
     device: str = "cpu"
-    # Processes that make crops on the CPU; their number changes no crop. With 0 they are made on the device that trains.
+    # Processes that make crops on the CPU; their number changes none. With 0 they are made on the device that trains.
     workers: int = 0
     threads: int = 0  # of torch on the CPU; 0 leaves torch's own choice
 
