@@ -136,8 +136,7 @@ class Run:
         self.epoch, self.best_f1, self.best_epoch = state["epoch"], state["best_f1"], state["best_epoch"]
 
     def crops(self, samples: Sequence[WorkingSample], extra: Sequence[WorkingSample] = ()) -> Crops:
-        """What `train_epoch` takes crops from. Without workers they are made where the network is: a GPU makes them in
-        a fraction of its own step's time, and a dozen processors do not keep up with it."""
+        """What `train_epoch` takes crops from; without workers they are made where the network is."""
         options = self.options
         calm_from = round((1 - options.calm_share) * options.epochs) * options.steps_per_epoch * self.crops_per_step
         device = "cpu" if options.workers else self.device
