@@ -179,9 +179,8 @@ def vary(images: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:
     if chosen:
         coarse = numbers(lights).view(-1, 1, 4, 4).exp()
         images[chosen] *= F.interpolate(coarse, size=images.shape[-2:], mode="bicubic", align_corners=True)
-    chosen, sigmas = some("blur")
-    if chosen:
-        images[chosen] = _blur(images[chosen], numbers(sigmas))
+    for at, sigma in zip(*some("blur"), strict=True):
+        images[at] = T.gaussian_blur(images[at], [7, 7], [sigma, sigma])
     chosen, sharpness = some("sharpness")
     if chosen:
         smooth = F.avg_pool2d(F.pad(images[chosen].clamp(0, 1), (1, 1, 1, 1), "reflect"), 3, 1)
@@ -195,18 +194,6 @@ def vary(images: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:
     if chosen:
         images[chosen] = _jpeg(images[chosen], qualities)
     return images
-
-
-def _blur(images: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
-    """By Gaussians of 7 pixels, one for each picture; (N, 3, C, C) and (N, 1, 1, 1)."""
-    steps = torch.arange(-3, 4, device=images.device).view(1, 1, 1, 7)
-    kernels = torch.exp(-0.5 * (steps / sigmas) ** 2)
-    kernels = (kernels / kernels.sum(dim=-1, keepdim=True)).repeat_interleave(3, dim=0)
-    count, _, height, width = images.shape
-    planes = F.pad(images, (3, 3, 3, 3), "reflect").view(1, 3 * count, height + 6, width + 6)
-    for kernel in (kernels, kernels.transpose(-1, -2)):
-        planes = F.conv2d(planes, kernel, groups=3 * count)
-    return planes.view_as(images)
 
 
 def _jpeg(images: torch.Tensor, qualities: Sequence[int]) -> torch.Tensor:

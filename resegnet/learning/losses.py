@@ -12,8 +12,7 @@ def bce_dice_loss(
     """Binary cross-entropy plus weighted Dice loss, inside the field of view.
 
     Dice (Milletari et al. 2016, doi:10.1109/3DV.2016.79) is taken over the batch, not per crop: a crop with hardly a
-    vessel in it would make its own quotient jump. It is least for answers of 0 and 1, not for
-    the true shares.
+    vessel in it would make its own quotient jump. It is least for answers of 0 and 1, not for the true shares.
 
     Parameters
     ----------
