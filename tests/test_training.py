@@ -327,17 +327,18 @@ def test_a_crop_lies_where_it_is_said_to():
     assert (half[60] - half[4]).item() == pytest.approx(56 / 4, abs=0.3)
 
 
-PLAIN = Camera(np.ones(3), 1.0, 1.0, 1.0, False, None, None, None, None, None, 0)
+PLAIN = Camera(np.ones(3), 1.0, 1.0, 1.0, False, None, None, None, None, None, None, 0)
 
 
 def test_each_picture_is_varied_by_its_own_camera():
     eye = draw_fundus(7, (256, 256)).image[64:192, 64:192]
-    images = torch.from_numpy(eye).permute(2, 0, 1).float().expand(7, -1, -1, -1) / 255
+    images = torch.from_numpy(eye).permute(2, 0, 1).float().expand(8, -1, -1, -1) / 255
     changes = [
         {}, {"gains": np.array([0.5, 1, 1])}, {"grey": True}, {"blur": 1.2}, {"sharpness": 2.5}, {"noise": 0.03},
-        {"light": np.full((4, 4), -0.3)},
+        {"light": np.full((4, 4), -0.3)}, {"haze": np.full((4, 4), 0.5)},
     ]  # fmt: skip
-    plain, red, grey, blurred, sharp, noisy, dark = vary(images, [dataclasses.replace(PLAIN, **c) for c in changes])
+    cameras = [dataclasses.replace(PLAIN, **change) for change in changes]
+    plain, red, grey, blurred, sharp, noisy, dark, hazy = vary(images, cameras)
     torch.testing.assert_close(plain, images[0])
     torch.testing.assert_close(red, plain * torch.tensor([0.5, 1, 1]).view(3, 1, 1))
     torch.testing.assert_close(grey, plain[1:2].expand(3, -1, -1))
@@ -346,6 +347,8 @@ def test_each_picture_is_varied_by_its_own_camera():
     assert sharp.diff().abs().mean() > 1.2 * plain.diff().abs().mean() > 1.4 * blurred.diff().abs().mean()
     assert (noisy - plain).std() == pytest.approx(0.03, rel=0.05)
     torch.testing.assert_close(dark, plain * math.exp(-0.3))
+    assert (hazy.diff().abs().mean() / plain.diff().abs().mean()).item() == pytest.approx(0.5, rel=0.1)
+    torch.testing.assert_close(hazy.mean(dim=(1, 2)), plain.mean(dim=(1, 2)), atol=5e-3, rtol=0)
 
 
 @pytest.mark.parametrize("quality", [40, 75, 92])

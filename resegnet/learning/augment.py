@@ -65,6 +65,7 @@ class Camera:
     contrast: float
     saturation: float
     grey: bool  # now and then, as red-free cameras give
+    haze: np.ndarray | None  # (4, 4) float, smooth field of the share of local contrast that is lost
     light: np.ndarray | None  # (4, 4) float, logarithms of a smooth field of light: vignetting, shadows, reflexes
     blur: float | None  # px, sigma
     sharpness: float | None
@@ -115,7 +116,8 @@ def draw_camera(rng: np.random.Generator, strength: float = 1.0) -> Camera:
         contrast=1 + (sometimes(0.5, lambda: strength * rng.uniform(-0.4, 0.4)) or 0),
         saturation=1 + (sometimes(0.5, lambda: strength * rng.uniform(-0.7, 0.5)) or 0),
         grey=bool(rng.random() < 0.05 * strength),
-        light=sometimes(0.5 * strength, lambda: rng.normal(0, 0.2, (4, 4))),
+        haze=sometimes(0.4 * strength, lambda: rng.uniform(-0.4, 0.8, (4, 4)).clip(0)),
+        light=sometimes(0.6 * strength, lambda: rng.normal(rng.uniform(-0.6, 0), rng.uniform(0.1, 0.4), (4, 4))),
         blur=blur,
         sharpness=sometimes(0.15 * strength, lambda: rng.uniform(1.0, 3.0)) if blur is None else None,
         noise=sometimes(0.4 * strength, lambda: rng.uniform(0.0, 0.04)),
@@ -169,16 +171,24 @@ def vary(images: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:
         chosen = [at for at, camera in enumerate(cameras) if getattr(camera, name) is not None]
         return chosen, [getattr(cameras[at], name) for at in chosen]
 
+    def smooth_field(coarse: Sequence[np.ndarray]) -> torch.Tensor:
+        coarse = numbers(coarse).view(-1, 1, 4, 4)
+        return F.interpolate(coarse, size=images.shape[-2:], mode="bicubic", align_corners=True)
+
     images = (images * numbers([c.gains for c in cameras])).clamp(0, 1) ** numbers([c.gamma for c in cameras])
     mean = T.rgb_to_grayscale(images).mean(dim=(1, 2, 3), keepdim=True)
     images = (mean + numbers([c.contrast for c in cameras]) * (images - mean)).clamp(0, 1)
     grey = T.rgb_to_grayscale(images)
     images = (grey + numbers([c.saturation for c in cameras]) * (images - grey)).clamp(0, 1)
     images = torch.where(numbers([c.grey for c in cameras]) > 0, images[:, 1:2], images)
+    chosen, haze = some("haze")
+    if chosen:
+        # About the rim the mean of the neighbourhood is dark itself, so that what lies beyond stays black.
+        neighbourhood = F.interpolate(F.avg_pool2d(images[chosen], 16), size=images.shape[-2:], mode="bilinear")
+        images[chosen] = torch.lerp(images[chosen], neighbourhood, smooth_field(haze))
     chosen, lights = some("light")
     if chosen:
-        coarse = numbers(lights).view(-1, 1, 4, 4).exp()
-        images[chosen] *= F.interpolate(coarse, size=images.shape[-2:], mode="bicubic", align_corners=True)
+        images[chosen] *= smooth_field(lights).exp()
     for at, sigma in zip(*some("blur"), strict=True):
         images[at] = T.gaussian_blur(images[at], [7, 7], [sigma, sigma])
     chosen, sharpness = some("sharpness")

@@ -19,7 +19,15 @@ _LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48
 
 # Named sets of options for `train.py --preset`; the README tells what each brought.
 PRESETS: dict[str, dict[str, Any]] = {
-    "bundled": {**_LITE0, "input_size": 1792, "smallest_input_size": 640, "epochs": 90, "patience": 90},
+    "bundled": {
+        **_LITE0,
+        "input_size": 1792,
+        "smallest_input_size": 640,
+        "epochs": 140,
+        "patience": 140,
+        "centreline_weight": 0.15,
+        "calm_share": 0.5,
+    },
     "laptop": {**_LITE0, "input_size": 640, "epochs": 9},
     # A public notebook's recipe, for comparison: whole pictures; nine steps see DRIVE's training half once.
     "notebook": {
