@@ -351,6 +351,16 @@ def test_each_picture_is_varied_by_its_own_camera():
     torch.testing.assert_close(hazy.mean(dim=(1, 2)), plain.mean(dim=(1, 2)), atol=5e-3, rtol=0)
 
 
+@pytest.mark.parametrize("side", [8, 168])  # smaller than what haze looks at, and no multiple of it
+def test_haze_keeps_a_slope_of_light(side):
+    slope = torch.linspace(0.2, 0.6, side).expand(1, 3, side, side)
+    hazy = vary(slope, [dataclasses.replace(PLAIN, haze=np.full((4, 4), 0.5))])
+    middle = slice(side // 8, -(side // 8))
+    torch.testing.assert_close(
+        hazy[..., middle, middle], slope[..., middle, middle], atol=0.1 if side < 16 else 2e-3, rtol=0
+    )
+
+
 @pytest.mark.parametrize("quality", [40, 75, 92])
 def test_compression_does_what_jpeg_does(quality):
     eye = draw_fundus(7, (300, 300)).image[80:200, 80:200]  # sides that are no multiple of 16

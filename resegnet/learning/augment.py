@@ -183,8 +183,9 @@ def vary(images: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:
     images = torch.where(numbers([c.grey for c in cameras]) > 0, images[:, 1:2], images)
     chosen, haze = some("haze")
     if chosen:
-        # About the rim the mean of the neighbourhood is dark itself, so that what lies beyond stays black.
-        neighbourhood = F.interpolate(F.avg_pool2d(images[chosen], 16), size=images.shape[-2:], mode="bilinear")
+        # Towards the mean of some 16 pixels about: not of the crop, or what lies beyond the rim would turn grey.
+        coarse = F.adaptive_avg_pool2d(images[chosen], math.ceil(images.shape[-1] / 16))
+        neighbourhood = F.interpolate(coarse, size=images.shape[-2:], mode="bilinear")
         images[chosen] = torch.lerp(images[chosen], neighbourhood, smooth_field(haze))
     chosen, lights = some("light")
     if chosen:
