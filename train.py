@@ -25,6 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--extra", nargs="+", metavar="SOURCE", help="sets labelled by a model (`resegnet label`), for training alone"
     )
+    parser.add_argument(
+        "--teacher", nargs="+", metavar="RELEASE", help="releases whose mean answer is mixed into the tracings"
+    )
     parser.add_argument("--unseen", nargs="+", metavar="SOURCE", help="sets to score at the end but not to train on")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; its `release/` is the result")
     parser.add_argument("--preset", choices=PRESETS, help="a set of options; what else is given overrides it")

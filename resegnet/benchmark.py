@@ -97,7 +97,7 @@ def benchmark(photographs: Sequence[Path], model: str | None, repeats: int = 5, 
     """
     segmenter, baseline = Segmenter.from_pretrained(model), Baseline()
     engine = type(segmenter.network).__name__
-    yield f"Release {segmenter.model}, {segmenter.config.encoder} at {segmenter.config.input_sides} px, {engine}"
+    yield f"Release {segmenter.model}, {segmenter.config.network} at {segmenter.config.input_sides} px, {engine}"
     yield f"Baseline: U-Net/ResNet34 at {_BASELINE_PX} px, eager float32; {processors()} processors, {repeats} rounds"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
-from resegnet.config import Config
+from resegnet.config import PLAIN, Config
 from resegnet.hub import CONFIG_NAME, METRICS_NAME, TRAINING_NAME
 from resegnet.records import (
     DISCLAIMER,
@@ -423,17 +423,23 @@ def _start(training: Mapping[str, Any]) -> str:
 
 def _network(config: Config) -> str:
     channels = ", ".join(map(str, config.decoder_channels))
+    body = f"of residual blocks, the finest level at full size; channels, coarse to fine: {channels}."
+    loads = ""
+    if config.encoder != PLAIN:
+        stages = f"{config.encoder_depth} stages; decoder channels, coarse to fine: {channels}."
+        body = f"with the encoder {text(config.encoder)}, {stages}"
+        loads = "It loads into `segmentation_models_pytorch` too: see the README of ReSegNet. "
     return f"""## The network
 
 * A U-Net (Ronneberger et al. 2015, [doi:10.1007/978-3-319-24574-4\\_28](https://doi.org/10.1007/978-3-319-24574-4_28))
-  with the encoder {text(config.encoder)}, {config.encoder_depth} stages; decoder channels, coarse to fine: {channels}.
+  {body}
 * Input: a square of {config.input_sides} pixels, RGB. Output: one logit for each of them.
 * Threshold on the probability: {config.threshold}.
 * The weights are a safetensors file, with the convolution kernels as float16.
 
-It loads into `segmentation_models_pytorch` too: see the README of ReSegNet. What `Segmenter` does around it is then
-yours to do, or the scores above do not hold: find the field of view, scale it to the input size, normalise, take the
-sigmoid, scale back, call vessel what reaches the threshold inside the field."""
+{loads}What `Segmenter` does around the network is yours to do where you take it alone, or the scores above do not hold:
+find the field of view, scale it to the input size, normalise, take the sigmoid, scale back, call vessel what reaches
+the threshold inside the field."""
 
 
 def _verify(repo_id: str, revision: str | None) -> str:

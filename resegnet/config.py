@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT_VERSION = 1
+PLAIN = "plain"  # in place of an encoder's name: `resegnet.unet.PlainUNet`
 _MOST_BYTES = 10_000_000  # of a release's JSON; the bundled metrics have 57 kB
 _ENCODER = re.compile(r"[\w.-]{1,100}", re.ASCII)  # no "hf-hub:user/name", which timm would fetch
 
@@ -29,8 +30,8 @@ class Config:
     """
 
     format_version: int = FORMAT_VERSION
-    encoder: str = "resnet34"  # a name that segmentation_models_pytorch knows; `tu-` names come from timm
-    encoder_depth: int = 5  # stages of the encoder, each halves the picture
+    encoder: str = "resnet34"  # a name that segmentation_models_pytorch knows; `tu-` names come from timm; or PLAIN
+    encoder_depth: int = 5  # stages of the encoder, each halves the picture; levels of the plain network
     # Coarse to fine, one for each stage. With one fewer, the last step to full size is a pixel shuffle, not a stage.
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     input_size: int = 768  # px, side of the square that the field of view is scaled to
@@ -64,6 +65,14 @@ class Config:
             "decoder_channels",
             self.decoder_channels,
             f"{self.encoder_depth} whole numbers from 1 to 1024, one for each encoder stage, or one fewer",
+        )
+        _check(
+            # Training fewer than 16 writes beyond its memory in oneDNN (github.com/uxlfoundation/oneDNN/issues/6035).
+            self.encoder != PLAIN
+            or (len(self.decoder_channels) == self.encoder_depth and min(self.decoder_channels) >= 16),
+            "decoder_channels",
+            self.decoder_channels,
+            f"{self.encoder_depth} of them, each 16 or more, for the plain network",
         )
         step = 2**self.encoder_depth
         _check(
@@ -125,6 +134,16 @@ class Config:
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: cannot be read as JSON ({error}); expected a ReSegNet config.json.") from error
         return cls.from_dict(values)
+
+    @property
+    def normalises(self) -> bool:
+        """Whether `mean` and `std` change anything."""
+        return self.mean != (0, 0, 0) or self.std != (1, 1, 1)
+
+    @property
+    def network(self) -> str:
+        """Its kind, for people."""
+        return "plain U-Net" if self.encoder == PLAIN else f"U-Net, encoder {self.encoder}"
 
     @property
     def input_sides(self) -> str:

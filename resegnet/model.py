@@ -11,13 +11,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from resegnet.config import Config, ConfigError
+from resegnet.config import PLAIN, Config, ConfigError
 from resegnet.hub import CONFIG_NAME, WEIGHTS_NAME, WeightsError, check_hashes, find_release, first_line
 from resegnet.results.export import write_atomically
+from resegnet.unet import PlainUNet
 
 
 class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license="mit"):
-    """U-Net with an encoder of `segmentation_models_pytorch`; the normalisation is part of it.
+    """U-Net, plain or with an encoder of `segmentation_models_pytorch`; the normalisation is part of it.
 
     Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28. Always built with random weights: a release brings its
     own, and ImageNet's are a training choice (`resegnet.learning.start`).
@@ -26,33 +27,13 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        shuffled = len(config.decoder_channels) < config.encoder_depth
-        try:
-            self.net = smp.Unet(
-                config.encoder,
-                encoder_weights=None,
-                encoder_depth=config.encoder_depth,
-                decoder_channels=(*config.decoder_channels, 1) if shuffled else config.decoder_channels,
-            )
-        except Exception as error:  # each encoder refuses in its own way what it cannot do
-            raise ConfigError(
-                f"Cannot build a U-Net with encoder {config.encoder} ({first_line(error)}); expected a name listed by "
-                "segmentation_models_pytorch.encoders.get_encoder_names(), or `tu-` before a timm name."
-            ) from error
-        if shuffled:
-            # The stage at full size is the dearest by far and has no encoder features to add. Without it, four logits
-            # for each pixel of half the size become the full size: Shi et al. 2016, doi:10.1109/CVPR.2016.207. They
-            # come from that pixel alone: a 3 x 3 kernel of so few outputs takes a tenth of the whole network's time.
-            self.net.decoder.blocks = self.net.decoder.blocks[:-1]
-            self.net.segmentation_head = nn.Sequential(
-                nn.Conv2d(config.decoder_channels[-1], 4, kernel_size=1), nn.PixelShuffle(2)
-            )
+        self.net = PlainUNet(config.decoder_channels) if config.encoder == PLAIN else _unet_of(config)
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, rgb: torch.Tensor) -> torch.Tensor:
         """Logits (N, 1, S, S) of `rgb` (N, 3, S, S) float32 in [0, 1]; S is a multiple of 2 ** encoder_depth."""
-        return self.net((rgb - self.mean) / self.std)
+        return self.net((rgb - self.mean) / self.std if self.config.normalises else rgb)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_weights(self, save_directory / WEIGHTS_NAME)
@@ -108,6 +89,38 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         model = cls(config)
         load_weights(model, weights)
         return model.eval()
+
+
+def _unet_of(config: Config) -> nn.Module:
+    """A U-Net of `segmentation_models_pytorch`, random weights.
+
+    Raises
+    ------
+    ConfigError
+        For an encoder that it cannot build.
+    """
+    shuffled = len(config.decoder_channels) < config.encoder_depth
+    try:
+        net = smp.Unet(
+            config.encoder,
+            encoder_weights=None,
+            encoder_depth=config.encoder_depth,
+            decoder_channels=(*config.decoder_channels, 1) if shuffled else config.decoder_channels,
+        )
+    except Exception as error:  # each encoder refuses in its own way what it cannot do
+        raise ConfigError(
+            f"Cannot build a U-Net with encoder {config.encoder} ({first_line(error)}); expected {PLAIN}, a name "
+            "that segmentation_models_pytorch.encoders.get_encoder_names() lists, or `tu-` before a timm name."
+        ) from error
+    if shuffled:
+        # The stage at full size is the dearest by far and has no encoder features to add. Without it, four logits
+        # for each pixel of half the size become the full size: Shi et al. 2016, doi:10.1109/CVPR.2016.207. They
+        # come from that pixel alone: a 3 x 3 kernel of so few outputs takes a tenth of the whole network's time.
+        net.decoder.blocks = net.decoder.blocks[:-1]
+        net.segmentation_head = nn.Sequential(
+            nn.Conv2d(config.decoder_channels[-1], 4, kernel_size=1), nn.PixelShuffle(2)
+        )
+    return net
 
 
 def scale_logits(model: ReSegNet, slope: float, offset: float) -> None:

@@ -17,6 +17,7 @@ from resegnet.learning.metrics import (
     count_picture,
     fit_scaling,
     fit_threshold,
+    half_of_best_f1,
     precision_recall,
     probability_histograms,
     reliability,
@@ -234,6 +235,19 @@ def test_fitted_threshold_is_the_best_of_all():
     best = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-9))
     assert best - 1e-4 < f1 <= best + 1e-12
     assert abs(threshold - 0.5) > 0.005  # the pictures were drawn so that habit would be wrong
+
+
+def test_half_of_the_best_f1_is_where_an_honest_probability_is_best_cut():
+    rng = np.random.default_rng(0)
+    for a, b in ((0.3, 2.0), (0.5, 0.5), (2.0, 6.0)):
+        probability = rng.beta(a, b, (1000, 1000))
+        honest = probability_histograms(probability, rng.random(probability.shape) < probability)
+        (threshold, f1), (fitted, best) = half_of_best_f1([honest]), fit_threshold([honest])
+        assert threshold == pytest.approx(best / 2, abs=1e-3)
+        assert threshold == pytest.approx(fitted, abs=0.03)
+        assert best - 1e-3 < f1 <= best
+    with pytest.raises(ValueError, match="0 histograms"):
+        half_of_best_f1([])
 
 
 def test_threshold_of_a_binary_network_is_the_middle():

@@ -111,6 +111,21 @@ def test_a_config_that_is_none_is_refused_where_it_is_loaded(tmp_path, tiny, tex
         ReSegNet.from_pretrained(tmp_path)
 
 
+def test_a_plain_network_has_a_level_at_full_size_and_comes_back_as_it_was(tmp_path):
+    torch.manual_seed(0)
+    model = ReSegNet(Config(encoder="plain", encoder_depth=3, decoder_channels=(32, 16, 16), input_size=64)).eval()
+    assert next(part for part in model.modules() if isinstance(part, torch.nn.Conv2d)).stride == (1, 1)
+    rgb = torch.rand(2, 3, 64, 48)
+    with torch.inference_mode():
+        logits = model(rgb)
+        assert logits.shape == (2, 1, 64, 48)
+        model.save_pretrained(tmp_path)
+        assert torch.equal(ReSegNet.from_pretrained(tmp_path)(rgb), logits)
+    for unfit in ((16, 16), (16, 16, 8)):
+        with pytest.raises(ConfigError, match="3 of them, each 16 or more"):
+            Config(encoder="plain", encoder_depth=3, decoder_channels=unfit, input_size=64)
+
+
 def test_an_unknown_encoder_is_refused():
     with pytest.raises(ValueError, match="no_such_net"):
         ReSegNet(Config(encoder="no_such_net"))

@@ -106,6 +106,36 @@ def test_training_and_prediction_feed_the_network_the_same_bits(folder):
         assert seen[-1][0].tobytes() == image.numpy().tobytes()
 
 
+def test_a_teacher_has_half_a_say_in_the_vessels_and_none_in_the_centre_lines(folder):
+    sample = read_sample(load_vessels(folder, "train")[0])
+    alone = WorkingSample.of(sample, Config(input_size=192))
+    taught = WorkingSample.of(sample, Config(input_size=192), np.full(sample.vessels.shape, 0.5, np.float32))
+    inside = alone.field > 0
+    expected = (alone.vessels[inside].astype(float) + 127.5) / 2
+    assert np.abs(taught.vessels[inside] - expected).max() <= 1
+    for name in ("pixels", "field", "centrelines"):
+        assert np.array_equal(getattr(taught, name), getattr(alone, name))
+
+
+def test_a_plain_network_learns_from_teachers(capsys, folder, finished, tmp_path):
+    line = command(folder, tmp_path / "plain")[2:]
+    line[line.index("--encoder") + 1] = "plain"
+    line[line.index("--epochs") + 1] = "1"
+    line[line.index("--decoder-channels") + 2 : line.index("--decoder-channels") + 4] = ["16", "16"]
+    assert train_script.main([*line, "--teacher", str(finished / "release"), str(finished / "release")]) == 0
+    release = tmp_path / "plain" / "release"
+    assert verify_release(release).sound
+    record = json.loads((release / "training.json").read_text())
+    assert record["options"]["teacher"] == ["release", "release"]
+    assert Config.load(release / "config.json").threshold == pytest.approx(record["validation_f1"] / 2, abs=0.05)
+    line[line.index("--encoder-weights") + 1] = "imagenet"
+    assert train_script.main([*line[2:], "--out", str(tmp_path / "other")]) == 1
+    assert "plain network has none" in capsys.readouterr().err
+    line[line.index("--encoder-weights") + 1] = "none"
+    assert train_script.main([*line[2:], "--out", str(tmp_path / "no"), "--teacher", str(tmp_path / "nobody")]) == 1
+    assert "nobody" in capsys.readouterr().err
+
+
 def test_a_killed_run_resumes_to_identical_weights(folder, finished, tmp_path):
     out = tmp_path / "cut"
     # Cut at the start of an epoch, then inside one.
@@ -270,11 +300,22 @@ def test_augmentation_moves_photograph_and_vessels_together():
         assert changed.max() <= 1
 
 
+def test_crops_turn_freely_but_stand_upright_when_varied_little():
+    rng, inside = np.random.default_rng(0), np.argwhere(np.ones((9, 9)))
+    strong, calm = ([draw_place(rng, inside, 9, strength) for _ in range(60)] for strength in (1.0, 0.2))
+    up = [place.matrix[0, 0] > abs(place.matrix[1, 0]) and not place.flip for place in strong]
+    assert 1 < sum(up) < 30
+    for place in calm:
+        assert not place.flip
+        assert place.matrix[1, 0] == 0 and place.matrix[0, 0] == place.matrix[1, 1] > 0
+    assert {place.exact for place in calm} == {place.exact for place in strong} == {True, False}
+
+
 def test_most_crops_varied_little_are_the_photographs_own_pixels():
     rows, columns = np.mgrid[:256, :256].astype(np.uint8)  # each pixel is told by its values
     planes, inside = torch.from_numpy(np.stack([rows, columns])), np.argwhere(np.ones((256, 256)))
     rng = np.random.default_rng(0)
-    exact, seen = 0, set()
+    exact = 0
     for _ in range(60):
         place = draw_place(rng, inside, 256, strength=0.2)
         crop = cut([planes], [place], 64)[0] * 255
@@ -283,10 +324,15 @@ def test_most_crops_varied_little_are_the_photographs_own_pixels():
         assert whole >= place.exact
         if place.exact:
             exact += 1
+    assert 30 < exact < 55
+    # So are half of those of strong variation, turned. Down and right in the crop, as (row, column) in the photograph:
+    # four turns, and each of them flipped.
+    seen = set()
+    for place in (draw_place(rng, inside, 256) for _ in range(200)):
+        if place.exact:
+            crop = cut([planes], [place], 64)[0] * 255
             steps = (crop[:, 33, 32] - crop[:, 32, 32], crop[:, 32, 33] - crop[:, 32, 32])
             seen.add(tuple(round(float(value)) for step in steps for value in step))
-    assert 30 < exact < 55
-    # Down and right in the crop, as (row, column) in the photograph: four turns, and each of them flipped.
     assert seen == {
         (1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0),
         (1, 0, 0, -1), (0, -1, -1, 0), (-1, 0, 0, 1), (0, 1, 1, 0),

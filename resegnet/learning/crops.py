@@ -34,11 +34,18 @@ class WorkingSample:
     dataset: str
 
     @classmethod
-    def of(cls, sample: Sample, config: Config) -> WorkingSample:
+    def of(cls, sample: Sample, config: Config, answer: np.ndarray | None = None) -> WorkingSample:
+        """With a teacher's `answer`, probability (H, W) float32, the vessels are the mean of it and the tracing.
+
+        Of what a hand left out or drew too wide, the teacher's doubt is closer to the truth than a 0 or 1: Hinton et
+        al. 2015, arXiv:1503.02531.
+        """
         pixels, fov, geometry = prepare(sample.image, config)
-        soft = [np.round(geometry.to_input(mask) * 255).astype(np.uint8) for mask in (sample.vessels, fov)]
-        lines = binary_dilation(skeletonize(soft[0] > 127), np.ones((3, 3), bool))
-        return cls(pixels, *soft, lines.astype(np.uint8) * 255, sample.dataset)
+        traced, field = (geometry.to_input(mask) for mask in (sample.vessels, fov))
+        lines = binary_dilation(skeletonize(np.round(traced * 255) > 127), np.ones((3, 3), bool))
+        vessels = traced if answer is None else (traced + geometry.to_input(answer)) / 2
+        vessels, field = (np.round(mask * 255).astype(np.uint8) for mask in (vessels, field))
+        return cls(pixels, vessels, field, lines.astype(np.uint8) * 255, sample.dataset)
 
     def planes(self) -> torch.Tensor:
         """(6, S, S) uint8: red, green, blue, vessels, field and centre lines."""

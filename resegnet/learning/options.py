@@ -9,11 +9,14 @@ from typing import Any
 
 import torch
 
-from resegnet.config import Config
+from resegnet.config import PLAIN, Config
 
 # What --resume may give anew. More epochs stretch the schedule from there on; the rest does not touch the weights, but
 # `threads` and `device` round differently.
 MAY_CHANGE = frozenset({"epochs", "patience", "preview_every", "workers", "threads", "device", "unseen"})
+
+# No ImageNet weights ask for theirs; and the 8-bit network then begins with the photograph's own 8 bits.
+PLAIN_NORMALISATION = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 _LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48, 32)}
 
@@ -56,6 +59,8 @@ class Options:
 
     dataset: tuple[str, ...]
     extra: tuple[str, ...] = ()  # sets whose `train` is trained on alone, as vessels that a model labelled
+    # Releases whose mean answer is mixed half and half with the tracings that are trained on.
+    teacher: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()  # sets whose `test` is scored at the end, but of which nothing is trained on
     encoder: str = "resnet34"
     encoder_depth: int = 5
@@ -88,7 +93,7 @@ class Options:
     threads: int = 0  # of torch on the CPU; 0 leaves torch's own choice
 
     def __post_init__(self) -> None:
-        for name in ("dataset", "extra", "unseen", "decoder_channels"):
+        for name in ("dataset", "extra", "teacher", "unseen", "decoder_channels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.dataset:
             raise TrainingError("No data set was named. Give one or more with --dataset, or `--dataset drawn`.")
@@ -133,6 +138,7 @@ class Options:
             decoder_channels=self.decoder_channels,
             input_size=self.input_size,
             smallest_input_size=self.smallest_input_size,
+            **(PLAIN_NORMALISATION if self.encoder == PLAIN else {}),
         )
 
 

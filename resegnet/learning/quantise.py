@@ -28,6 +28,9 @@ from resegnet.model import ReSegNet
 # all operations. The last ones may be integers: 0.042 without those.
 FLOAT_CONVOLUTIONS = 8
 
+# Of a photograph that is not normalised, which is then not rounded at all.
+_OWN_BITS = {"rgb": [{"scale": np.array(1 / 255, np.float32), "zero_point": np.array(0, np.uint8)}]}
+
 
 class _Probability(nn.Module):
     """The network with what `TorchNetwork` does after it."""
@@ -74,7 +77,8 @@ def _free_size(path: Path) -> None:
 def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -> None:
     """Export the network and quantise it (static, per channel) with the ranges that it shows on real photographs.
 
-    The first `FLOAT_CONVOLUTIONS` stay in float32.
+    The first `FLOAT_CONVOLUTIONS` stay in float32, but of a network that takes the photograph as it is: that begins
+    with the photograph's own 8 bits.
 
     Weights are kept to 7 bits: with 8 the sums of two products overflow on processors without VNNI, and the result
     would depend on the machine.
@@ -106,6 +110,7 @@ def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -
         if model.config.smallest_input_size is not None:
             _free_size(plain)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        raw = not model.config.normalises
         convolutions = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
         quantize_static(
             prepared,
@@ -116,7 +121,11 @@ def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
-            nodes_to_exclude=convolutions[:FLOAT_CONVOLUTIONS],
-            # The mean of the photographs' ranges, not the widest: one odd photograph then shifts no other.
-            extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.2},
+            nodes_to_exclude=[] if raw else convolutions[:FLOAT_CONVOLUTIONS],
+            extra_options={
+                # The mean of the photographs' ranges, not the widest: one odd photograph then shifts no other.
+                "CalibMovingAverage": True,
+                "CalibMovingAverageConstant": 0.2,
+                "TensorQuantOverrides": _OWN_BITS if raw else {},
+            },
         )

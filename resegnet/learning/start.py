@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from resegnet.config import PLAIN
 from resegnet.hub import TRAINING_NAME, find_release, first_line
 from resegnet.learning.options import TrainingError
 from resegnet.model import ReSegNet
@@ -35,6 +36,8 @@ def load_release(model: ReSegNet, source: str) -> None:
     own, given = model.state_dict(), donor.state_dict()
     fit = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     left = [name for name in own if name not in fit]
+    if (donor.config.mean, donor.config.std) != (model.config.mean, model.config.std):
+        raise TrainingError(f"--start-from {source}: it normalises photographs in another way. Give another release.")
     if donor.config.encoder != model.config.encoder or any(name.startswith("net.encoder.") for name in left):
         raise TrainingError(
             f"--start-from {source}: its encoder is {donor.config.encoder} of depth {donor.config.encoder_depth}, this "
@@ -69,6 +72,11 @@ def load_encoder_weights(model: ReSegNet, source: str) -> None:
     config = model.config
     if source == "none":
         return
+    if config.encoder == PLAIN:
+        raise TrainingError(
+            f"--encoder-weights {source}: the plain network has none but its own. Start from random weights, "
+            "--encoder-weights none, or from a release, --start-from."
+        )
     if source == "imagenet":
         import segmentation_models_pytorch as smp
 

@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from resegnet.config import Config
 from resegnet.engine import TorchNetwork
 from resegnet.geometry import as_network_input
 from resegnet.learning.crops import Crops, WorkingSample, as_they_are
@@ -38,7 +39,13 @@ from resegnet.learning.data import (
 )
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
 from resegnet.learning.losses import bce_dice_loss, centreline_loss
-from resegnet.learning.metrics import fit_scaling, fit_threshold, probability_histograms, reliability
+from resegnet.learning.metrics import (
+    fit_scaling,
+    fit_threshold,
+    half_of_best_f1,
+    probability_histograms,
+    reliability,
+)
 from resegnet.learning.options import MAY_CHANGE, Options, TrainingError, short_name
 from resegnet.learning.start import earlier_record, load_encoder_weights, load_release
 from resegnet.model import ReSegNet, round_to_half, scale_logits
@@ -282,10 +289,10 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
     check_disjoint(labelled, tests)
     chosen, kept_back = split_validation(photographs, options.validation_fraction, options.seed)
     logger.info("%d photographs to train on, %d to validate on", len(chosen), len(kept_back))
-    train_samples, validation_samples, extra_samples = (
-        [WorkingSample.of(read_sample(row), run.model.config) for row in tqdm(rows, desc="reading", disable=None)]
-        for rows in (chosen, kept_back, labelled)
-    )
+    teachers = [Segmenter.from_pretrained(name, engine="torch", device=options.device) for name in options.teacher]
+    train_samples = _working_samples(chosen, run.model.config, teachers)
+    validation_samples, extra_samples = (_working_samples(rows, run.model.config) for rows in (kept_back, labelled))
+    del teachers
     if resume:
         run.load_state(torch.load(checkpoint, map_location=run.device, weights_only=True))
         if run.processes > 1:
@@ -343,7 +350,7 @@ def finish(
     tests: Mapping[str, Dataset],
     shown: Sequence[np.ndarray],
 ) -> Path:
-    """Take the best epoch, calibrate it and fit the threshold on validation eyes, score `test`, write the release."""
+    """Take the best epoch, calibrate it and its threshold on validation eyes, score `test`, write the release."""
     options = run.options
     model = run.average.module
     model.load_state_dict(torch.load(out / BEST_NAME, map_location=run.device, weights_only=True))
@@ -351,13 +358,14 @@ def finish(
     scale_logits(model, slope, offset)
     round_to_half(model)  # as the release stores it, so that what is fitted and scored here is what people get
     histograms, names = validation_histograms(model, kept_back)
-    threshold, validation_f1 = fit_threshold(histograms, names)
+    threshold, validation_f1 = half_of_best_f1(histograms, names)
     logger.info("threshold %.4f, validation F1 %.4f at original size", threshold, validation_f1)
     model.config = dataclasses.replace(model.config, threshold=min(max(round(threshold, 4), 1e-4), 1 - 1e-4))
     # By name: where files lay on the machine that trained is nobody's business, and the record is published.
     by_name = {
         "dataset": [short_name(source) for source in options.dataset],
         "extra": [short_name(source) for source in options.extra],
+        "teacher": [short_name(source) for source in options.teacher],
         "unseen": [short_name(source) for source in options.unseen],
         "encoder_weights": short_name(options.encoder_weights),
         "start_from": short_name(options.start_from),
@@ -370,7 +378,7 @@ def finish(
         "validation_f1": validation_f1,
         "validation_reliability": reliability(histograms, names),
         "logits_scaled": {"slope": slope, "offset": offset},
-        "threshold_fitted_on": "validation photographs at original size: highest mean of the sets' pooled F1",
+        "threshold_fitted_on": "validation photographs at original size: half of the best mean of the sets' pooled F1",
         "train_ids": list(chosen["image_id"]),
         "validation_ids": list(kept_back["image_id"]),
         "labelled_ids": list(labelled["image_id"]),
@@ -415,6 +423,15 @@ def write_previews(run: Run, samples: list[WorkingSample], path: Path, most: int
         rows.append(np.asarray(Image.fromarray(row).resize((3 * side, side))))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, png(np.vstack(rows)))
+
+
+def _working_samples(rows: Dataset, config: Config, teachers: Sequence[Segmenter] = ()) -> list[WorkingSample]:
+    samples = []
+    for row in tqdm(rows, desc="reading", disable=None):
+        sample = read_sample(row)
+        answers = [teacher(sample.image).probability for teacher in teachers]
+        samples.append(WorkingSample.of(sample, config, np.mean(answers, axis=0) if answers else None))
+    return samples
 
 
 def _check_same_run(options: Options, path: Path) -> None:

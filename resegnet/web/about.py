@@ -63,7 +63,7 @@ def about(segmenter: Segmenter) -> str:
     config = segmenter.config
     parts = [
         "### The model that is running",
-        f"**{text(model_name(segmenter))}**: U-Net, encoder {text(config.encoder)}, input a square of "
+        f"**{text(model_name(segmenter))}**: {text(config.network)}, input a square of "
         f"{config.input_sides} px, fitted threshold {config.threshold:.4g}.",
     ]
     training, metrics = _record(segmenter, TRAINING_NAME), _record(segmenter, METRICS_NAME)
