@@ -106,7 +106,7 @@ def test_the_network_alone_is_the_same(monkeypatch):
     (code,) = [block for block in blocks if "as smp" in block]
     names = {}
     exec(code, names)
-    net, model = names["net"].eval(), ReSegNet.from_pretrained(SHIPPED["bundled"])
+    net, model = names["net"].eval(), ReSegNet.from_pretrained(SHIPPED["bundled-cc-by"])
     rgb = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(net((rgb - model.mean) / model.std), model(rgb))

@@ -18,11 +18,26 @@ MAY_CHANGE = frozenset({"epochs", "patience", "preview_every", "workers", "threa
 # No ImageNet weights ask for theirs; and the 8-bit network then begins with the photograph's own 8 bits.
 PLAIN_NORMALISATION = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
+# For a GPU: small steps, and many of them, from random weights.
+_PLAIN = {
+    "encoder": PLAIN,
+    "encoder_weights": "none",
+    "input_size": 1664,
+    "smallest_input_size": 704,
+    "batch_size": 16,
+    "epochs": 200,
+    "patience": 200,
+    "learning_rate": 2e-3,
+    "dice_weight": 0.5,
+    "centreline_weight": 0.15,
+}
 _LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48, 32)}
 
 # Named sets of options for `train.py --preset`; the README tells what each brought.
 PRESETS: dict[str, dict[str, Any]] = {
-    "bundled": {
+    "bundled": {**_PLAIN, "decoder_channels": (192, 128, 64, 32, 16)},
+    "teacher": {**_PLAIN, "decoder_channels": (256, 192, 128, 64, 32)},  # for --teacher: too slow to be served
+    "lite": {
         **_LITE0,
         "input_size": 1792,
         "smallest_input_size": 640,
