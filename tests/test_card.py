@@ -162,7 +162,7 @@ def test_the_worst_pictures_are_those_of_the_record(card):
         ("training", ("options", "batch_size"), 44, "* crops in a step: 44\n"),
         ("config", ("threshold",), 0.125, "* Threshold on the probability: 0.125."),
         ("config", ("input_size",), 640, "Input: a square of 640 pixels"),
-        ("config", ("decoder_channels",), [9, 8, 7, 6, 5], "coarse to fine: 9, 8, 7, 6, 5."),
+        ("config", ("decoder_channels",), [90, 80, 70, 60, 50], "coarse to fine: 90, 80, 70, 60, 50."),
     ],
 )
 def test_a_changed_record_changes_the_card(bundled, card, record, path, value, shown):
@@ -422,7 +422,10 @@ def test_the_card_of_the_bundled_release_tells_its_earlier_runs_and_sizes():
     told = model_card(SHIPPED["bundled"], "someone/resegnet", "v1.0.0")
     assert "| IDRiD | training, on vessels that models marked |" in told
     assert "the weights of earlier runs" in told
-    assert "Input: a square of 640 to 1792 pixels" in told
+    config = RECORDS["config"]
+    assert f"Input: a square of {config['smallest_input_size']} to {config['input_size']} pixels" in told
+    assert "A U-Net" in told and "of residual blocks" in told and "`segmentation_models_pytorch` too" not in told
+    assert "with the encoder tu" in model_card(SHIPPED["bundled-cc-by"], "someone/resegnet", "v1.0.0")
 
 
 def test_earlier_runs_and_vessels_marked_by_models_are_told(card):
