@@ -422,8 +422,8 @@ def test_the_card_of_the_bundled_release_tells_its_earlier_runs_and_sizes():
     told = model_card(SHIPPED["bundled"], "someone/resegnet", "v1.0.0")
     assert "| IDRiD | training, on vessels that models marked |" in told
     assert "the weights of earlier runs" in told
-    config = RECORDS["config"]
-    assert f"Input: a square of {config['smallest_input_size']} to {config['input_size']} pixels" in told
+    config = Config.load(SHIPPED["bundled"] / "config.json")
+    assert f"Input: a square of {config.smallest_input_size} to {config.input_size} pixels" in told
     assert "A U-Net" in told and "of residual blocks" in told and "`segmentation_models_pytorch` too" not in told
     assert "with the encoder tu" in model_card(SHIPPED["bundled-cc-by"], "someone/resegnet", "v1.0.0")
 
