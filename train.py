@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", choices=PRESETS, help="a set of options; what else is given overrides it")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, exactly where it was cut")
     for name, kind, text in [
-        ("encoder", str, "encoder of segmentation_models_pytorch, or tu-<timm name>"),
+        ("encoder", str, "encoder of segmentation_models_pytorch, or tu-<timm name>; or plain, the U-Net at full size"),
         ("encoder_depth", int, "stages of the encoder"),
         ("encoder_weights", str, "`imagenet` (from the Hub), `none` (random) or a file of tensors"),
         ("start_from", str, "folder or Hub id of a release of that encoder to go on from"),

@@ -1,4 +1,4 @@
-"""The two engines that run the network: torch, as trained, and ONNX Runtime, three to five times as fast on a CPU.
+"""The two engines that run the network: torch, as trained, and ONNX Runtime, three to six times as fast on a CPU.
 
 Both are functions of numpy arrays: (N, 3, S, S) float32 RGB in [0, 1] to the vessel probability, (N, S, S) float32.
 """

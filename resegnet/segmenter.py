@@ -119,7 +119,7 @@ class Segmenter:
         revision
             Branch, tag or commit on the Hub.
         engine
-            What runs the network: `onnx` (ONNX Runtime, 8-bit integers, CPU only, 3 to 5 times as fast) or `torch`
+            What runs the network: `onnx` (ONNX Runtime, 8-bit integers, CPU only, 3 to 6 times as fast) or `torch`
             (float32, as it was trained). None takes `onnx` where the release has a `model.onnx` and `device` is `cpu`.
         device
             Where torch runs, `cpu` or `cuda`.

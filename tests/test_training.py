@@ -138,7 +138,7 @@ def test_a_plain_network_learns_from_teachers(capsys, folder, finished, tmp_path
     assert not config.normalises
     ReSegNet(dataclasses.replace(config, mean=(0.5, 0.5, 0.5))).save_pretrained(tmp_path / "shifted")
     assert train_script.main([*line[2:], "--out", str(tmp_path / "no"), "--start-from", str(tmp_path / "shifted")]) == 1
-    assert "normalises photographs in another way" in capsys.readouterr().err
+    assert "normalises photographs by mean (0.5, 0.5, 0.5)" in capsys.readouterr().err
 
 
 def test_a_killed_run_resumes_to_identical_weights(folder, finished, tmp_path):

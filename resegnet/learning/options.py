@@ -15,9 +15,6 @@ from resegnet.config import PLAIN, Config
 # `threads` and `device` round differently.
 MAY_CHANGE = frozenset({"epochs", "patience", "preview_every", "workers", "threads", "device", "unseen"})
 
-# No ImageNet weights ask for theirs; and the 8-bit network then begins with the photograph's own 8 bits.
-PLAIN_NORMALISATION = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-
 # For a GPU: small steps, and many of them, from random weights.
 _PLAIN = {
     "encoder": PLAIN,
@@ -147,13 +144,15 @@ class Options:
 
     def config(self) -> Config:
         """The part that a prediction depends on."""
+        # No ImageNet weights ask for theirs; and the 8-bit network then begins with the photograph's own 8 bits.
+        none = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
         return Config(
             encoder=self.encoder,
             encoder_depth=self.encoder_depth,
             decoder_channels=self.decoder_channels,
             input_size=self.input_size,
             smallest_input_size=self.smallest_input_size,
-            **(PLAIN_NORMALISATION if self.encoder == PLAIN else {}),
+            **(none if self.encoder == PLAIN else {}),
         )
 
 

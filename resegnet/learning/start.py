@@ -27,7 +27,7 @@ def load_release(model: ReSegNet, source: str) -> None:
     Raises
     ------
     TrainingError
-        If it cannot be had or is of another encoder.
+        If it cannot be had, is of another encoder, or normalises photographs in another way.
     """
     try:
         donor = ReSegNet.from_pretrained(source)
@@ -36,12 +36,15 @@ def load_release(model: ReSegNet, source: str) -> None:
     own, given = model.state_dict(), donor.state_dict()
     fit = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     left = [name for name in own if name not in fit]
-    if (donor.config.mean, donor.config.std) != (model.config.mean, model.config.std):
-        raise TrainingError(f"--start-from {source}: it normalises photographs in another way. Give another release.")
     if donor.config.encoder != model.config.encoder or any(name.startswith("net.encoder.") for name in left):
         raise TrainingError(
             f"--start-from {source}: its encoder is {donor.config.encoder} of depth {donor.config.encoder_depth}, this "
             f"run's {model.config.encoder} of depth {model.config.encoder_depth}. Give a release of the same encoder."
+        )
+    if (donor.config.mean, donor.config.std) != (model.config.mean, model.config.std):
+        raise TrainingError(
+            f"--start-from {source}: it normalises photographs by mean {donor.config.mean} and std {donor.config.std}, "
+            f"this run by {model.config.mean} and {model.config.std}. Give a release that `train.py` made."
         )
     model.load_state_dict(own | fit)
     if left:
