@@ -32,6 +32,7 @@ from resegnet.records import (
     runs,
     seen,
     table,
+    teachers,
     text,
     title,
     trained_on,
@@ -338,9 +339,13 @@ def _data(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
     parts = ["## Data and terms", table(header, rows) if rows else "The data sets are not recorded."]
     ids = [len(as_list(training.get(key))) for key in ("train_ids", "validation_ids")]
     if any(ids):
+        chosen = (
+            f"{ids[1]}; the epoch that was kept and the threshold were chosen on them"
+            if ids[1]
+            else "none, the threshold is that of the release before, which kept some back"
+        )
         parts.append(
-            f"Training photographs: {ids[0]}. Validation photographs: {ids[1]}; the epoch that was kept and the "
-            "threshold were chosen on them. `training.json` names every one."
+            f"Training photographs: {ids[0]}. Validation photographs: {chosen}. `training.json` names every one."
         )
     if by_models:
         marked = len(as_list(training.get("labelled_ids")))
@@ -364,6 +369,11 @@ def _data(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
             f'Training went on from the weights of an earlier release, named "{text(continues(training))}". Its data '
             "are not in this record. Their terms count too."
         )
+    taught = teachers(training)
+    if taught:
+        unknown = ", ".join(text(name) for name, known in taught.items() if not known)
+        more = f" The data of {unknown} are not in this record. Their terms count too." if unknown else ""
+        parts.append(f"It learned from the answers of other releases too: {', '.join(map(text, taught))}.{more}")
     if any(_terms(name).startswith("CC BY") for name in names):
         parts.append("CC BY asks for credit: name the papers of those sets where you publish.")
     return "\n\n".join(parts)
@@ -381,6 +391,7 @@ def _training(training: Mapping[str, Any]) -> str:
         return "## Training\n\nHow this model was trained is not recorded."
     run, planned = as_number(training.get("epochs_run")), as_number(options.get("epochs"))
     per_epoch = as_number(options.get("steps_per_epoch"))
+    f1 = as_number(training.get("validation_f1"))
     crops = [
         as_number(options.get("batch_size")),
         as_number(options.get("accumulate", 1)),
@@ -392,7 +403,7 @@ def _training(training: Mapping[str, Any]) -> str:
         "epoch that was kept": training.get("best_epoch"),
         "steps": None if run is None or per_epoch is None else f"{run * per_epoch:,}",
         "crops in a step": None if None in crops else math.prod(crops),
-        "F1 on the validation photographs": figure(training.get("validation_f1")),
+        "F1 on the validation photographs": None if f1 is None else figure(f1),
         "device": environment.get("device") or options.get("device"),
         "threads": options.get("threads") or None,  # 0: torch's own choice
         "processor": environment.get("machine"),

@@ -120,8 +120,25 @@ def runs(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def trained_on(training: Mapping[str, Any]) -> list[str]:
-    """Names of the sets that the weights were trained on, those with `labelled` vessels included."""
-    return list(dict.fromkeys([*_named(training, "dataset"), *labelled(training)]))
+    """Names of the sets that the weights were trained on: those with `labelled` vessels, and teachers' too."""
+    of_teachers = [
+        plain(name)
+        for run in runs(training)
+        for teacher in as_list(run.get("teachers"))
+        for name in as_list(as_object(teacher).get("trained_on"))
+    ]
+    return list(dict.fromkeys([*_named(training, "dataset"), *labelled(training), *of_teachers]))
+
+
+def teachers(training: Mapping[str, Any]) -> dict[str, bool]:
+    """Names of the releases whose answers were learned, and whether their own data are on record."""
+    found: dict[str, bool] = {}
+    for run in runs(training):
+        for name in as_list(as_object(run.get("options")).get("teacher")):
+            found.setdefault(plain(name), False)
+        for teacher in map(as_object, as_list(run.get("teachers"))):
+            found[plain(teacher.get("name"))] = bool(as_list(teacher.get("trained_on")))
+    return found
 
 
 def labelled(training: Mapping[str, Any]) -> list[str]:
@@ -143,4 +160,5 @@ def seen(name: str, training: Mapping[str, Any]) -> bool | None:
     """Whether the model was trained on a set; None where that is not known, as what an earlier release had seen."""
     if name in trained_on(training):
         return True
-    return None if continues(training) or not trained_on(training) else False
+    known = trained_on(training) and not continues(training) and all(teachers(training).values())
+    return False if known else None

@@ -154,7 +154,8 @@ def test_the_worst_pictures_are_those_of_the_record(card):
         ("training", ("validation_f1",), 0.12345, "* F1 on the validation photographs: 0.123\n"),
         ("training", ("threshold_fitted_on",), "three eyes", "* Threshold fitted on: three eyes.\n"),
         ("training", ("train_ids",), ["a"], "Training photographs: 1."),
-        ("training", ("validation_ids",), ["a", "b"], "Validation photographs: 2;"),
+        ("training", ("validation_ids",), ["a", "b"], "Validation photographs: 2; the epoch that was kept"),
+        ("training", ("validation_ids",), [], "Validation photographs: none, the threshold is"),
         ("training", ("data_sha256",), "abc", "SHA-256 of the training data: abc"),
         ("training", ("environment", "device"), "cuda:7", "* device: cuda:7\n"),
         ("training", ("environment", "commit"), "c0ffee", "commit c0ffee"),
@@ -441,3 +442,23 @@ def test_earlier_runs_and_vessels_marked_by_models_are_told(card):
 
     unknown = copy.deepcopy(second) | {"earlier": {}}
     assert 'Training went on from the weights of an earlier release, named "first"' in card(training=unknown)
+
+
+def test_what_teachers_were_trained_on_counts_too(card):
+    training = copy.deepcopy(RECORDS["training"]) | {"earlier": {}}
+    training["options"] |= {"dataset": ["hrf"], "teacher": ["ours", "theirs"], "start_from": ""}
+    training["teachers"] = [{"name": "ours", "trained_on": ["drive"]}, {"name": "theirs", "trained_on": ["chase_db1"]}]
+
+    def trained(training: dict) -> list[str]:
+        _, *table = rows(card(training=training), "set | split")
+        return [row[3] for row in table]
+
+    assert trained(training) == ["yes", "yes", "yes", "no"]
+    told = card(training=training)
+    assert "It learned from the answers of other releases too: ours, theirs." in told and "are not in this" not in told
+    assert "**DRIVE, terms: research and education only, no redistribution.**" in told
+    training["teachers"][1]["trained_on"] = []
+    assert trained(training) == ["yes", "-", "yes", "-"]
+    assert "The data of theirs are not in this record." in card(training=training)
+    del training["teachers"]
+    assert trained(training) == ["-", "-", "yes", "-"]

@@ -127,6 +127,7 @@ def test_a_plain_network_learns_from_teachers(capsys, folder, finished, tmp_path
     verify_release(release)
     record = json.loads((release / "training.json").read_text())
     assert record["options"]["teacher"] == ["release", "release"]
+    assert record["teachers"] == 2 * [{"name": "release", "trained_on": ["tiny"]}]
     assert Config.load(release / "config.json").threshold == pytest.approx(record["validation_f1"] / 2, abs=0.05)
     line[line.index("--encoder-weights") + 1] = "imagenet"
     assert train_script.main([*line[2:], "--out", str(tmp_path / "other")]) == 1
@@ -357,6 +358,53 @@ def test_without_an_epoch_a_release_is_calibrated_at_other_sizes(finished, folde
         torch.testing.assert_close(after(rgb), expected, atol=2e-2, rtol=1e-2)  # kernels are stored as float16
     with pytest.raises(TrainingError, match="0 with --start-from"):
         Options(dataset=("drawn",), epochs=0)
+
+
+def test_the_last_epochs_may_train_on_every_eye_with_the_calibration_of_before(folder, finished, tmp_path):
+    changed = {
+        "start_from": str(finished / "release"),
+        "validation_fraction": 0,
+        "epochs": 1,
+        "learning_rate": 0.0,  # so that the answers are to stay
+        "freeze_norm": True,
+        "preview_every": 1,
+    }
+    options = Options(dataset=(str(folder),), **TINY | changed)
+    train(options, tmp_path / "run")
+    train(dataclasses.replace(options, epochs=2), tmp_path / "run", resume=True)
+    release = tmp_path / "run" / "release"
+    verify_release(release)
+    record, first = (json.loads((run / "release/training.json").read_text()) for run in (tmp_path / "run", finished))
+    assert sorted(record["train_ids"]) == sorted(first["train_ids"] + first["validation_ids"])
+    assert record["validation_ids"] == [] and "validation_f1" not in record
+    assert (record["epochs_run"], record["best_epoch"]) == (2, 2)
+    assert record["logits_scaled"] == first["logits_scaled"]
+    before, after = (ReSegNet.from_pretrained(path) for path in (finished / "release", release))
+    assert after.config.threshold == before.config.threshold
+    rgb = torch.rand(1, 3, 96, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(after(rgb), before(rgb), atol=2e-2, rtol=1e-2)  # kernels are stored as float16
+    ReSegNet(before.config).save_pretrained(tmp_path / "uncalibrated")
+    options = dataclasses.replace(options, start_from=str(tmp_path / "uncalibrated"))
+    with pytest.raises(TrainingError, match="does not note how it was calibrated"):
+        train(options, tmp_path / "other")
+    with pytest.raises(TrainingError, match="nothing to choose a threshold by"):
+        Options(dataset=("drawn",), validation_fraction=0)
+
+
+def test_a_large_photograph_gives_more_of_the_crops():
+    samples = [WorkingSample.of(drawn(side), Config(input_size=704, smallest_input_size=192)) for side in (220, 740)]
+    small, large = (sample.pixels.shape[0] for sample in samples)
+    crops = Crops(samples, 64, seed=0)
+    assert 2 * small < 3 * small <= large < 4 * small
+    assert [crops.traced.count(photograph) for photograph in dict.fromkeys(crops.traced)] == [1, 3]
+    assert len(Crops(samples[1:], 64, seed=0).traced) == 1
+
+
+def drawn(side: int) -> Sample:
+    """A drawn photograph as a sample."""
+    eye = draw_fundus(3, (side, side))
+    return Sample(eye.image, eye.vessels, eye.fov, "eye", "eye", "drawn")
 
 
 def test_a_crop_lies_where_it_is_said_to():

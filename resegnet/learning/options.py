@@ -96,7 +96,8 @@ class Options:
     freeze_norm: bool = False  # batch normalisation keeps its statistics, which steps of few crops cannot better
     calm_share: float = 0.4  # of the epochs, the last ones, in which crops are varied little
     average_decay: float = 0.998  # of the running average of the weights, which is what is kept; 0 turns it off
-    validation_fraction: float = 0.15  # of the patients
+    # Of the patients. With 0, going on from a release, all are trained on: for the last epochs, when all is chosen.
+    validation_fraction: float = 0.15
     seed: int = 0
     preview_every: int = 5  # epochs
     device: str = "cpu"
@@ -129,9 +130,14 @@ class Options:
         for name in ("seed", "workers", "threads", "weight_decay", "learning_rate", "dice_weight", "centreline_weight"):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 0 or more.")
-        for name, low, high in (("validation_fraction", 0, 1), ("average_decay", -1e-9, 1), ("calm_share", -1e-9, 1)):
-            if not low < getattr(self, name) < high:
+        for name in ("validation_fraction", "average_decay", "calm_share"):
+            if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected a share below 1.")
+        if not self.validation_fraction and not (self.start_from and self.epochs and self.schedule == "cosine"):
+            raise TrainingError(
+                "--validation-fraction is 0, expected more: there is nothing to choose a threshold by. Only with "
+                "--start-from RELEASE, whose own is then kept, one epoch or more and --schedule cosine may it be 0."
+            )
         self.config()
         smallest = self.smallest_input_size or self.input_size
         if self.crop_size > smallest or self.crop_size % 2**self.encoder_depth:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from resegnet.config import PLAIN
-from resegnet.hub import TRAINING_NAME, find_release, first_line
+from resegnet.config import PLAIN, Config
+from resegnet.hub import CONFIG_NAME, TRAINING_NAME, find_release, first_line
 from resegnet.learning.options import TrainingError
 from resegnet.model import ReSegNet
-from resegnet.records import as_object
+from resegnet.records import as_number, as_object
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,25 @@ def earlier_record(source: str) -> dict[str, Any]:
         return as_object(json.loads((folder / TRAINING_NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
+
+
+def calibration_of(source: str) -> tuple[float, float, float]:
+    """Slope and offset that a release's logits were scaled by, and its threshold: what it learned of validation eyes.
+
+    Raises
+    ------
+    TrainingError
+        If it notes none.
+    """
+    scaled = as_object(earlier_record(source).get("logits_scaled"))
+    slope, offset = (as_number(scaled.get(name)) for name in ("slope", "offset"))
+    if not slope or offset is None:
+        raise TrainingError(
+            f"--validation-fraction 0: {source} does not note how it was calibrated. Give --start-from a release that "
+            "`train.py` made, or keep eyes back for validation."
+        )
+    folder, _ = find_release(source)
+    return slope, offset, Config.load(folder / CONFIG_NAME).threshold
 
 
 def load_encoder_weights(model: ReSegNet, source: str) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,8 +48,9 @@ from resegnet.learning.metrics import (
     reliability,
 )
 from resegnet.learning.options import MAY_CHANGE, Options, TrainingError, short_name
-from resegnet.learning.start import earlier_record, load_encoder_weights, load_release
+from resegnet.learning.start import calibration_of, earlier_record, load_encoder_weights, load_release
 from resegnet.model import ReSegNet, round_to_half, scale_logits
+from resegnet.records import trained_on
 from resegnet.release import write_release
 from resegnet.results.export import json_bytes, png, write_atomically
 from resegnet.segmenter import Segmenter
@@ -97,8 +99,8 @@ class Run:
             )
         else:
             self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimizer, "max", factor=0.5, patience=3)
-        # bfloat16 needs no loss scaling; on the CPU it is slower than float32.
-        self.autocast = torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
+        kind = self.device.type
+        self.autocast = torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" or _cpu_multiplies_bfloat16())
         self.epoch = 0  # finished epochs
         self.best_f1 = -1.0
         self.best_epoch = 0
@@ -210,7 +212,13 @@ class Run:
         }
 
     def validate(self, samples: list[WorkingSample]) -> dict[str, float]:
-        """F1 at the working size of the averaged weights, at the best threshold: mean over the sets, and each set's."""
+        """F1 at the working size of the averaged weights, at the best threshold: mean over the sets, and each set's.
+
+        Without samples there is none, and every epoch passes for the best.
+        """
+        if not samples:
+            self.best_epoch = self.epoch
+            return {}
         scores = [self._scores(samples) if self.rank == 0 else None]
         if self.processes > 1:
             distributed.broadcast_object_list(scores)
@@ -287,7 +295,11 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
     labelled = load_vessels(options.extra, "train") if options.extra else photographs.select([])
     check_disjoint(photographs, tests)
     check_disjoint(labelled, tests)
-    chosen, kept_back = split_validation(photographs, options.validation_fraction, options.seed)
+    kept = None  # slope, offset and threshold, where no eye is kept back to fit them on
+    if options.validation_fraction:
+        chosen, kept_back = split_validation(photographs, options.validation_fraction, options.seed)
+    else:
+        chosen, kept_back, kept = photographs, photographs.select([]), calibration_of(options.start_from)
     logger.info("%d photographs to train on, %d to validate on", len(chosen), len(kept_back))
     teachers = [Segmenter.from_pretrained(name, engine="torch", device=options.device) for name in options.teacher]
     train_samples = _working_samples(chosen, run.model.config, teachers)
@@ -303,6 +315,9 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
     else:
         if options.start_from:
             load_release(run.model, options.start_from)
+            if kept:
+                slope, offset, _ = kept
+                scale_logits(run.model, 1 / slope, -offset / slope)  # as training left them
         else:
             load_encoder_weights(run.model, options.encoder_weights)
         run.average.module.load_state_dict(run.model.state_dict())
@@ -325,20 +340,20 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
             _save(run.average.module.state_dict(), out / BEST_NAME)
         with (out / METRICS_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        if run.epoch % options.preview_every == 0:
+        if validation_samples and run.epoch % options.preview_every == 0:
             write_previews(run, validation_samples, out / "previews" / f"epoch_{run.epoch:04d}.png")
         _save(run.state(), checkpoint)
-        logger.info(
-            "epoch %d: loss %.4f, validation F1 %.4f (best %.4f in epoch %d), %.0f s",
-            run.epoch, record["loss"], record["validation_f1"], run.best_f1, run.best_epoch, record["seconds"],
-        )  # fmt: skip
+        found = ""
+        if validation_samples:
+            found = f"validation F1 {record['validation_f1']:.4f} (best {run.best_f1:.4f} in epoch {run.best_epoch}), "
+        logger.info("epoch %d: loss %.4f, %s%.0f s", run.epoch, record["loss"], found, record["seconds"])
     if run.rank:
         return out / "release"
     if not options.epochs:
         _save(run.average.module.state_dict(), out / BEST_NAME)  # as it was started from
     places = np.linspace(0, len(train_samples) - 1, min(CALIBRATION_COUNT, len(train_samples))).astype(int)
     shown = [train_samples[place].pixels for place in places]
-    return finish(run, out, chosen, kept_back, labelled, tests, shown)
+    return finish(run, out, chosen, kept_back, labelled, tests, shown, kept)
 
 
 def finish(
@@ -349,18 +364,13 @@ def finish(
     labelled: Dataset,
     tests: Mapping[str, Dataset],
     shown: Sequence[np.ndarray],
+    kept: tuple[float, float, float] | None = None,
 ) -> Path:
-    """Take the best epoch, calibrate it and its threshold on validation eyes, score `test`, write the release."""
+    """Take the best epoch, calibrate it, score `test`, write the release."""
     options = run.options
     model = run.average.module
     model.load_state_dict(torch.load(out / BEST_NAME, map_location=run.device, weights_only=True))
-    slope, offset = fit_scaling(*validation_histograms(model, kept_back))
-    scale_logits(model, slope, offset)
-    round_to_half(model)  # as the release stores it, so that what is fitted and scored here is what people get
-    histograms, names = validation_histograms(model, kept_back)
-    threshold, validation_f1 = half_of_best_f1(histograms, names)
-    logger.info("threshold %.4f, validation F1 %.4f at original size", threshold, validation_f1)
-    model.config = dataclasses.replace(model.config, threshold=min(max(round(threshold, 4), 1e-4), 1 - 1e-4))
+    calibration = _calibrate(model, kept_back, kept)
     # By name: where files lay on the machine that trained is nobody's business, and the record is published.
     by_name = {
         "dataset": [short_name(source) for source in options.dataset],
@@ -375,14 +385,14 @@ def finish(
         "hub_datasets": [source for source in options.dataset if is_hub_id(source)],
         "epochs_run": run.epoch,
         "best_epoch": run.best_epoch,
-        "validation_f1": validation_f1,
-        "validation_reliability": reliability(histograms, names),
-        "logits_scaled": {"slope": slope, "offset": offset},
-        "threshold_fitted_on": "validation photographs at original size: half of the best mean of the sets' pooled F1",
+        **calibration,
         "train_ids": list(chosen["image_id"]),
         "validation_ids": list(kept_back["image_id"]),
         "labelled_ids": list(labelled["image_id"]),
         "earlier": earlier_record(options.start_from) if options.start_from else {},
+        "teachers": [
+            {"name": short_name(source), "trained_on": trained_on(earlier_record(source))} for source in options.teacher
+        ],
         "data_sha256": _fingerprint(chosen, kept_back, labelled),
         "environment": {
             "python": platform.python_version(),
@@ -397,6 +407,28 @@ def finish(
     observers = {short_name(source): find_second_observer(source) for source in (*options.dataset, *options.unseen)}
     metrics = {name: evaluate_dataset(segmenter, rows, second_observer=observers[name]) for name, rows in tests.items()}
     return write_release(model, training, metrics, out / "release", shown)
+
+
+def _calibrate(model: ReSegNet, kept_back: Dataset, kept: tuple[float, float, float] | None) -> dict[str, Any]:
+    """Scale the logits and set the threshold, in place: as `kept`, or fitted on validation eyes; gives the record."""
+    slope, offset, threshold = kept or (*fit_scaling(*validation_histograms(model, kept_back)), None)
+    scale_logits(model, slope, offset)
+    round_to_half(model)  # as the release stores it, so that what is fitted and scored here is what people get
+    record: dict[str, Any] = {"logits_scaled": {"slope": slope, "offset": offset}}
+    if kept:
+        record["threshold_fitted_on"] = "validation photographs of the release that this run went on from"
+    else:
+        histograms, names = validation_histograms(model, kept_back)
+        threshold, validation_f1 = half_of_best_f1(histograms, names)
+        logger.info("threshold %.4f, validation F1 %.4f at original size", threshold, validation_f1)
+        record |= {
+            "validation_f1": validation_f1,
+            "validation_reliability": reliability(histograms, names),
+            "threshold_fitted_on": "validation photographs at original size: half of the best mean of the sets' "
+            "pooled F1",
+        }
+    model.config = dataclasses.replace(model.config, threshold=min(max(round(threshold, 4), 1e-4), 1 - 1e-4))
+    return record
 
 
 def validation_histograms(model: ReSegNet, kept_back: Dataset) -> tuple[list[np.ndarray], list[str]]:
@@ -471,6 +503,12 @@ def _cut_metrics(path: Path, epochs: int) -> None:
     """Drop what was noted of epochs that the checkpoint does not know."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     write_atomically(path, "".join(line + "\n" for line in lines[:epochs]).encode())
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether bfloat16, which needs no loss scaling, takes this CPU less time than float32; else it takes more."""
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.8 does not tell
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _average_with(decay: float):
