@@ -45,6 +45,8 @@ def main() -> int:
         for release in arguments.model:
             model = ReSegNet.from_pretrained(release)
             held = set(json.loads((Path(release) / "training.json").read_text())["validation_ids"])
+            if not held:
+                parser.error(f"{release} was trained on every eye. Give the release that it went on from.")
             eyes = [read_sample(row) for row in rows.filter(held.__contains__, input_columns="image_id")]
             for size in arguments.size:
                 name = Path(release).name, size
