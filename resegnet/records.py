@@ -134,10 +134,11 @@ def teachers(training: Mapping[str, Any]) -> dict[str, bool]:
     """Names of the releases whose answers were learned, and whether their own data are on record."""
     found: dict[str, bool] = {}
     for run in runs(training):
-        for name in as_list(as_object(run.get("options")).get("teacher")):
-            found.setdefault(plain(name), False)
-        for teacher in map(as_object, as_list(run.get("teachers"))):
-            found[plain(teacher.get("name"))] = bool(as_list(teacher.get("trained_on")))
+        noted = [as_object(teacher) for teacher in as_list(run.get("teachers"))]
+        noted += [{"name": name} for name in as_list(as_object(run.get("options")).get("teacher"))[len(noted) :]]
+        for teacher in noted:  # two may go by one name
+            name = plain(teacher.get("name"))
+            found[name] = found.get(name, True) and bool(as_list(teacher.get("trained_on")))
     return found
 
 

@@ -39,7 +39,7 @@ def main() -> int:
         panel.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
         if key == "vessel_density":
             panel.legend()
-    figure.savefig(arguments.out, dpi=110)
+    figure.savefig(arguments.out, dpi=110, bbox_inches="tight")  # else titles are cut
     return 0
 
 

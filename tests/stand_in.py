@@ -11,6 +11,7 @@ from scipy import ndimage
 from resegnet.config import Config
 from resegnet.hub import SHIPPED
 from resegnet.learning.synthetic import draw_fundus
+from resegnet.records import runs
 from resegnet.segmenter import prepare
 
 
@@ -38,8 +39,10 @@ def bundled_records() -> dict[str, dict]:
     records["config"]["smallest_input_size"] = None
     for report in records["metrics"].values():
         report["smallest_input_size_px"] = None
-    records["training"]["earlier"] = {}
-    records["training"]["options"]["start_from"] = ""
+    # The last epochs keep no eye back.
+    records["training"] = next(run for run in runs(records["training"]) if run.get("validation_ids"))
+    records["training"] |= {"earlier": {}, "teachers": []}
+    records["training"]["options"] |= {"start_from": "", "teacher": []}
     return records
 
 

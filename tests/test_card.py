@@ -149,7 +149,7 @@ def test_the_worst_pictures_are_those_of_the_record(card):
         ("metrics", ("hrf", "pictures", 0, "warnings"), ["blurred"], "| 1 of 30 |"),
         ("metrics", ("hrf", "pictures", 0, "image_id"), "drive_21", "Of the scored pictures, 1 were used in training"),
         ("training", ("epochs_run",), 77, f"* epochs run: 77 of at most {RECORDS['training']['options']['epochs']}\n"),
-        ("training", ("epochs_run",), 77, "* steps: 7,700\n"),
+        ("training", ("epochs_run",), 77, "* steps: 30,800\n"),
         ("training", ("best_epoch",), 66, "* epoch that was kept: 66\n"),
         ("training", ("validation_f1",), 0.12345, "* F1 on the validation photographs: 0.123\n"),
         ("training", ("threshold_fitted_on",), "three eyes", "* Threshold fitted on: three eyes.\n"),
@@ -460,5 +460,7 @@ def test_what_teachers_were_trained_on_counts_too(card):
     training["teachers"][1]["trained_on"] = []
     assert trained(training) == ["yes", "-", "yes", "-"]
     assert "The data of theirs are not in this record." in card(training=training)
+    training["teachers"][0]["name"] = "theirs"
+    assert trained(training) == ["yes", "-", "yes", "-"]
     del training["teachers"]
     assert trained(training) == ["-", "-", "yes", "-"]
