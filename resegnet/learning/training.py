@@ -375,10 +375,10 @@ def finish(
     by_name = {
         "dataset": [short_name(source) for source in options.dataset],
         "extra": [short_name(source) for source in options.extra],
-        "teacher": [short_name(source) for source in options.teacher],
+        "teacher": [_release_name(source) for source in options.teacher],
         "unseen": [short_name(source) for source in options.unseen],
         "encoder_weights": short_name(options.encoder_weights),
-        "start_from": short_name(options.start_from),
+        "start_from": _release_name(options.start_from),
     }
     training = {
         "options": dataclasses.asdict(options) | by_name,
@@ -391,7 +391,8 @@ def finish(
         "labelled_ids": list(labelled["image_id"]),
         "earlier": earlier_record(options.start_from) if options.start_from else {},
         "teachers": [
-            {"name": short_name(source), "trained_on": trained_on(earlier_record(source))} for source in options.teacher
+            {"name": name, "trained_on": trained_on(earlier_record(source))}
+            for name, source in zip(by_name["teacher"], options.teacher, strict=True)
         ],
         "data_sha256": _fingerprint(chosen, kept_back, labelled),
         "environment": {
@@ -532,6 +533,12 @@ def _warm_up_and_cosine(steps: int):
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
 
     return factor
+
+
+def _release_name(source: str) -> str:
+    """Last part of its path or Hub id; of a run's own `release`, as they all are called, the run's."""
+    folder = Path(source).resolve().parent
+    return folder.name if Path(source).name == "release" and (folder / OPTIONS_NAME).exists() else short_name(source)
 
 
 def _fingerprint(*parts: Dataset) -> str:
