@@ -339,11 +339,11 @@ def _data(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
     parts = ["## Data and terms", table(header, rows) if rows else "The data sets are not recorded."]
     ids = [len(as_list(training.get(key))) for key in ("train_ids", "validation_ids")]
     if any(ids):
-        chosen = (
-            f"{ids[1]}; the epoch that was kept and the threshold were chosen on them"
-            if ids[1]
-            else "none, the threshold is that of the release before, which kept some back"
-        )
+        chosen = "none on record"
+        if ids[1]:
+            chosen = f"{ids[1]}; the epoch that was kept and the threshold were chosen on them"
+        elif as_object(training.get("options")).get("validation_fraction") == 0:
+            chosen = "none, the threshold is that of the release before, which kept some back"
         parts.append(
             f"Training photographs: {ids[0]}. Validation photographs: {chosen}. `training.json` names every one."
         )

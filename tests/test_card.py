@@ -155,7 +155,7 @@ def test_the_worst_pictures_are_those_of_the_record(card):
         ("training", ("threshold_fitted_on",), "three eyes", "* Threshold fitted on: three eyes.\n"),
         ("training", ("train_ids",), ["a"], "Training photographs: 1."),
         ("training", ("validation_ids",), ["a", "b"], "Validation photographs: 2; the epoch that was kept"),
-        ("training", ("validation_ids",), [], "Validation photographs: none, the threshold is"),
+        ("training", ("validation_ids",), [], "Validation photographs: none on record."),
         ("training", ("data_sha256",), "abc", "SHA-256 of the training data: abc"),
         ("training", ("environment", "device"), "cuda:7", "* device: cuda:7\n"),
         ("training", ("environment", "commit"), "c0ffee", "commit c0ffee"),
@@ -423,6 +423,7 @@ def test_the_card_of_the_bundled_release_tells_its_earlier_runs_and_sizes():
     told = model_card(SHIPPED["bundled"], "someone/resegnet", "v1.0.0")
     assert "| IDRiD | training, on vessels that models marked |" in told
     assert "the weights of earlier runs" in told
+    assert "Training photographs: 55. Validation photographs: none, the threshold is that of the release before" in told
     config = Config.load(SHIPPED["bundled"] / "config.json")
     assert f"Input: a square of {config.smallest_input_size} to {config.input_size} pixels" in told
     assert "A U-Net" in told and "of residual blocks" in told and "`segmentation_models_pytorch` too" not in told
