@@ -360,7 +360,7 @@ def test_without_an_epoch_a_release_is_calibrated_at_other_sizes(finished, folde
         Options(dataset=("drawn",), epochs=0)
 
 
-def test_the_last_epochs_may_train_on_every_eye_with_the_calibration_of_before(folder, finished, tmp_path):
+def test_the_last_epochs_may_train_on_every_eye_with_the_calibration_of_before(caplog, folder, finished, tmp_path):
     changed = {
         "start_from": str(finished / "release"),
         "validation_fraction": 0,
@@ -384,6 +384,13 @@ def test_the_last_epochs_may_train_on_every_eye_with_the_calibration_of_before(f
     rgb = torch.rand(1, 3, 96, 96)
     with torch.inference_mode():
         torch.testing.assert_close(after(rgb), before(rgb), atol=2e-2, rtol=1e-2)  # kernels are stored as float16
+    assert "trained on photographs that validate here" not in caplog.text
+    # From here on no eye of the set is new to it.
+    again = {"validation_fraction": 0.15, "start_from": str(release), "epochs": 0}
+    train(dataclasses.replace(options, **again), tmp_path / "again")
+    assert "trained on photographs that validate here" in caplog.text
+    with pytest.raises(TrainingError, match="has the decoder channels"):
+        train(dataclasses.replace(options, decoder_channels=(16, 16, 8)), tmp_path / "other")
     ReSegNet(before.config).save_pretrained(tmp_path / "uncalibrated")
     options = dataclasses.replace(options, start_from=str(tmp_path / "uncalibrated"))
     with pytest.raises(TrainingError, match="does not note how it was calibrated"):

@@ -14,7 +14,7 @@ from resegnet.config import PLAIN, Config
 from resegnet.hub import CONFIG_NAME, TRAINING_NAME, find_release, first_line
 from resegnet.learning.options import TrainingError
 from resegnet.model import ReSegNet
-from resegnet.records import as_number, as_object
+from resegnet.records import as_list, as_number, as_object, runs
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +60,18 @@ def earlier_record(source: str) -> dict[str, Any]:
         return {}
 
 
-def calibration_of(source: str) -> tuple[float, float, float]:
+def known_photographs(source: str) -> set[str]:
+    """Ids of the photographs that a release and those it went on from were trained on, as far as they are on record."""
+    return {str(name) for run in runs(earlier_record(source)) for name in as_list(run.get("train_ids"))}
+
+
+def calibration_of(source: str, config: Config) -> tuple[float, float, float]:
     """Slope and offset that a release's logits were scaled by, and its threshold: what it learned of validation eyes.
 
     Raises
     ------
     TrainingError
-        If it notes none.
+        If it notes none, or is not of the decoder of `config`, parts of which would start from random weights.
     """
     scaled = as_object(earlier_record(source).get("logits_scaled"))
     slope, offset = (as_number(scaled.get(name)) for name in ("slope", "offset"))
@@ -76,7 +81,13 @@ def calibration_of(source: str) -> tuple[float, float, float]:
             "`train.py` made, or keep eyes back for validation."
         )
     folder, _ = find_release(source)
-    return slope, offset, Config.load(folder / CONFIG_NAME).threshold
+    donor = Config.load(folder / CONFIG_NAME)
+    if donor.decoder_channels != config.decoder_channels:
+        raise TrainingError(
+            f"--validation-fraction 0: {source} has the decoder channels {donor.decoder_channels}, this run "
+            f"{config.decoder_channels}, for which its calibration says nothing. Give it the same --decoder-channels."
+        )
+    return slope, offset, donor.threshold
 
 
 def load_encoder_weights(model: ReSegNet, source: str) -> None:

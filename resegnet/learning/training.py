@@ -48,7 +48,13 @@ from resegnet.learning.metrics import (
     reliability,
 )
 from resegnet.learning.options import MAY_CHANGE, Options, TrainingError, short_name
-from resegnet.learning.start import calibration_of, earlier_record, load_encoder_weights, load_release
+from resegnet.learning.start import (
+    calibration_of,
+    earlier_record,
+    known_photographs,
+    load_encoder_weights,
+    load_release,
+)
 from resegnet.model import ReSegNet, round_to_half, scale_logits
 from resegnet.records import trained_on
 from resegnet.release import write_release
@@ -299,8 +305,14 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
     if options.validation_fraction:
         chosen, kept_back = split_validation(photographs, options.validation_fraction, options.seed)
     else:
-        chosen, kept_back, kept = photographs, photographs.select([]), calibration_of(options.start_from)
+        chosen, kept_back = photographs, photographs.select([])
+        kept = calibration_of(options.start_from, run.model.config)
     logger.info("%d photographs to train on, %d to validate on", len(chosen), len(kept_back))
+    if options.start_from and known_photographs(options.start_from) & set(kept_back["image_id"]):
+        logger.warning(
+            "%s was trained on photographs that validate here: scores on them flatter, and so may the threshold.",
+            options.start_from,
+        )
     teachers = [Segmenter.from_pretrained(name, engine="torch", device=options.device) for name in options.teacher]
     train_samples = _working_samples(chosen, run.model.config, teachers)
     validation_samples, extra_samples = (_working_samples(rows, run.model.config) for rows in (kept_back, labelled))
