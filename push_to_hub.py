@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     # What it takes to publish is slow to import; `--help` needs none of it.
     from resegnet.hub import NEEDED
-    from resegnet.publish import is_private, publish_release, publish_space, release_contents, space_contents
+    from resegnet.publishing.publish import is_private, publish_release, publish_space, release_contents, space_contents
 
     try:
         if arguments.space_id is not None:
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         print(f"Not published: {reason}", file=sys.stderr)
-        if getattr(error, "passes", False):
+        if getattr(error, "temporary", False):
             print("What was sent is kept: run the same command again to go on.", file=sys.stderr)
         return 1
     return 0

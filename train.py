@@ -11,7 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from resegnet.learning.options import MAY_CHANGE, PRESETS, Options, TrainingError
+from resegnet.errors import TrainingError
+from resegnet.learning.options import MAY_CHANGE, PRESETS, Options
 from resegnet.learning.training import CHECKPOINT_NAME, OPTIONS_NAME, train
 
 

@@ -4,15 +4,29 @@
 >>> result = Segmenter.from_pretrained()("eye.jpg")
 """
 
-from resegnet.config import Config, ConfigError
-from resegnet.image import ImageError, read_image
-from resegnet.segmenter import Segmentation, Segmenter
+from typing import Any
 
-__version__ = "0.1.0"
-__all__ = ["Config", "ConfigError", "ImageError", "ReSegNet", "Segmentation", "Segmenter", "read_image"]
+from resegnet.config import Config
+from resegnet.errors import ConfigError, ImageError, ResegnetError
+from resegnet.image import read_image
+from resegnet.results.segmentation import Segmentation
+from resegnet.segmenter import Segmenter
+from resegnet.version import __version__
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "ImageError",
+    "ReSegNet",
+    "ResegnetError",
+    "Segmentation",
+    "Segmenter",
+    "__version__",
+    "read_image",
+]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     # torch takes seconds to import, and nothing before the first prediction needs it.
     if name == "ReSegNet":
         from resegnet.model import ReSegNet

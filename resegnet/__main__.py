@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resegnet import Segmenter
 from resegnet.engine import ENGINES
 from resegnet.hub import ENVIRONMENT, SHIPPED
+from resegnet.segmenter import Segmenter
 
 if TYPE_CHECKING:
-    from resegnet.listing import Photograph
+    from resegnet.cohort.listing import Photograph
 
 MANY = 20  # photographs; of more, only what fails is told one by one
 
@@ -135,9 +135,10 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _segment(arguments: argparse.Namespace) -> int:
-    from resegnet.cohort import Options, OutputError, Work, by_threads, make_folder, segment_cohort
-    from resegnet.listing import list_photographs
-    from resegnet.tables import TABLE
+    from resegnet.cohort.listing import list_photographs
+    from resegnet.cohort.tables import TABLE
+    from resegnet.cohort.work import Options, Work, by_threads, make_folder, segment_cohort
+    from resegnet.errors import OutputError
 
     on_cluster = arguments.engine == "ray"
     if arguments.address is not None and not on_cluster:
@@ -179,7 +180,7 @@ def _segment(arguments: argparse.Namespace) -> int:
     try:
         make_folder(options)
         if on_cluster:
-            from resegnet.cluster import on_ray
+            from resegnet.cohort.cluster import on_ray
 
             outcomes = on_ray(load, options, photographs, arguments.workers, arguments.address)
         else:
@@ -198,10 +199,10 @@ def _segment(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from resegnet.learning.agreement import format_agreement, numbers_csv
+    from resegnet.io import json_bytes, safe_name, write_atomically
     from resegnet.learning.data import load_vessels
     from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table
-    from resegnet.results.export import json_bytes, safe_name, write_atomically
+    from resegnet.results.agreement import format_agreement, numbers_csv
 
     split = arguments.split or "test"
     report = evaluate_dataset(
@@ -258,7 +259,7 @@ def _label(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from resegnet.release import verify_release
+    from resegnet.releases.release import verify_release
 
     for folder in SHIPPED.values() if arguments.folder is None else [arguments.folder]:
         print(f"{folder}: sound, self-test off by {verify_release(folder):.6f}")

@@ -22,17 +22,18 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from resegnet.batch import segment_many
+from resegnet.cohort.threads import segment_many
 from resegnet.engine import TorchNetwork, processors
 from resegnet.fov import find_fov
 from resegnet.geometry import Geometry, as_network_input
 from resegnet.image import read_image
-from resegnet.learning.synthetic import draw_fundus
 from resegnet.model import ReSegNet
 from resegnet.quality import find_warnings
 from resegnet.results.export import mask_png, overlay_png
 from resegnet.results.render import overlay
-from resegnet.segmenter import Segmentation, Segmenter
+from resegnet.results.segmentation import Segmentation
+from resegnet.segmenter import Segmenter
+from resegnet.synthetic import draw_fundus
 
 SIZES = ((584, 565), (2336, 3504))  # (H, W) of DRIVE's and HRF's cameras
 _BASELINE_PX = 512
@@ -42,7 +43,7 @@ _GEMM = 2048
 # the peak of the process that started it, if that was larger.
 _ONE_PHOTOGRAPH = """
 from pathlib import Path
-from resegnet import Segmenter
+from resegnet.segmenter import Segmenter
 Segmenter.from_pretrained({model!r})({path!r}).save({out!r})
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
@@ -50,7 +51,7 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 # Resident memory after a tenth of the photographs, when all that is loaded once is there, and after all of them.
 _MANY_PHOTOGRAPHS = """
 from pathlib import Path
-from resegnet import Segmenter
+from resegnet.segmenter import Segmenter
 segmenter, paths, count = Segmenter.from_pretrained({model!r}), {paths!r}, {count}
 for done in range(1, count + 1):
     segmenter(paths[done % len(paths)])

@@ -7,16 +7,13 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from resegnet.errors import ConfigError, short_repr
+from resegnet.io import read_json
 
 FORMAT_VERSION = 1
 PLAIN = "plain"  # in place of an encoder's name: `resegnet.unet.PlainUNet`
-_MOST_BYTES = 10_000_000  # of a release's JSON; the bundled metrics have 57 kB
 _ENCODER = re.compile(r"[\w.-]{1,100}", re.ASCII)  # no "hf-hub:user/name", which timm would fetch
-
-
-class ConfigError(ValueError):
-    """A configuration that no ReSegNet can be built from; the text says what to change."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,11 @@ class Config:
         for name in ("decoder_channels", "mean", "std"):  # JSON brings lists
             value = getattr(self, name)
             if not isinstance(value, list | tuple):
-                raise ConfigError(f"config: {name} is {shown(value)}, expected a list of numbers.")
+                raise ConfigError(f"config: {name} is {short_repr(value)}, expected a list of numbers.")
             object.__setattr__(self, name, tuple(value))
         if self.format_version != FORMAT_VERSION:
             raise ConfigError(
-                f"config: format_version is {shown(self.format_version)}, this package reads {FORMAT_VERSION}. "
+                f"config: format_version is {short_repr(self.format_version)}, this package reads {FORMAT_VERSION}. "
                 "Upgrade with `pip install --upgrade resegnet`, or load an older revision of the model."
             )
         _check(
@@ -115,7 +112,7 @@ class Config:
         unknown, missing = sorted(set(values) - expected), sorted(expected - set(values))
         if unknown or missing:
             raise ConfigError(
-                f"config: unknown keys {shown(unknown)}, missing keys {missing}; this is not the config.json of a "
+                f"config: unknown keys {short_repr(unknown)}, missing keys {missing}; this is not the config.json of a "
                 f"ReSegNet release of format {FORMAT_VERSION}."
             )
         return cls(**values)
@@ -155,46 +152,9 @@ class Config:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
-def read_json(path: str | Path) -> Any:
-    """The content of a JSON file that a stranger may have written.
-
-    Raises
-    ------
-    OSError
-        If it is no file that can be read; a pipe or a device, which could be waited for without end, is none.
-    ValueError
-        If it is no JSON, has the same name twice in an object, or is larger or deeper than any record of a release.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        raise OSError("it is no regular file")
-    if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"it has more than {_MOST_BYTES / 1e6:.0f} MB")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):  # which one counts depends on who reads it
-        raise ValueError("a name stands twice in an object")
-    return values
-
-
-def shown(value: object) -> str:
-    """A value for a message, in one short line."""
-    try:
-        text = repr(value)
-    except ValueError:  # of an integer with thousands of digits
-        text = type(value).__name__
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _check(good: bool, name: str, value: object, expected: str) -> None:
     if not good:
-        raise ConfigError(f"config: {name} is {shown(value)}, expected {expected}.")
+        raise ConfigError(f"config: {name} is {short_repr(value)}, expected {expected}.")
 
 
 def _whole(value: object, low: int, high: int) -> bool:

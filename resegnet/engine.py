@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resegnet.config import shown
+from resegnet.errors import short_repr
 
 if TYPE_CHECKING:
     from resegnet.model import ReSegNet
@@ -68,7 +68,8 @@ class OnnxNetwork:
     def __init__(self, path: str | Path, input_size: int | None, threads: int | None = None) -> None:
         import onnxruntime
 
-        from resegnet.hub import ONNX_NAME, WeightsError, first_line
+        from resegnet.errors import WeightsError, first_line
+        from resegnet.hub import ONNX_NAME
 
         options = onnxruntime.SessionOptions()
         # Its own choice counts the machine's cores, not the processors that this process may use.
@@ -94,14 +95,14 @@ class OnnxNetwork:
         sides = [side if isinstance(side, int) else None for side in (*self._input.shape[2:], *output.shape[1:])]
         if self._input.shape[1:2] != [3] or sides != [input_size] * 4:
             raise WeightsError(
-                f"{path}: makes {shown(output.shape)} of {shown(self._input.shape)}, the config.json beside it states "
-                f'{input_size or "a range of"} px. Download the release again, or use engine="torch".'
+                f"{path}: makes {short_repr(output.shape)} of {short_repr(self._input.shape)}, the config.json "
+                f'beside it states {input_size or "a range of"} px. Download the release again, or use engine="torch".'
             )
         self._path = path
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """(N, 3, S, S) float32 in [0, 1] to (N, S, S) float32 probability."""
-        from resegnet.hub import WeightsError, first_line
+        from resegnet.errors import WeightsError, first_line
 
         # One by one: a batch is no faster on a CPU and takes N times the memory.
         try:

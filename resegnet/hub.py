@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from email.utils import mktime_tz, parsedate_tz
@@ -23,7 +24,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers
 
-from resegnet.config import read_json
+from resegnet.errors import HubError, PublishError, WeightsError, first_line
+from resegnet.io import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +39,8 @@ METRICS_NAME = "metrics.json"
 EXPECTED_NAME = "selftest/expected.json"
 
 # Releases that come with the package, by the names that they may be asked for.
-_PACKAGE = Path(__file__).parent
-SHIPPED = {name: _PACKAGE / name.replace("-", "_") for name in ("bundled", "bundled-cc-by")}
+_RELEASES = Path(__file__).parent / "releases"
+SHIPPED = {name: _RELEASES / name.replace("-", "_") for name in ("bundled", "bundled-cc-by")}
 # What is fetched from the Hub: no pickle ever, nor anything else that somebody may have put beside a release.
 NEEDED = (CONFIG_NAME, WEIGHTS_NAME, ONNX_NAME, TRAINING_NAME, METRICS_NAME, EXPECTED_NAME)
 
@@ -50,23 +52,14 @@ _WAITS_S = (1, 2, 4)
 _LONGEST_WAIT_S = 300  # the window in which the Hub counts requests
 _LOG_IN = "log in with `hf auth login` or set HF_TOKEN to a token that may"
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+
 T = TypeVar("T")
 
 
-class WeightsError(ValueError):
-    """Weights that do not fit the configuration, were altered, or are no readable safetensors file."""
-
-
-class PublishError(ValueError):
-    """Something that must not be published, or cannot be; the text is one sentence."""
-
-
-class HubError(OSError):
-    """What the Hub or the connection refused, in one sentence; where it `passes`, another try may succeed."""
-
-    def __init__(self, text: str, passes: bool):
-        super().__init__(text)
-        self.passes = passes
+def is_hub_id(source: str) -> bool:
+    """Return True for a Hub id, `owner/name`, unless a file or folder of that name exists."""
+    return bool(_HUB_ID.fullmatch(source)) and not Path(source).exists()
 
 
 def find_release(
@@ -150,11 +143,6 @@ def _reason(name: str, revision: str | None, error: Exception) -> str:
     return f"{at} cannot be fetched from the Hub ({first_line(error)}): check the connection and the free disk space."
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, short enough for a sentence."""
-    return str(error).strip().partition("\n")[0][:200].rstrip(".") or type(error).__name__
-
-
 def patiently(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """Call the Hub, and again after a while where it or the connection fails in a way that passes.
 
@@ -171,10 +159,10 @@ def patiently(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
             return call(*arguments, **options)
         except (LocalEntryNotFoundError, *CONNECTION_ERRORS) as error:
             response = getattr(error, "response", None)
-            passes = not isinstance(error, OfflineModeIsEnabled)
-            passes = passes and (response is None or response.status_code in _PASSING)
-            if wait_s is None or not passes:
-                raise HubError(_refusal(error, response), passes) from error
+            temporary = not isinstance(error, OfflineModeIsEnabled)
+            temporary = temporary and (response is None or response.status_code in _PASSING)
+            if wait_s is None or not temporary:
+                raise HubError(_refusal(error, response), temporary) from error
             wait_s = max(wait_s, min(_asked_to_wait_s(response), _LONGEST_WAIT_S))
             logger.warning("%s: once more in %.0f s", first_line(error), wait_s)
             time.sleep(wait_s)

@@ -18,6 +18,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from resegnet.errors import ImageError
+
 # Backs of fundus cameras have up to 24 megapixels, a few up to 51. At some 30 bytes per pixel for the whole
 # line, a picture at the limit asks for about 2 GB.
 MAX_PIXELS = 64_000_000
@@ -56,10 +58,6 @@ _SLOW_DECODERS = ("bmp_rle", "ppm", "ppm_plain")
 # Pillow warns about oversize, odd metadata and the like. What matters of it becomes an ImageError here; the
 # rest no user can act on. `warnings.catch_warnings` swaps a global, so one thread at a time.
 _pillow = threading.Lock()
-
-
-class ImageError(ValueError):
-    """A picture that cannot be read; the message is one sentence that a user can be shown."""
 
 
 def read_image(

@@ -11,9 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from resegnet.config import PLAIN, Config, ConfigError
-from resegnet.hub import CONFIG_NAME, WEIGHTS_NAME, WeightsError, check_hashes, find_release, first_line
-from resegnet.results.export import write_atomically
+from resegnet.config import PLAIN, Config
+from resegnet.errors import ConfigError, WeightsError, first_line
+from resegnet.hub import CONFIG_NAME, WEIGHTS_NAME, check_hashes, find_release
+from resegnet.io import write_atomically
 from resegnet.unet import PlainUNet
 
 

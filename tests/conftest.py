@@ -10,10 +10,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import pytest
-from stand_in import DarkOnGreen
+from support.stand_in import DarkOnGreen
 
 from resegnet import Config, Segmenter
-from resegnet.learning.synthetic import draw_fundus
+from resegnet.synthetic import draw_fundus
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 

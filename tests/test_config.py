@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from resegnet.config import Config, ConfigError
+from resegnet.config import Config
+from resegnet.errors import ConfigError
 
 
 def test_survives_the_way_through_json(tmp_path):

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpus import PHOTO, encode, tiff
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from support.corpus import PHOTO, encode, tiff
 
 from resegnet import Config, Segmenter
+from resegnet.errors import ImageError
 from resegnet.fov import find_fov
-from resegnet.image import ImageError, read_image
+from resegnet.image import read_image
 from resegnet.quality import find_warnings
 
 TESTS = Path(__file__).parent
@@ -34,7 +35,7 @@ def outcomes(tmp_path_factory) -> list[dict[str, Any]]:
     """Of every case, read in one process of its own, where a hang is stopped and memory can be measured."""
     folder = tmp_path_factory.mktemp("corpus")
     environment = os.environ | {"PYTHONPATH": str(TESTS.parent)}
-    command = [sys.executable, "-W", "error", str(TESTS / "corpus.py"), str(folder)]
+    command = [sys.executable, "-W", "error", str(TESTS / "support" / "corpus.py"), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"{lines[-1:]}: {done.stderr[-3000:]}"

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stand_in import DarkOnGreen
+from support.stand_in import DarkOnGreen
 
 from resegnet import Config, ImageError, ReSegNet, Segmenter
-from resegnet.batch import segment_many
+from resegnet.cohort.threads import segment_many
 from resegnet.engine import OnnxNetwork, TorchNetwork
-from resegnet.hub import WeightsError
-from resegnet.learning.quantise import write_onnx
-from resegnet.learning.synthetic import draw_fundus
+from resegnet.errors import WeightsError
+from resegnet.releases.quantise import write_onnx
 from resegnet.segmenter import prepare
+from resegnet.synthetic import draw_fundus
 
 CONFIG = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8), input_size=128)
 

@@ -9,10 +9,11 @@ import warnings
 
 import numpy as np
 import pytest
-from corpus import COLOURS, GREY, GREY_AS_RGB, PHOTO, encode, png, tiff
 from PIL import Image
+from support.corpus import COLOURS, GREY, GREY_AS_RGB, PHOTO, encode, png, tiff
 
-from resegnet.image import MAX_PIXELS, ImageError, read_image
+from resegnet.errors import ImageError
+from resegnet.image import MAX_PIXELS, read_image
 
 
 def block_middles(image: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from resegnet.config import Config, ConfigError
+from resegnet.config import Config
 from resegnet.engine import TorchNetwork
+from resegnet.errors import ConfigError
 from resegnet.model import ReSegNet, WeightsError, load_weights, round_to_half, save_weights, scale_logits
 
 TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64)

@@ -10,8 +10,8 @@ import skimage.data
 from PIL import Image, ImageFilter
 
 from resegnet.fov import find_fov
-from resegnet.learning.synthetic import draw_fundus
 from resegnet.quality import BLURRED, CUT_OFF, NOT_FUNDUS, OVEREXPOSED, POOR_CONTRAST, TOO_DARK, find_warnings
+from resegnet.synthetic import draw_fundus
 
 EVERYDAY = [
     *("astronaut", "brick", "camera", "cat", "cell", "clock", "coffee", "coins", "colorwheel", "grass", "gravel"),

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from resegnet import Config, ImageError, Segmenter
-from resegnet.learning.synthetic import draw_fundus
+from resegnet.synthetic import draw_fundus
 
 
 def green(rgb: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from resegnet.image import read_image
-from resegnet.learning.synthetic import draw_fundus
+from resegnet.synthetic import draw_fundus
 
 SEEDS = range(3)
 

@@ -11,10 +11,8 @@ import hashlib
 import io
 import logging
 import os
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,15 +20,14 @@ from typing import Any
 
 import datasets
 import numpy as np
-from datasets import Dataset, DatasetDict
-from datasets.exceptions import DatasetsError
+from datasets import Dataset
 from PIL import Image
 
-from resegnet.image import SUFFIXES, ImageError, read_image
+from resegnet.dataset_source import FORMS, PICTURE_CELL, load_splits
+from resegnet.errors import DataError, ImageError
+from resegnet.image import read_image
 
 logger = logging.getLogger(__name__)
-
-PICTURE_CELL = datasets.Image(decode=False)
 
 COLUMNS = datasets.Features(
     {
@@ -45,15 +42,6 @@ COLUMNS = datasets.Features(
 
 # Seeds of the drawn photographs. Far apart, so that either split can grow without meeting the other.
 DRAWN_SEEDS = {"train": range(24), "test": range(1_000_000, 1_000_008)}
-
-FORMS = (
-    "the word 'drawn', an image folder with metadata.jsonl, a folder with train/image and train/mask, "
-    "a Parquet folder or file, a folder written by save_to_disk, or a Hub id (owner/name)"
-)
-
-
-class DataError(ValueError):
-    """The data cannot be used; the message lists every offending file."""
 
 
 @dataclass(frozen=True)
@@ -281,91 +269,9 @@ def _listed(problems: Sequence[str], what: str) -> str:
     return f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {what}:\n- " + "\n- ".join(problems)
 
 
-def is_hub_id(source: str) -> bool:
-    """Whether a source names a data set of the Hub: `owner/name`, and no file or folder of that name here."""
-    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source)) and not Path(source).exists()
-
-
-def load_splits(source: str) -> tuple[str, dict[str, Dataset]]:
-    """Name of a data set that is a folder, a file or of the Hub, and all its splits, with the columns as they come.
-
-    Raises
-    ------
-    DataError
-        If it is not there, or in no known form.
-    """
-    path = Path(source).expanduser()
-    try:
-        if path.exists():
-            with _no_progress_bars():
-                return _load_local(path)
-        if is_hub_id(source):
-            return source.rsplit("/", 1)[-1], dict(datasets.load_dataset(source))
-    except (OSError, ValueError, DatasetsError) as error:
-        if isinstance(error, DataError):
-            raise
-        advice = f"Expected {FORMS}." if path.exists() else "Check its name, your access to it, and the network."
-        raise DataError(f"{source} could not be loaded ({error}). {advice}") from error
-    raise DataError(f"There is no file or folder {source}. Expected {FORMS}.")
-
-
-def _load_local(path: Path) -> tuple[str, dict[str, Dataset]]:
-    name = path.resolve().name
-    if path.is_file() and path.suffix == ".parquet":
-        words = re.split(r"[^a-z]+", path.stem.lower())
-        key = next((word for word in ("test", "validation") if word in words), "train")
-        return path.stem, dict(datasets.load_dataset("parquet", data_files={key: str(path)}))
-    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        saved = datasets.load_from_disk(str(path))
-        return name, dict(saved) if isinstance(saved, DatasetDict) else {str(saved.split or "train"): saved}
-    if any(file.suffix in (".jsonl", ".csv", ".parquet") for file in path.rglob("metadata.*")):
-        return name, dict(datasets.load_dataset("imagefolder", data_dir=str(path)))
-    if any(path.rglob("*.parquet")):
-        return name, dict(datasets.load_dataset("parquet", data_dir=str(path)))
-    splits = {
-        folder.name: _pair_by_name(folder, name)
-        for folder in sorted(path.glob("*/"))
-        if (folder / "image").is_dir() and (folder / "mask").is_dir()
-    }
-    if not splits:
-        raise DataError(f"{path} holds no data in a known form. Expected {FORMS}.")
-    return name, splits
-
-
-def _pair_by_name(folder: Path, name: str) -> Dataset:
-    """One split of the public layout; a file without its counterpart gives a row with None."""
-    files: dict[str, dict[str, Path]] = {"image": {}, "mask": {}}
-    twice = []
-    for kind, found in files.items():
-        for file in sorted((folder / kind).iterdir()):
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
-                if file.stem in found:
-                    twice.append(f"{found[file.stem]} and {file.name}")
-                found[file.stem] = file
-    if twice:
-        raise DataError("Files of one name, so that pairs are unclear: " + "; ".join(twice))
-    stems = sorted(files["image"].keys() | files["mask"].keys(), key=_natural)
-    numbers = [re.match(r"(\d+)_(?:training|test|manual1)(?![a-z])", stem) for stem in stems]
-    if not all(numbers):
-        logger.warning("%s does not say whose eye is whose: each picture counts as a patient of its own.", folder)
-    columns: dict[str, list[str | None]] = {
-        kind: [str(found[stem]) if stem in found else None for stem in stems] for kind, found in files.items()
-    }
-    columns["image_id"] = [f"{name}_{stem}" for stem in stems]
-    columns["patient"] = [
-        match[1] if match else f"{folder.name}_{stem}" for match, stem in zip(numbers, stems, strict=True)
-    ]
-    return Dataset.from_dict(columns)
-
-
-def _natural(stem: str) -> list[tuple[int, str]]:
-    """Sort key that puts 2 before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", stem)]
-
-
 @cache
 def _draw(split: str) -> Dataset:
-    from resegnet.learning.synthetic import draw_fundus
+    from resegnet.synthetic import draw_fundus
 
     rows = []
     for number, seed in enumerate(DRAWN_SEEDS[split]):
@@ -477,15 +383,3 @@ def _label(row: Mapping[str, Any], column: str) -> str:
 
 def _size(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[0]}"
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Loading a local folder takes no time worth a bar."""
-    were_enabled = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if were_enabled:
-            datasets.enable_progress_bars()

@@ -15,11 +15,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from resegnet.geometry import Geometry
-from resegnet.learning.agreement import compare_numbers
+from resegnet.io import png, safe_name, write_atomically
 from resegnet.learning.data import Sample, read_mask, read_sample
-from resegnet.learning.metrics import SCORE_NAMES, VesselScores, mean_and_sd
-from resegnet.results.export import png, safe_name, versions, write_atomically
+from resegnet.results.agreement import compare_numbers
+from resegnet.results.export import versions
 from resegnet.results.measure import measure_mask
+from resegnet.results.metrics import SCORE_NAMES, VesselScores, mean_and_sd
 from resegnet.results.render import error_map
 from resegnet.segmenter import Segmenter
 
@@ -75,11 +76,11 @@ def evaluate_dataset(
     -------
     dict
         Fit for JSON; an undefined score is None. `pooled`, `mean` and `sd` map the names in
-        `resegnet.learning.metrics.SCORE_NAMES`; `pictures` has a row per picture, in order; `ceiling` is the
+        `resegnet.results.metrics.SCORE_NAMES`; `pictures` has a row per picture, in order; `ceiling` is the
         F1 that the input size allows; `second_observer` is None or holds `pooled`, `mean`, `sd`, `count` and,
         as `model`, the model's pooled scores on the same pictures. `numbers` is None or holds `found` and `traced`, of
         each picture what `resegnet.results.measure.measure_mask` gives, and `agreement`, see
-        `resegnet.learning.agreement.agreement`.
+        `resegnet.results.agreement.agreement`.
 
     Raises
     ------

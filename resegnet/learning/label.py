@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from resegnet.image import SUFFIXES, ImageError, read_image
-from resegnet.learning.data import DataError
-from resegnet.listing import free_name
-from resegnet.results.export import png
+from resegnet.cohort.listing import free_name
+from resegnet.errors import DataError, ImageError
+from resegnet.image import SUFFIXES, read_image
+from resegnet.io import png
 from resegnet.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from resegnet.config import PLAIN, Config
+from resegnet.errors import TrainingError
 
 # What --resume may give anew. More epochs stretch the schedule from there on; the rest does not touch the weights, but
 # `threads` and `device` round differently.
@@ -59,10 +60,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "average_decay": 0.0,
     },
 }
-
-
-class TrainingError(RuntimeError):
-    """Training cannot start or go on; the text says why and what to do."""
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
-from resegnet.hub import PublishError, make_repo, patiently
+from resegnet.errors import DataError, PublishError
+from resegnet.hub import make_repo, patiently
 from resegnet.image import read_image
-from resegnet.learning.data import DataError, check_vessels, encoded, read_mask
-from resegnet.sources import SOURCES
+from resegnet.learning.data import check_vessels, encoded, read_mask
+from resegnet.releases.datasheets import SOURCES
 
 logger = logging.getLogger(__name__)
 

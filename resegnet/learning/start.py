@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from resegnet.config import PLAIN, Config
-from resegnet.hub import CONFIG_NAME, TRAINING_NAME, find_release, first_line
-from resegnet.learning.options import TrainingError
+from resegnet.errors import TrainingError, first_line
+from resegnet.hub import CONFIG_NAME, TRAINING_NAME, find_release
 from resegnet.model import ReSegNet
-from resegnet.records import as_list, as_number, as_object, runs
+from resegnet.releases.records import as_list, as_number, as_object, runs
 
 logger = logging.getLogger(__name__)
 

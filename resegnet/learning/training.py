@@ -28,26 +28,15 @@ from tqdm import tqdm
 
 from resegnet.config import Config
 from resegnet.engine import TorchNetwork
+from resegnet.errors import TrainingError
 from resegnet.geometry import as_network_input
+from resegnet.hub import is_hub_id
+from resegnet.io import json_bytes, png, write_atomically
 from resegnet.learning.crops import Crops, WorkingSample, as_they_are
-from resegnet.learning.data import (
-    check_disjoint,
-    encoded,
-    is_hub_id,
-    load_vessels,
-    read_sample,
-    split_validation,
-)
+from resegnet.learning.data import check_disjoint, encoded, load_vessels, read_sample, split_validation
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
 from resegnet.learning.losses import bce_dice_loss, centreline_loss
-from resegnet.learning.metrics import (
-    fit_scaling,
-    fit_threshold,
-    half_of_best_f1,
-    probability_histograms,
-    reliability,
-)
-from resegnet.learning.options import MAY_CHANGE, Options, TrainingError, short_name
+from resegnet.learning.options import MAY_CHANGE, Options, short_name
 from resegnet.learning.start import (
     calibration_of,
     earlier_record,
@@ -56,9 +45,15 @@ from resegnet.learning.start import (
     load_release,
 )
 from resegnet.model import ReSegNet, round_to_half, scale_logits
-from resegnet.records import trained_on
-from resegnet.release import write_release
-from resegnet.results.export import json_bytes, png, write_atomically
+from resegnet.releases.records import trained_on
+from resegnet.releases.release import write_release
+from resegnet.results.metrics import (
+    fit_scaling,
+    fit_threshold,
+    half_of_best_f1,
+    probability_histograms,
+    reliability,
+)
 from resegnet.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage
 
+from resegnet.errors import ImageError
 from resegnet.fov import find_fov
-from resegnet.image import ImageError, read_image
+from resegnet.image import read_image
 from resegnet.results.render import error_map
 
 if TYPE_CHECKING:
-    from resegnet.segmenter import Segmentation
+    from resegnet.results.segmentation import Segmentation
 
-# The scores in the order in which they are shown, by what `resegnet.learning.metrics` calls them.
+# The scores in the order in which they are shown, by what `resegnet.results.metrics` calls them.
 SCORES = {
     "f1": "f1",
     "sensitivity": "recall",
@@ -76,7 +77,7 @@ class Comparison:
         -------
         dict
             `f1` (Dice), `sensitivity`, `specificity`, `precision`, `accuracy`, `auroc` and `cldice` in [0, 1], `mcc`
-            in [-1, 1]; nan where a score is not defined, see `resegnet.learning.metrics.scores`. `auroc` is of the
+            in [-1, 1]; nan where a score is not defined, see `resegnet.results.metrics.scores`. `auroc` is of the
             probability and the same at every threshold. `cldice` is nan also where the mask covers more than half of
             the field, as it does at threshold 0: that has no centre lines.
 
@@ -85,7 +86,7 @@ class Comparison:
         ValueError
             If the tracing is not of the photograph's size, or the field of view has no pixel.
         """
-        from resegnet.learning.metrics import Counts, count_picture, probability_histograms, scores
+        from resegnet.results.metrics import Counts, count_picture, probability_histograms, scores
 
         probability, fov = self.segmentation.probability, self.segmentation.fov
         mask = self.segmentation.mask

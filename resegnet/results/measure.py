@@ -10,7 +10,7 @@ import numpy as np
 from resegnet.results.centrelines import Centrelines, field_diameter_px, find_centrelines
 
 if TYPE_CHECKING:
-    from resegnet.segmenter import Segmentation
+    from resegnet.results.segmentation import Segmentation
 
 # Segments whose ends lie nearer to each other, as a share of the field's diameter, say nothing of the vessel's course.
 LEAST_CHORD = 0.02

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from resegnet import Segmenter, __version__
 from resegnet.hub import METRICS_NAME, SHIPPED, TRAINING_NAME
-from resegnet.records import (
+from resegnet.releases.datasheets import SOURCES
+from resegnet.releases.records import (
     DISCLAIMER,
     NOT_FOR,
     SCORES,
@@ -21,7 +21,8 @@ from resegnet.records import (
     title,
     trained_on,
 )
-from resegnet.sources import SOURCES
+from resegnet.segmenter import Segmenter
+from resegnet.version import __version__
 
 SHOWN = ("f1", "recall", "specificity", "auroc", "cldice")
 

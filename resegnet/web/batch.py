@@ -19,10 +19,11 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from resegnet import ImageError, Segmenter
-from resegnet.cohort import Options, Work, make_folder
-from resegnet.listing import Photograph, free_name
-from resegnet.tables import write_tables
+from resegnet.cohort.listing import Photograph, free_name
+from resegnet.cohort.tables import write_tables
+from resegnet.cohort.work import Options, Work, make_folder
+from resegnet.errors import ImageError
+from resegnet.segmenter import Segmenter
 from resegnet.web.handlers import RecentResults
 
 # Of a batch. A ZIP may claim anything of what is in it: only what comes out is counted.

@@ -21,9 +21,11 @@ import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from resegnet import ImageError, Segmentation, Segmenter
+from resegnet.errors import ImageError
 from resegnet.results import export
 from resegnet.results.compare import Comparison, compare
+from resegnet.results.segmentation import Segmentation
+from resegnet.segmenter import Segmenter
 from resegnet.web.levels import pack, probability_levels, slider_stops
 
 KEEP_S = 3600  # how long a photograph and its results are kept, on disk and in memory

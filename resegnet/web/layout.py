@@ -13,9 +13,9 @@ import gradio as gr
 from PIL import Image, ImageOps
 from starlette.middleware import Middleware
 
-from resegnet import Segmenter
-from resegnet.records import DISCLAIMER
+from resegnet.releases.records import DISCLAIMER
 from resegnet.results.render import ERROR_COLORS, OVERLAY_COLOR, OVERLAY_OPACITY, magma
+from resegnet.segmenter import Segmenter
 from resegnet.web.about import about, model_name
 from resegnet.web.batch import EMPTY, Batches
 from resegnet.web.guard import Guard, fetch_nothing

@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-from resegnet.segmenter import Segmentation
+from resegnet.results.segmentation import Segmentation
 
 STEPS = 200  # between 0 and 1: stops every 0.005. With the fitted one there are 202; a byte has room for 255.
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from resegnet import Segmenter
 from resegnet.hub import ENVIRONMENT
+from resegnet.segmenter import Segmenter
 from resegnet.web.files import keep_swept, own_folder
 
 

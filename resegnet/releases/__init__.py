@@ -1,0 +1,1 @@
+"""Release folders: writing, verifying and reading them, and the two that ship with the package."""

@@ -1,0 +1,1 @@
+"""Benchmarks and plots that are run by hand: `python tests/benchmarks/NAME.py`."""

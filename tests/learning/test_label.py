@@ -1,0 +1,86 @@
+"""Photographs labelled by models, and training on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.stand_in import DarkOnGreen
+
+from resegnet import Config, Segmenter
+from resegnet.errors import DataError
+from resegnet.learning.crops import Crops, WorkingSample
+from resegnet.learning.data import load_vessels, read_sample
+from resegnet.learning.label import label, mirrored
+from resegnet.synthetic import draw_fundus
+
+CONFIG = Config(input_size=512, threshold=0.6)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    folder = tmp_path / "photographs"
+    (folder / "more").mkdir(parents=True)
+    for seed in range(4):
+        Image.fromarray(draw_fundus(seed).image).save(folder / "more" / f"{seed}.png")
+    grey = np.random.default_rng(0).integers(0, 255, (300, 320, 3), np.uint8)
+    Image.fromarray(grey).save(folder / "no_fundus.png")
+    (folder / "broken.jpg").write_bytes(b"text")
+    return folder
+
+
+def test_what_the_model_finds_becomes_a_data_set(photographs, tmp_path):
+    segmenter = Segmenter(DarkOnGreen(), CONFIG)
+    assert label([segmenter], photographs, tmp_path / "labelled") == 4
+    rows = load_vessels(str(tmp_path / "labelled"), "train")
+    assert sorted(rows["image_id"]) == [f"more_{seed}" for seed in range(4)]
+    sample = read_sample(rows[0])
+    assert np.array_equal(sample.image, np.asarray(Image.open(photographs / "more" / "0.png")))
+    # The stand-in sees mirrored pictures alike, so that the ensemble is itself.
+    assert (sample.vessels != segmenter(sample.image).mask).mean() < 0.002
+
+
+def test_photographs_of_one_name_stay_two(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, seed in (("a.png", 0), ("a.jpg", 1)):
+        Image.fromarray(draw_fundus(seed).image).save(pictures / name)
+    assert label([Segmenter(DarkOnGreen(), CONFIG)], pictures, tmp_path / "labelled") == 2
+    assert len(set(load_vessels(str(tmp_path / "labelled"), "train")["image_id"])) == 2
+
+
+def test_fewer_are_taken_evenly_and_nothing_is_overwritten(photographs, tmp_path):
+    segmenters = [Segmenter(DarkOnGreen(), CONFIG)] * 2
+    assert label(segmenters, photographs / "more", tmp_path / "labelled", most=2) == 2
+    assert list(load_vessels(str(tmp_path / "labelled"), "train")["image_id"]) == ["0", "3"]
+    with pytest.raises(DataError, match="there already"):
+        label(segmenters, photographs, tmp_path / "labelled")
+    with pytest.raises(DataError, match="no photograph"):
+        label(segmenters, tmp_path / "labelled" / "train" / "nothing", tmp_path / "other")
+
+
+def test_mirrored_averages_over_four_views_each_turned_back():
+    rgb = np.random.default_rng(1).random((2, 3, 6, 8)).astype(np.float32)
+    assert np.allclose(mirrored(lambda rgb: rgb[:, 1])(rgb), rgb[:, 1])
+    # One that favours the upper left corner favours none when mirrored.
+    corner = np.zeros((6, 8), np.float32)
+    corner[0, 0] = 1
+    found = mirrored(lambda rgb: np.broadcast_to(corner, (len(rgb), 6, 8)))(rgb)
+    assert found[0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0.25] * 4
+    assert found[0].sum() == 1
+
+
+def test_every_third_crop_is_of_a_labelled_photograph():
+    def plain(value: int) -> WorkingSample:
+        full = np.full((64, 64), 255, np.uint8)
+        vessels = np.full((64, 64), value, np.uint8)
+        return WorkingSample(np.full((64, 64, 3), value, np.uint8), vessels, full, vessels, "set")
+
+    traced, labelled = [plain(value) for value in (10, 20)], [plain(value) for value in (110, 120, 130)]
+    crops = Crops(traced, 32, seed=0, extra=labelled)
+    seen = [round(float(crops[place][1][0, 16, 16]) * 255) for place in range(36)]
+    assert all(value < 100 for place, value in enumerate(seen) if place % 3 != 2)
+    assert sorted(seen[2::3]) == sorted([110, 120, 130] * 4)
+    assert sorted(set(seen[::3] + seen[1::3])) == [10, 20]
+    alone = Crops(traced, 32, seed=0)
+    assert len({round(float(alone[place][1][0, 16, 16]) * 255) for place in range(2)}) == 2

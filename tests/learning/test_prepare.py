@@ -1,0 +1,317 @@
+"""Original downloads, imitated in their own file formats, come back pixel for pixel."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import logging
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from resegnet.__main__ import main
+from resegnet.errors import DataError
+from resegnet.learning import prepare as module
+from resegnet.learning.data import load_vessels, read_sample
+from resegnet.learning.prepare import PREPARERS, is_prepared, prepare
+from resegnet.releases.datasheets import SOURCES
+
+SIZE = (24, 28)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def draw(key: str) -> dict[str, np.ndarray]:
+    """Photograph, tracing, field and second tracing that belong to this key alone."""
+    rng = np.random.default_rng(list(key.encode()))
+    fov = np.zeros(SIZE, bool)
+    fov[2:-2, 3:-3] = True
+    return {
+        "image": rng.integers(0, 256, (*SIZE, 3), np.uint8),
+        "mask": (rng.random(SIZE) < 0.2) & fov,
+        "fov": fov,
+        "second": (rng.random(SIZE) < 0.2) & fov,
+    }
+
+
+def write(path: Path, pixels: np.ndarray, **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels)
+    if path.suffix == ".gif":
+        picture = picture.convert("P")
+    if path.suffix == ".gz":
+        stream = io.BytesIO()
+        picture.save(stream, "PPM")
+        path.write_bytes(gzip.compress(stream.getvalue()))
+    else:
+        picture.save(path, **options)
+
+
+def download_drive(folder: Path) -> None:
+    for number in range(1, 41):
+        name = "training" if number > 20 else "test"
+        eye = draw(f"drive_{number:02d}")
+        write(folder / name / "images" / f"{number:02d}_{name}.tif", eye["image"])
+        write(folder / name / "1st_manual" / f"{number:02d}_manual1.gif", eye["mask"])
+        write(folder / name / "mask" / f"{number:02d}_{name}_mask.gif", eye["fov"])
+        if number <= 20:
+            write(folder / name / "2nd_manual" / f"{number:02d}_manual2.gif", eye["second"])
+
+
+def download_chase_db1(folder: Path) -> None:
+    for child in range(1, 15):
+        for side in "LR":
+            eye = draw(f"chase_{child:02d}{side}")
+            write(folder / f"Image_{child:02d}{side}.jpg", eye["image"], quality=90)
+            write(folder / f"Image_{child:02d}{side}_1stHO.png", eye["mask"])
+            write(folder / f"Image_{child:02d}{side}_2ndHO.png", eye["second"])
+
+
+def download_stare(folder: Path) -> None:
+    numbers = (1, 2, 3, 4, 5, 44, 77, 81, 82, 139, 162, 163, 235, 236, 239, 240, 255, 291, 319, 324)
+    for number in (*numbers, 6, 400):  # the collection has photographs that nobody traced
+        eye = draw(f"stare_im{number:04d}")
+        write(folder / "stare-images" / f"im{number:04d}.ppm.gz", eye["image"])
+        if number in numbers:
+            write(folder / "labels-ah" / f"im{number:04d}.ah.ppm.gz", eye["mask"])
+            write(folder / "labels-vk" / f"im{number:04d}.vk.ppm.gz", eye["second"])
+
+
+def download_hrf(folder: Path) -> None:
+    for group, suffix in (("h", "jpg"), ("dr", "JPG"), ("g", "jpg")):
+        for number in range(1, 16):
+            eye = draw(f"hrf_{number:02d}_{group}")
+            write(folder / "images" / f"{number:02d}_{group}.{suffix}", eye["image"], quality=90)
+            write(folder / "manual1" / f"{number:02d}_{group}.tif", eye["mask"])
+            colour = np.repeat(eye["fov"][..., None].astype(np.uint8) * 255, 3, axis=2)
+            write(folder / "mask" / f"{number:02d}_{group}_mask.tif", colour)
+
+
+def download_fives(folder: Path) -> None:
+    for split, mark, names in (("train", "", ("1_A", "2_D", "10_N")), ("test", "t", ("1_A", "2_G"))):
+        for name in names:
+            number, group = name.split("_")
+            eye = draw(f"fives_{mark}{int(number):03d}_{group}")
+            write(folder / split / "Original" / f"{name}.png", eye["image"])
+            write(folder / split / "Ground truth" / f"{name}.png", eye["mask"])
+
+
+CASES = {
+    "drive": (download_drive, {"train": 20, "test": 20}, True, 20),
+    "chase_db1": (download_chase_db1, {"train": 20, "test": 8}, False, 28),
+    "stare": (download_stare, {"train": 10, "test": 10}, False, 20),
+    "hrf": (download_hrf, {"train": 15, "test": 30}, True, 0),
+    "fives": (download_fives, {"train": 3, "test": 2}, False, 0),
+}
+
+
+def test_every_set_has_a_case():
+    assert CASES.keys() == PREPARERS.keys()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_download_comes_back_pixel_for_pixel(tmp_path, name):
+    download, counts, has_fov, seconds = CASES[name]
+    source = tmp_path / "Downloads" / "a nested folder"
+    download(source)
+    # What macOS leaves in archives must not be taken for pictures.
+    for path in list(source.rglob("*.*"))[:5]:
+        (path.parent / f"._{path.name}").write_bytes(b"Mac OS X")
+    (tmp_path / "Downloads" / "__MACOSX").mkdir()
+    (tmp_path / "Downloads" / "__MACOSX" / path.name).write_bytes(b"Mac OS X")
+
+    destination = tmp_path / name
+    assert prepare(name, tmp_path / "Downloads", destination) == counts
+
+    patients = {}
+    for split, count in counts.items():
+        loaded = load_vessels(destination, split)
+        assert len(loaded) == count
+        assert set(loaded["dataset"]) == {name}
+        patients[split] = set(loaded["patient"])
+        for row in loaded:
+            sample, truth = read_sample(row), draw(row["image_id"])
+            np.testing.assert_array_equal(sample.vessels, truth["mask"])
+            assert (sample.fov is not None) == has_fov
+            if has_fov:
+                np.testing.assert_array_equal(sample.fov, truth["fov"])
+            if Path(row["image"]["path"]).suffix == ".png":
+                np.testing.assert_array_equal(sample.image, truth["image"])
+    assert not patients["train"] & patients["test"]
+
+    masks = [path for path in destination.rglob("*.png") if path.stem.endswith(("_mask", "_fov"))]
+    observers = list((destination / "second_observer").glob("*.png"))
+    assert len(observers) == seconds
+    for path in observers:
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), draw(path.stem)["second"] * np.uint8(255))
+    assert {tuple(np.unique(np.asarray(Image.open(path)))) for path in masks} == {(0, 255)}
+    assert SOURCES[name].paper in (destination / "README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()].count(f"{name}.partial") == 0
+
+
+def test_splits_are_the_usual_ones(tmp_path):
+    def ids(name, split):
+        lines = (tmp_path / f"{name}_out" / split / "metadata.jsonl").read_text().splitlines()
+        return [json.loads(line)["image_id"] for line in lines]
+
+    for name, (download, *_) in CASES.items():
+        download(tmp_path / name)
+        prepare(name, tmp_path / name, tmp_path / f"{name}_out")
+    assert ids("drive", "train") == [f"drive_{number}" for number in range(21, 41)]
+    assert ids("chase_db1", "test") == [f"chase_{n}{side}" for n in (11, 12, 13, 14) for side in "LR"]
+    assert ids("stare", "train")[-1] == "stare_im0139"
+    assert ids("stare", "test")[0] == "stare_im0162"
+    assert sorted(ids("hrf", "train"))[:5] == [f"hrf_01_{g}" for g in ("dr", "g", "h")] + [
+        "hrf_02_dr",
+        "hrf_02_g",
+    ]
+    assert ids("fives", "train") == ["fives_001_A", "fives_002_D", "fives_010_N"]
+    assert ids("fives", "test") == ["fives_t001_A", "fives_t002_G"]
+
+
+def test_jpeg_photographs_are_copied_byte_by_byte(tmp_path):
+    download_hrf(tmp_path / "source")
+    prepare("hrf", tmp_path / "source", tmp_path / "out")
+    for group, suffix in (("h", "jpg"), ("dr", "JPG")):
+        copy = (tmp_path / "out" / "train" / f"hrf_01_{group}.jpg").read_bytes()
+        assert copy == (tmp_path / "source" / "images" / f"01_{group}.{suffix}").read_bytes()
+
+
+def test_two_eyes_of_a_child_are_one_patient(tmp_path):
+    download_chase_db1(tmp_path / "source")
+    prepare("chase_db1", tmp_path / "source", tmp_path / "out")
+    assert load_vessels(tmp_path / "out", "test")["patient"][:2] == ["chase_11", "chase_11"]
+
+
+def test_drive_without_test_tracings_gives_the_training_split_and_says_so(tmp_path, caplog):
+    download_drive(tmp_path / "source")
+    for path in (tmp_path / "source" / "test" / "1st_manual").iterdir():
+        path.unlink()
+    assert prepare("drive", tmp_path / "source", tmp_path / "out") == {"train": 20}
+    assert "no tracings of its test photographs" in caplog.text
+    assert not (tmp_path / "out" / "test").exists()
+    assert not (tmp_path / "out" / "second_observer").exists()
+
+
+def test_one_error_lists_all_that_is_missing_or_there_twice(tmp_path):
+    source = tmp_path / "source"
+    download_drive(source)
+    (source / "training" / "1st_manual" / "21_manual1.gif").unlink()
+    (source / "training" / "mask" / "33_training_mask.gif").unlink()
+    (source / "test" / "1st_manual" / "07_manual1.gif").unlink()
+    write(source / "copy" / "25_training.tif", draw("copy")["image"])
+    (source / "more.zip").write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        prepare("drive", source, tmp_path / "out")
+    lines = str(caught.value).splitlines()
+    assert "not a whole download of DRIVE" in lines[0]
+    assert lines[1] == "Not unpacked yet? more.zip"
+    assert [line for line in lines[2:] if line.endswith(": missing")] == [
+        "- 21_manual1.gif: missing",
+        "- 33_training_mask.gif: missing",
+        "- 07_manual1.gif: missing",
+    ]
+    assert len(lines) == 6
+    assert any(line.startswith("- 25_training.tif: found 2 times") for line in lines)
+    assert not (tmp_path / "out").exists()
+
+
+def test_fives_lacking_one_of_a_pair_is_told(tmp_path):
+    download_fives(tmp_path / "source")
+    (tmp_path / "source" / "train" / "Original" / "2_D.png").unlink()
+    (tmp_path / "source" / "test" / "Ground truth" / "1_A.png").unlink()
+    with pytest.raises(DataError) as caught:
+        prepare("fives", tmp_path / "source", tmp_path / "out")
+    assert str(caught.value).count(": missing") == 2
+    assert "train/original/2_d.png: missing" in str(caught.value)
+    assert "test/ground truth/1_a.png: missing" in str(caught.value)
+
+
+def test_spoilt_files_are_listed_before_anything_is_written(tmp_path):
+    source = tmp_path / "source"
+    download_fives(source)
+    write(source / "train" / "Ground truth" / "1_A.png", ~draw("fives_001_A")["mask"])
+    write(source / "test" / "Ground truth" / "1_A.png", draw("fives_t001_A")["mask"][1:])
+    with pytest.raises(DataError) as caught:
+        prepare("fives", source, tmp_path / "out")
+    assert str(caught.value).startswith("2 problems in ")
+    assert f"{source / 'train' / 'Ground truth' / '1_A.png'}: inverted?" in str(caught.value)
+    assert f"{source / 'test' / 'Ground truth' / '1_A.png'}: its size 28 x 23" in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_a_broken_gzip_is_named(tmp_path):
+    download_stare(tmp_path / "source")
+    path = tmp_path / "source" / "labels-ah" / "im0044.ah.ppm.gz"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"im0044\.ah\.ppm\.gz cannot be unpacked"):
+        prepare("stare", tmp_path / "source", tmp_path / "out")
+
+
+def test_an_interrupted_run_leaves_nothing_and_the_next_one_succeeds(tmp_path, monkeypatch, caplog):
+    download_fives(tmp_path / "source")
+    write_eye = module._write
+    written = []
+
+    def interrupt(eye, *rest):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(eye)
+        write_eye(eye, *rest)
+
+    monkeypatch.setattr(module, "_write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("fives", tmp_path / "source", tmp_path / "out")
+    assert len(written) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+    # A killed run cannot clean up behind itself.
+    monkeypatch.undo()
+    (tmp_path / "out.partial" / "train").mkdir(parents=True)
+    (tmp_path / "out.partial" / "train" / "metadata.jsonl").write_text("{}\n")
+    with caplog.at_level(logging.INFO):
+        assert prepare("fives", tmp_path / "source", tmp_path / "out") == {"train": 3, "test": 2}
+    assert "train: fives_001_A" in caplog.text
+    assert len((tmp_path / "out" / "train" / "metadata.jsonl").read_text().splitlines()) == 3
+
+
+def test_refuses_unknown_names_and_folders_in_use(tmp_path):
+    with pytest.raises(DataError, match=r"No data set 'rite' is known; there are: drive, chase_db1"):
+        prepare("rite", tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match=r"There is no folder .*absent"):
+        prepare("drive", tmp_path / "absent", tmp_path / "out")
+    download_fives(tmp_path / "source")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    with pytest.raises(DataError, match="already holds something"):
+        prepare("fives", tmp_path / "source", tmp_path / "out")
+    assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
+    (tmp_path / "out" / "mine.txt").unlink()
+    assert prepare("fives", tmp_path / "source", tmp_path / "out") == {"train": 3, "test": 2}
+
+
+def test_what_must_not_be_published_is_refused_before_the_long_work(tmp_path, capsys):
+    out = tmp_path / "out"
+    for name, repo_id, told in (
+        ("drive", "someone/drive", "DRIVE must not be given on"),
+        ("fives", "a/b/c", "Repo id"),
+        ("rite", "someone/rite", "No data set 'rite' is known"),
+    ):
+        assert main(["prepare", name, str(tmp_path / "absent"), str(out), "--push-to-hub", repo_id]) == 1
+        assert told in capsys.readouterr().err
+
+
+def test_what_was_prepared_is_known_again(tmp_path):
+    download_fives(tmp_path / "source")
+    out = tmp_path / "out"
+    assert not is_prepared(out, "fives")
+    prepare("fives", tmp_path / "source", out)
+    assert is_prepared(out, "fives") and not is_prepared(out, "drive")
+    assert not is_prepared(tmp_path / "source", "fives")

@@ -1,0 +1,467 @@
+"""The model card: every figure is the records', nothing in them breaks it, and the hub client takes it."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard, metadata_load
+from PIL import Image
+from support.stand_in import bundled_records
+
+from resegnet import Config, ConfigError, ImageError, Segmenter, read_image
+from resegnet.__main__ import build_parser
+from resegnet.hub import SHIPPED
+from resegnet.publishing.card import HUB_METRICS, TABLE_SCORES, model_card
+from resegnet.publishing.pictures import PICTURE_WIDTH_PX, card_pictures
+from resegnet.releases.records import SCORES
+from resegnet.results.metrics import SCORE_NAMES
+from resegnet.results.render import ERROR_COLORS
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RECORDS = bundled_records()
+HRF = RECORDS["metrics"]["hrf"]
+TITLES = {"drive": "DRIVE", "chase_db1": r"CHASE\_DB1", "hrf": "HRF", "les_av": "LES-AV"}
+HOSTILE = (
+    'a|b\n---\n# <script>alert("x")</script> [l](http://x) `c` **d** $e$ \\(f\\) & {{g}}: - !!h\r\u2028\u202e\ud800 '
+)
+
+PICTURE = HOSTILE.replace("\ud800", "") + ".jpg"  # a path in the repository, which is UTF-8
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundled")
+    for name, record in RECORDS.items():
+        (folder / f"{name}.json").write_text(json.dumps(record))
+    return model_card(folder, "someone/resegnet", "v1.0.0")
+
+
+@pytest.fixture
+def card(tmp_path):
+    """Renders the bundled records, or others in their place."""
+
+    def render(repo_id="someone/resegnet", revision="v1.0.0", pictures=None, **records):
+        for name, record in (RECORDS | records).items():
+            (tmp_path / f"{name}.json").write_text(record if isinstance(record, str) else json.dumps(record))
+        return model_card(tmp_path, repo_id, revision, pictures)
+
+    return render
+
+
+def changed(record: str, *path: str | int, to: object) -> dict:
+    """A copy of a record with one value replaced."""
+    values = copy.deepcopy(RECORDS[record])
+    place = values
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = to
+    return {record: values}
+
+
+def rows(text: str, header: str) -> list[list[str]]:
+    """Cells of the table whose header begins so, the header first; a bar that is escaped divides nothing."""
+    start = text.index(f"\n| {header}") + 1
+    table = text[start : text.index("\n\n", start)].splitlines()
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table if "| ---" not in line]
+
+
+def code(text: str, language: str, part: str) -> str:
+    (block,) = [x for x in re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if part in x]
+    return block
+
+
+def test_the_results_are_those_of_the_record(card):
+    header, *table = rows(card(), "set | split")
+    assert [row[0] for row in table] == list(TITLES.values())
+    for row, report in zip(table, RECORDS["metrics"].values(), strict=True):
+        assert len(row) == len(header)
+        assert row[1:3] == ["test", str(report["count"])]
+        assert row[4:11] == [f"{report['pooled'][score]:.3f}" for score in TABLE_SCORES]
+        assert row[11] == f"{report['mean']['f1']:.3f} ± {report['sd']['f1']:.3f}"
+        assert row[12] == f"{report['ceiling']:.3f}"
+    assert [row[3] for row in table] == ["yes", "yes", "yes", "no"]
+    assert header[4:11] == [SCORES[score] for score in TABLE_SCORES]
+    # What a run saw that went on from a release of unknown data is unknown.
+    _, *table = rows(card(**changed("training", "options", "start_from", to="another")), "set | split")
+    assert [row[3] for row in table] == ["yes", "yes", "yes", "-"]
+
+
+def test_the_second_observer_is_that_of_the_record(card):
+    _, *table = rows(card(), "set | pictures")
+    observers = {name: r["second_observer"] for name, r in RECORDS["metrics"].items() if r["second_observer"]}
+    expected = [
+        [TITLES[name], str(observer["count"]), who]
+        + ["-" if observer[part][score] is None else f"{observer[part][score]:.3f}" for score in TABLE_SCORES]
+        for name, observer in observers.items()
+        for who, part in (("a second person", "pooled"), ("this model", "model"))
+    ]
+    assert table == expected
+
+
+def test_the_worst_pictures_are_those_of_the_record(card):
+    _, *table = rows(card(), "set | picture of")
+    for row, report in zip(table, RECORDS["metrics"].values(), strict=True):
+        worst = sorted(report["pictures"], key=lambda picture: picture["f1"])[0]
+        assert row[1].replace("\\", "") == worst["image_id"]
+        assert row[2:5] == [f"{worst[score]:.3f}" for score in ("f1", "recall", "precision")]
+    missed = {name: f"{100 - 100 * report['pooled']['recall']:.1f} %" for name, report in RECORDS["metrics"].items()}
+    assert f"misses: {', '.join(f'{TITLES[name]} {share}' for name, share in missed.items())}." in card()
+
+
+@pytest.mark.parametrize(
+    ("record", "path", "value", "shown"),
+    [
+        *[("metrics", ("hrf", "pooled", score), 0.123456789, "0.123456789") for score in SCORE_NAMES],
+        *[("metrics", ("hrf", "pooled", score), 0.123456789, "| 0.123 |") for score in TABLE_SCORES],
+        *[("metrics", ("drive", "second_observer", "pooled", s), 0.123, "| 0.123 |") for s in TABLE_SCORES],
+        *[("metrics", ("drive", "second_observer", "model", s), 0.123, "| 0.123 |") for s in TABLE_SCORES],
+        ("metrics", ("drive", "second_observer", "count"), 17, "| DRIVE | 17 | a second person |"),
+        ("metrics", ("hrf", "pooled", "recall"), 0.9012, "HRF 9.9 %"),
+        ("metrics", ("hrf", "mean", "f1"), 0.123, f"0.123 ± {HRF['sd']['f1']:.3f}"),
+        ("metrics", ("hrf", "sd", "f1"), 0.123, f"{HRF['mean']['f1']:.3f} ± 0.123"),
+        ("metrics", ("hrf", "ceiling"), 0.123, "| 0.123 |"),
+        ("metrics", ("hrf", "count"), 4321, "| HRF | test | 4,321 |"),
+        ("metrics", ("hrf", "split"), "validation", "| HRF | validation |"),
+        ("metrics", ("hrf", "protocol"), "Some other way.", "Some other way."),
+        ("metrics", ("hrf", "threshold"), 0.4, "0.4 (HRF)"),
+        (
+            "metrics",
+            ("hrf", "threshold"),
+            0.4,
+            f"another threshold than this release has ({RECORDS['config']['threshold']})",
+        ),
+        (
+            "metrics",
+            ("hrf", "input_size_px"),
+            4096,
+            f"another input size than this release has ({RECORDS['config']['input_size']})",
+        ),
+        ("metrics", ("hrf", "smallest_input_size_px"), 64, "another smallest input size than this release has (None)"),
+        ("metrics", ("hrf", "field_of_view"), ["found"], "the data set's (DRIVE, CHASE\\_DB1, LES-AV); found (HRF)"),
+        ("metrics", ("hrf", "versions", "torch"), "9.9.9", "torch 9.9.9"),
+        ("metrics", ("hrf", "pictures", 0, "f1"), 0.0123, "| HRF | hrf\\_06\\_h | 0.012 |"),
+        ("metrics", ("hrf", "pictures", 0, "warnings"), ["blurred"], "| 1 of 30 |"),
+        ("metrics", ("hrf", "pictures", 0, "image_id"), "drive_21", "Of the scored pictures, 1 were used in training"),
+        ("training", ("epochs_run",), 77, f"* epochs run: 77 of at most {RECORDS['training']['options']['epochs']}\n"),
+        ("training", ("epochs_run",), 77, "* steps: 30,800\n"),
+        ("training", ("best_epoch",), 66, "* epoch that was kept: 66\n"),
+        ("training", ("validation_f1",), 0.12345, "* F1 on the validation photographs: 0.123\n"),
+        ("training", ("threshold_fitted_on",), "three eyes", "* Threshold fitted on: three eyes.\n"),
+        ("training", ("train_ids",), ["a"], "Training photographs: 1."),
+        ("training", ("validation_ids",), ["a", "b"], "Validation photographs: 2; the epoch that was kept"),
+        ("training", ("validation_ids",), [], "Validation photographs: none on record."),
+        ("training", ("data_sha256",), "abc", "SHA-256 of the training data: abc"),
+        ("training", ("environment", "device"), "cuda:7", "* device: cuda:7\n"),
+        ("training", ("environment", "commit"), "c0ffee", "commit c0ffee"),
+        ("training", ("options", "threads"), 33, "* threads: 33\n"),
+        ("training", ("options", "batch_size"), 44, "* crops in a step: 44\n"),
+        ("config", ("threshold",), 0.125, "* Threshold on the probability: 0.125."),
+        ("config", ("input_size",), 640, "Input: a square of 640 pixels"),
+        ("config", ("decoder_channels",), [90, 80, 70, 60, 50], "coarse to fine: 90, 80, 70, 60, 50."),
+    ],
+)
+def test_a_changed_record_changes_the_card(bundled, card, record, path, value, shown):
+    assert shown not in bundled
+    few = {} if record == "metrics" else {"metrics": {"drive": {}}}  # the long front matter takes its time
+    assert shown in card(**few | changed(record, *path, to=value))
+
+
+def test_the_front_matter_holds_every_score_exactly(card, tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(card(), encoding="utf-8")
+    data = metadata_load(path)
+    fixed = {key: data[key] for key in ("license", "library_name", "pipeline_tag")}
+    assert fixed == {"license": "mit", "library_name": "resegnet", "pipeline_tag": "image-segmentation"}
+    assert {"retina", "fundus", "vessel-segmentation", "medical"} <= set(data["tags"])
+    assert "f1" in data["metrics"]
+    assert "datasets" not in data and "base_model" not in data  # this record holds no ids of the Hub
+    results = ModelCard(path.read_text()).data.eval_results
+    types = {HUB_METRICS.get(score, score): score for score in SCORES}
+    found = {(r.dataset_type, types[r.metric_type]): r.metric_value for r in results}
+    expected = {(name, s): v for name, report in RECORDS["metrics"].items() for s, v in report["pooled"].items()}
+    assert found == expected and len(results) == len(expected) == 4 * len(SCORE_NAMES)
+    assert {(r.task_type, r.dataset_split) for r in results} == {("image-segmentation", "test")}
+    assert {r.dataset_name for r in results} == {"DRIVE", "CHASE_DB1", "HRF", "LES-AV"}
+    assert ModelCard(path.read_text()).data.model_name == "resegnet"
+
+
+def test_data_sets_of_the_hub_are_in_the_front_matter(card):
+    text = card(**changed("training", "hub_datasets", to=["someone/chase", "/home/me/eyes", HOSTILE, 3, None]))
+    assert ModelCard(text).data.datasets == ["someone/chase"]
+
+
+def test_no_name_of_a_record_is_in_the_text(bundled):
+    prose = re.sub(r"`[^`]*`", "", bundled.replace("\\", ""))
+    for name in ("validation_ids", "train_ids", "threshold_fitted_on", "hub_datasets"):
+        assert name not in prose
+
+
+def test_the_hub_client_keeps_the_card_as_it_is(card, tmp_path):
+    path = tmp_path / "README.md"
+    ModelCard(card()).save(path)
+    assert metadata_load(path) == ModelCard(card()).data.to_dict()
+    assert ModelCard.load(path).text.strip() == card().split("\n---\n", 1)[1].strip()
+
+
+def test_the_same_records_give_the_same_card(bundled, card):
+    assert card() == bundled
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf"), "0.8", True])
+def test_a_missing_score_is_a_dash_and_not_in_the_index(card, nothing):
+    text = card(**changed("metrics", "hrf", "pooled", "f1", to=nothing))
+    row = next(row for row in rows(text, "set | split") if row[0] == "HRF")
+    assert row[4] == "-"
+    assert row[5] == f"{RECORDS['metrics']['hrf']['pooled']['recall']:.3f}"
+    results = ModelCard(text).data.eval_results
+    assert len(results) == 4 * len(SCORE_NAMES) - 1
+    assert ("hrf", "f1") not in {(r.dataset_type, r.metric_type) for r in results}
+    assert not re.search(r"\b(nan|inf|None|null)\b", text)
+
+
+def test_a_release_without_records_gets_a_card(card):
+    text = card(metrics={}, training={})
+    data = ModelCard(text).data.to_dict()
+    assert "model-index" not in data and "metrics" not in data and "model_name" not in data
+    assert "holds no scores" in text and "How this model was trained is not recorded" in text
+    assert not re.search(r"\b(nan|None|null|unnamed)\b", text)
+
+
+@pytest.mark.parametrize("report", [{"f1": 0.5}, {}, None, 3, "x", [1], {"pooled": [1], "pictures": [1, None]}])
+def test_a_set_without_a_report_is_shown_without_figures(card, report):
+    text = card(metrics={"other": report}, training={"made": "here"})
+    (row,) = rows(text, "set | split")[1:]
+    assert row == ["other", "test", *["-"] * 11]
+    assert "model-index" not in ModelCard(text).data.to_dict()
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [None], {"x": [{}]}])
+@pytest.mark.parametrize("key", ["options", "environment", "train_ids", "epochs_run", "best_epoch", "validation_f1"])
+def test_a_training_record_of_odd_types_gives_a_card(card, key, value):
+    assert "# ReSegNet" in card(metrics={"drive": {}}, **changed("training", key, to=value))
+
+
+def test_a_score_of_another_name_is_in_the_index(card):
+    text = card(metrics={"other": {"pooled": {"hausdorff_px": 3.5}}})
+    (result,) = ModelCard(text).data.eval_results
+    assert (result.dataset_type, result.metric_type, result.metric_value) == ("other", "hausdorff_px", 3.5)
+
+
+def hostile_records() -> dict:
+    metrics = {
+        HOSTILE: RECORDS["metrics"]["drive"] | {"protocol": HOSTILE, "field_of_view": [HOSTILE], "split": HOSTILE},
+        "- !!python/object:os.system": RECORDS["metrics"]["hrf"] | {"versions": {HOSTILE: HOSTILE}},
+        "null": {"pooled": {HOSTILE: 0.5}, "pictures": [{"image_id": HOSTILE, "f1": 0.5, "warnings": [HOSTILE]}]},
+        "": {"pooled": {"f1": 0.25}},
+    }
+    options = RECORDS["training"]["options"] | {
+        "dataset": [HOSTILE, "```\nrm -rf /", "$(reboot)"],
+        "start_from": HOSTILE,
+        "encoder_weights": HOSTILE,
+        HOSTILE: HOSTILE,
+    }
+    training = {"options": options, "threshold_fitted_on": HOSTILE, "environment": {HOSTILE: HOSTILE}}
+    training |= {"hub_datasets": [HOSTILE], "data_sha256": HOSTILE, "best_epoch": HOSTILE, "train_ids": [HOSTILE]}
+    earlier = {"options": {"dataset": HOSTILE, "extra": [HOSTILE], "start_from": HOSTILE}, "epochs_run": HOSTILE}
+    return {"metrics": metrics, "training": training | {"earlier": earlier}}  # a hostile config is refused
+
+
+def test_hostile_names_stay_text(card, tmp_path):
+    text = card(pictures={PICTURE: HOSTILE}, revision=HOSTILE, **hostile_records())
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")  # half of a pair could not be written
+    results = ModelCard(text).data.eval_results
+    sound = " ".join(HOSTILE.translate(dict.fromkeys(map(ord, "\n\r\u2028\u202e\ud800"), " ")).split())
+    assert {r.dataset_type for r in results} == {sound, "- !!python/object:os.system", "null", "unnamed"}
+    assert {r.metric_value for r in results if r.dataset_type == sound} == set(
+        RECORDS["metrics"]["drive"]["pooled"].values()
+    )
+    body = text.split("\n---\n", 1)[1]
+    prose = re.sub(r"^```.*?^```", "", body, flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r"<script|(?<!\\)\]\(http://x|\$|\\\\", prose)
+    assert body.count("\n```") == text.count("\n```") == card().count("\n```")
+    for start in ("set | split", "set | pictures", "set | picture of", "set | used for"):
+        header, *table = rows(text, start)
+        assert table and all(len(row) == len(header) for row in table)
+    assert not re.search(r"[\r\u2028\u202e\ud800]", text)
+    headings = [line for line in body.splitlines() if line.startswith("#")]
+    assert headings == [line for line in card(pictures={"a": "b"}).splitlines() if line.startswith("#")]
+
+
+def test_hostile_names_come_out_as_text_in_html(card):
+    markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    records = hostile_records()
+    text = card(pictures={PICTURE: HOSTILE}, **records)
+    html = markdown.render(text.split("\n---\n", 1)[1])
+    tags = set(re.findall(r"<([a-z0-9]+)", html))
+    plain = markdown.render(card(pictures={"pictures/a.jpg": "b"}).split("\n---\n", 1)[1])
+    assert tags <= set(re.findall(r"<([a-z0-9]+)", plain))
+    assert set(re.findall(r'href="([^"]*)"', html)) <= set(re.findall(r'href="([^"]*)"', plain))
+    shown = re.sub(r"\s+", " ", HOSTILE.translate(dict.fromkeys(map(ord, "\u202e\ud800"), " "))).strip()
+    for raw, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        shown = shown.replace(raw, entity)
+    assert f"<td>{shown}</td>" in html  # what was written is what is read
+
+
+@pytest.mark.parametrize("revision", ["v1.0.0", None])
+def test_the_example_loads_the_published_revision(card, monkeypatch, revision):
+    asked = []
+
+    def load(*arguments, **options):
+        asked.append((arguments, options))
+        return lambda photograph: photograph
+
+    monkeypatch.setattr(Segmenter, "from_pretrained", load)
+    example = code(card(revision=revision), "python", "from_pretrained")
+    assert len(example.splitlines()) == 3
+    exec(example, {})
+    assert asked == [(("someone/resegnet",), {} if revision is None else {"revision": revision})]
+
+
+def test_the_commands_to_verify_exist(card):
+    lines = code(card(), "bash", "verify").splitlines()
+    assert lines[0] == "hf download someone/resegnet --revision v1.0.0 --local-dir downloaded"
+    assert "--revision" not in code(card(revision=None), "bash", "verify")
+    assert build_parser().parse_args(lines[1].split()[3:]).folder == Path("downloaded")
+
+
+def test_the_terms_of_the_training_data_are_told(card):
+    text = card()
+    assert "**DRIVE, terms: research and education only, no redistribution.**" in text
+    assert text.index("Trained on DRIVE (terms: research and education only, no redistribution)") < text.index("## Use")
+    free = card(**changed("training", "options", "dataset", to=["chase_db1", "hrf", "drawn"]))
+    assert "may bind you" not in free and "| DRIVE | scores |" in free
+    unknown = card(**changed("training", "options", "dataset", to=["my_clinic"]))
+    assert r"**my\_clinic, terms: not known to ReSegNet.**" in unknown
+
+
+def test_an_earlier_release_is_told(card):
+    assert "earlier release" in card(**changed("training", "options", "start_from", to="another"))
+    assert "earlier release" not in card()
+
+
+def test_a_release_of_another_encoder(bundled, card):
+    config = RECORDS["config"] | {"encoder": "resnet34", "decoder_channels": [256, 128, 64, 32, 16], "input_size": 768}
+    text = card(config=config)
+    assert ModelCard(text).data.eval_results == ModelCard(bundled).data.eval_results
+    assert "encoder resnet34" in text
+    assert "a square of 768 pixels" in text and "another input size" in text
+
+
+def test_pictures_are_shown_by_their_captions(card):
+    assert "## Pictures" not in card()
+    text = card(pictures={"pictures/an eye.jpg": "What it finds."})
+    assert "![an eye](<pictures/an%20eye.jpg>)\n\nPicture 1. What it finds." in text
+
+
+def test_card_pictures_show_the_photograph_and_the_answer():
+    config = Config(input_size=256)
+    # Dark green is a vessel: enough to have hits, misses and false alarms.
+    segmenter = Segmenter(lambda rgb: (rgb[:, 1] < 0.25).astype(np.float32), config)
+    pictures, captions = card_pictures(segmenter, EXAMPLES)
+    assert pictures.keys() == captions.keys()
+    sheets = {name: np.asarray(Image.open(io.BytesIO(content))) for name, content in pictures.items()}
+    for content, sheet in zip(pictures.values(), sheets.values(), strict=True):
+        assert content.startswith(b"\xff\xd8") and len(content) < 500_000
+        assert 1000 < sheet.shape[1] <= PICTURE_WIDTH_PX
+        assert (sheet[:, sheet.shape[1] // 2] > 200).all()  # the gap between the two
+    errors = sheets["pictures/errors_on_a_drawn_eye.jpg"].astype(int)
+    for color in ERROR_COLORS.values():
+        assert (np.abs(errors - color).max(axis=2) < 40).sum() > 50
+    left = sheets["pictures/photograph_and_vessels.jpg"][:, :500].mean()
+    dark = sheets["pictures/dark_photograph.jpg"][:, :500].mean()
+    assert dark == pytest.approx(0.12 * left, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("network", "share"), [(lambda rgb: rgb[:, 1] >= 0, "100%"), (lambda rgb: rgb[:, 1] > 0.3, "0%")]
+)
+def test_captions_tell_what_was_found_in_the_dark(network, share):
+    segmenter = Segmenter(lambda rgb: network(rgb).astype(np.float32), Config(input_size=256))
+    _, captions = card_pictures(segmenter, EXAMPLES)
+    dark = captions["pictures/dark_photograph.jpg"]
+    assert "darkened to 12% of" in dark and f"it finds {share} again" in dark
+    photograph = read_image(EXAMPLES / "retina_cc0.jpg")
+    warnings = segmenter(np.round(photograph * 0.12).astype(np.uint8)).warnings
+    assert warnings and all(warning in dark for warning in warnings)
+    scores = segmenter(EXAMPLES / "drawn_orange.jpg").compare(EXAMPLES / "drawn_orange_vessels.png").scores()
+    assert f"Sensitivity {scores['sensitivity']:.3f}" in captions["pictures/errors_on_a_drawn_eye.jpg"]
+
+
+def test_pictures_need_the_free_photographs(tmp_path):
+    with pytest.raises(ImageError, match="retina_cc0"):
+        card_pictures(Segmenter(lambda rgb: rgb[:, 1], Config(input_size=64)), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["training", "metrics"])
+@pytest.mark.parametrize("content", [None, "[]", "{", "[" * 100_000])
+def test_a_missing_or_broken_record_is_named(card, tmp_path, name, content):
+    card()
+    path = tmp_path / f"{name}.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(ValueError, match=f"{name}.json"):
+        model_card(tmp_path, "someone/resegnet")
+
+
+def test_a_config_that_no_model_has_is_refused(card):
+    with pytest.raises(ConfigError, match="input_size"):
+        card(config=RECORDS["config"] | {"input_size": 7})
+
+
+@pytest.mark.parametrize("repo_id", ["", "a/b/c", "a b", "user/name\n", "../x"])
+def test_an_impossible_repository_is_refused(card, repo_id):
+    with pytest.raises(ValueError, match=r"[Rr]epo"):
+        card(repo_id=repo_id)
+
+
+def test_the_card_of_the_bundled_release_tells_its_earlier_runs_and_sizes():
+    told = model_card(SHIPPED["bundled"], "someone/resegnet", "v1.0.0")
+    assert "| IDRiD | training, on vessels that models marked |" in told
+    assert "the weights of earlier runs" in told
+    assert "Training photographs: 55. Validation photographs: none, the threshold is that of the release before" in told
+    config = Config.load(SHIPPED["bundled"] / "config.json")
+    assert f"Input: a square of {config.smallest_input_size} to {config.input_size} pixels" in told
+    assert "A U-Net" in told and "of residual blocks" in told and "`segmentation_models_pytorch` too" not in told
+    assert "with the encoder tu" in model_card(SHIPPED["bundled-cc-by"], "someone/resegnet", "v1.0.0")
+
+
+def test_earlier_runs_and_vessels_marked_by_models_are_told(card):
+    first = RECORDS["training"]
+    second = copy.deepcopy(first) | {"earlier": first, "labelled_ids": ["idrid_001", "idrid_002"], "epochs_run": 9}
+    second["options"] |= {"dataset": ["hrf"], "extra": ["idrid"], "start_from": "first"}
+    told = card(training=second)
+    assert "| IDRiD | training, on vessels that models marked |" in told
+    assert "| DRIVE | training, scores |" in told  # of the earlier run
+    assert "In the photographs of IDRiD, 2 in this run, nobody had traced vessels" in told
+    assert f"* started from: the weights of earlier runs ({first['epochs_run']} epochs), the first of them" in told
+    assert "an earlier release" not in told
+
+    unknown = copy.deepcopy(second) | {"earlier": {}}
+    assert 'Training went on from the weights of an earlier release, named "first"' in card(training=unknown)
+
+
+def test_what_teachers_were_trained_on_counts_too(card):
+    training = copy.deepcopy(RECORDS["training"]) | {"earlier": {}}
+    training["options"] |= {"dataset": ["hrf"], "teacher": ["ours", "theirs"], "start_from": ""}
+    training["teachers"] = [{"name": "ours", "trained_on": ["drive"]}, {"name": "theirs", "trained_on": ["chase_db1"]}]
+
+    def trained(training: dict) -> list[str]:
+        _, *table = rows(card(training=training), "set | split")
+        return [row[3] for row in table]
+
+    assert trained(training) == ["yes", "yes", "yes", "no"]
+    told = card(training=training)
+    assert "It learned from the answers of other releases too: ours, theirs." in told and "are not in this" not in told
+    assert "**DRIVE, terms: research and education only, no redistribution.**" in told
+    training["teachers"][1]["trained_on"] = []
+    assert trained(training) == ["yes", "-", "yes", "-"]
+    assert "The data of theirs are not in this record." in card(training=training)
+    training["teachers"][0]["name"] = "theirs"
+    assert trained(training) == ["yes", "-", "yes", "-"]
+    del training["teachers"]
+    assert trained(training) == ["-", "-", "yes", "-"]

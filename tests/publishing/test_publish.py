@@ -1,0 +1,587 @@
+"""Publishing and loading over HTTP: the real client, a Hub on loopback, a Space started from what it holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from email.utils import formatdate
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from huggingface_hub import metadata_load
+from huggingface_hub.errors import HfHubHTTPError
+from PIL import Image
+from support.hub_server import HubServer
+from support.stand_in import small_photographs
+
+import push_to_hub
+from resegnet import Config, ReSegNet, Segmenter
+from resegnet.errors import DataError, HubError
+from resegnet.hub import patiently
+from resegnet.learning.prepare import publish
+from resegnet.publishing.publish import check_tag, space_contents
+from resegnet.releases.release import write_release
+from resegnet.synthetic import draw_fundus
+
+ROOT = Path(__file__).parents[2]
+PHOTOGRAPH = ROOT / "examples" / "drawn_orange.jpg"
+NET, SPACE = "someone/net", "someone/demo"
+
+# What a stranger runs: a new process, an empty cache.
+LOAD = """
+import sys
+import numpy as np
+from resegnet import Segmenter
+segmenter = Segmenter.from_pretrained(sys.argv[1], revision=sys.argv[2] or None)
+np.save(sys.argv[3], segmenter(sys.argv[4]).probability)
+print(segmenter.model)
+"""
+
+
+def write_tiny(folder, threshold=0.5, seed=0):
+    import torch
+
+    torch.manual_seed(seed)
+    config = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 8), input_size=64, threshold=threshold)
+    training = {"options": {"dataset": ["drawn"]}, "threshold_fitted_on": "drawn eyes"}
+    return write_release(ReSegNet(config).eval(), training, {}, folder, small_photographs(64))
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("runs") / "best")
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with HubServer(tmp_path / "hub") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def published(release, tmp_path_factory):
+    """A Hub that holds the release, as v1."""
+    folder = tmp_path_factory.mktemp("published")
+    with HubServer(folder / "hub") as server:
+        server.run(PUBLISH, NET, release, "v1", home=folder / "home")
+        yield server
+
+
+# Publishes without the model card and its pictures, which take most of the time: "name folder tag" again and again.
+PUBLISH = """
+import sys
+from pathlib import Path
+from resegnet.publishing.publish import PublishError, publish_release
+steps = iter(sys.argv[1:])
+for name, folder, tag in zip(steps, steps, steps):
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    contents["README.md"] = b"---\\nlibrary_name: resegnet\\n---\\n"
+    try:
+        print(publish_release(contents, name, revision=tag or None)[0])
+    except PublishError as error:
+        print(error)
+"""
+
+
+def push(hub, home, release, *options, token="hf_someone"):
+    """`push_to_hub.py` in a process of its own; gives its exit status and what it printed."""
+    command = [sys.executable, "push_to_hub.py", "--release", release, "--repo-id", NET, *options]
+    process = subprocess.run(
+        command, cwd=ROOT, env=hub.environment(home, token), capture_output=True, text=True, timeout=600
+    )
+    assert "hf_someone" not in process.stdout + process.stderr  # the token is never printed
+    assert "Traceback" not in process.stderr
+    return process.returncode, process.stdout + process.stderr
+
+
+def load(hub, home, out, revision="", **options):
+    return hub.run(LOAD, NET, revision, out, PHOTOGRAPH, home=home, **options).strip()
+
+
+# What a stranger is told: "name@revision" again and again.
+REFUSALS = """
+import sys
+from resegnet import Segmenter
+for name in sys.argv[1:]:
+    name, _, revision = name.partition("@")
+    try:
+        print(Segmenter.from_pretrained(name, revision=revision or None).model)
+    except (OSError, ValueError) as error:
+        print(error)
+"""
+
+
+def refusals(hub, home, *names, **options):
+    told = hub.run(REFUSALS, *names, home=home, **options).splitlines()
+    assert len(told) == len(names)  # a sentence each
+    return told
+
+
+def test_a_release_is_published_and_loaded_by_strangers_bit_for_bit(hub, release, tmp_path):
+    status, told = push(hub, tmp_path / "a", release, "--revision", "v1.0.0")
+    assert status == 0, told
+    assert f"{hub.url}/{NET}/tree/v1.0.0" in told
+    assert len(hub.commits(NET)) == 2  # the first came with the repository
+    assert hub.tags(NET) == {"v1.0.0": hub.commits(NET)[0]}
+    files = hub.files(NET)
+    for path in release.rglob("*"):
+        assert path.is_dir() or files.pop(path.relative_to(release).as_posix()) == path.read_bytes()
+    card = files.pop("README.md").decode()
+    pictures = {name for name in files if name.startswith("pictures/")}
+    assert len(pictures) >= 2 and all(f"({name})" in card or f"(<{name}>)" in card for name in pictures)
+    assert set(files) - pictures <= {".gitattributes"}
+
+    expected = Segmenter.from_pretrained(release)(PHOTOGRAPH).probability
+    label = load(hub, tmp_path / "b", tmp_path / "b.npy", "v1.0.0", token=None)
+    assert label == f"{NET}@v1.0.0 ({hub.commits(NET)[0][:12]})"
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), expected)
+    hub.requests.clear()
+    load(hub, tmp_path / "b", tmp_path / "c.npy", "v1.0.0", token=None, HF_HUB_OFFLINE="1")  # from the cache
+    np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), expected)
+    assert hub.requests == []
+
+    status, told = push(hub, tmp_path / "a", release, "--revision", "v1.0.0")  # again, with nothing changed
+    assert status == 0, told
+    assert len(hub.commits(NET)) == 2
+    assert hub.unknown == []
+
+
+def command(hub, home, *arguments, status=0, **options):
+    """A command of this repository in a process of its own; gives what it printed, or where it fails told."""
+    process = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=hub.environment(home, **options),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert process.returncode == status, process.stderr
+    return process.stderr if status else process.stdout
+
+
+def test_from_a_download_to_a_model_that_a_stranger_loads(hub, tmp_path):
+    """Prepared and published as a data set; trained from the Hub; published; loaded."""
+    for number in range(1, 15):
+        for side, seed in (("L", 2 * number), ("R", 2 * number + 1)):
+            fundus = draw_fundus(seed, (130, 136))
+            Image.fromarray(fundus.image).save(tmp_path / f"Image_{number:02d}{side}.jpg", quality=95)
+            Image.fromarray(fundus.vessels).save(tmp_path / f"Image_{number:02d}{side}_1stHO.png")
+    prepare = ["-m", "resegnet", "prepare", "chase_db1", tmp_path, tmp_path / "prepared"]
+    prepare += ["--push-to-hub", "someone/chase"]
+    hub.fail_next("cut", "POST /api/repos/create", times=4)
+    told = command(hub, tmp_path / "a", *prepare, status=1)
+    assert "resegnet: The Hub did not do it (" in told and "Traceback" not in told
+    for path in tmp_path.glob("*.jpg"):
+        path.unlink()  # prepared once, it is only published
+    hub.fail_next("500", "POST /api/datasets/.*/commit/")
+    assert "prepared already" in command(hub, tmp_path / "a", *prepare)
+    card = hub.files("datasets/someone/chase")["README.md"].decode()
+    assert "dataset_info:" in card and "Terms: CC BY 4.0" in card and "doi:10.1109/TBME.2012.2205687" in card
+
+    small = ["--encoder", "resnet18", "--encoder-weights", "none", "--encoder-depth", "3", "--input-size", "64"]
+    small += ["--decoder-channels", "8", "8", "8", "--crop-size", "64", "--epochs", "1", "--steps-per-epoch", "2"]
+    training = ["train.py", "--dataset", "someone/chase", "--out", tmp_path / "run", *small]
+    command(hub, tmp_path / "b", *training, token=None)
+    release = tmp_path / "run" / "release"
+    assert json.loads((release / "training.json").read_text())["train_ids"][0].startswith("chase_")
+    assert json.loads((release / "metrics.json").read_text())["chase"]["count"] == 8
+
+    status, told = push(hub, tmp_path / "a", release)
+    assert status == 0, told
+    (tmp_path / "card.md").write_bytes(hub.files(NET)["README.md"])
+    assert metadata_load(tmp_path / "card.md")["datasets"] == ["someone/chase"]
+    load(hub, tmp_path / "c", tmp_path / "c.npy", token=None)
+    expected = Segmenter.from_pretrained(release)(PHOTOGRAPH).probability
+    np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), expected)
+    assert hub.unknown == []
+
+
+def test_a_set_that_must_not_be_given_on_is_not_made_public(tmp_path):
+    with pytest.raises(DataError, match=r"DRIVE must not be given on .*--private"):
+        publish(tmp_path, "drive", "someone/drive")
+
+
+def test_no_commit_without_a_change_and_no_tag_is_moved(hub, release, tmp_path):
+    other = write_tiny(tmp_path / "other", threshold=0.25)
+    steps = [(release, "v1"), (release, "v1"), (release, ""), (other, "v1"), (other, "v2"), (release, "")]
+    told = hub.run(PUBLISH, *(word for step in steps for word in (NET, *step)), home=tmp_path / "a").splitlines()
+    first, second, third = told[0], told[4], told[5]
+    assert told[:3] == [first] * 3
+    assert told[3] == f"{NET} has a tag v1 with other contents, and tags are not moved: name another."
+    assert hub.commits(NET)[:3] == [third, second, first]
+    assert len(hub.commits(NET)) == 4
+    assert hub.tags(NET) == {"v1": first, "v2": second}
+    assert json.loads(hub.files(NET, "v1")["config.json"])["threshold"] == 0.5
+    assert json.loads(hub.files(NET, "v2")["config.json"])["threshold"] == 0.25
+
+
+def test_a_tag_is_about_the_release_not_about_its_card(hub, release, tmp_path):
+    other = shutil.copytree(release, tmp_path / "other")
+    (other / "pictures").mkdir()
+    (other / "pictures" / "eye.jpg").write_bytes(b"made elsewhere")
+    told = hub.run(PUBLISH, NET, release, "v1", NET, other, "v1", home=tmp_path / "a").splitlines()
+    assert told == [hub.tags(NET)["v1"]] * 2
+    assert len(hub.commits(NET)) == 2
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["main", "HEAD", "a" * 40, "refs/tags/v1", "v 1", "v1..2", "v1.", "v1.lock", "v~1", "v^", "v:1", "-v1", "", "v1\n"],
+)
+def test_what_cannot_be_a_tag_is_refused_before_anything_else(release, capsys, tag):
+    assert push_to_hub.main(["--release", str(release), "--repo-id", NET, f"--revision={tag}"]) == 1
+    assert f"{tag!r} cannot be a tag: name one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tag", [None, "v1.0.0", "2026-05_a+b", "a" * 39])
+def test_what_can_be_a_tag(tag):
+    check_tag(tag)
+
+
+# One process: what each step is told.
+STEPS = """
+import sys
+from huggingface_hub import HfApi
+from resegnet.learning.prepare import publish
+from resegnet.publishing.publish import PublishError, publish_release, publish_space
+api = HfApi()
+ours = {"README.md": b"---\\nsdk: gradio\\ntags: [resegnet]\\n---\\n", "app.py": b"1"}
+def release(**options):
+    publish_release(ours, "someone/net", **options)
+def space(commit="0" * 40, private=False):
+    publish_space(ours, "someone/net", "someone/net", commit, private=private)
+def data(name="chase_db1", **options):
+    publish(sys.argv[1], name, "someone/net", **options)
+def create(**options):
+    for kind in ("model", "dataset", "space"):
+        api.create_repo("someone/net", repo_type=kind, space_sdk="gradio" if kind == "space" else None, **options)
+def tell(step, **options):
+    try:
+        step(**options)
+        print("done")
+    except PublishError as error:
+        print(error)
+"""
+KINDS = (NET, f"spaces/{NET}", f"datasets/{NET}")
+
+
+def test_what_is_to_be_private_is_not_sent_where_it_is_public(hub, tmp_path):
+    steps = 'create()\ntell(release, private=True)\ntell(space, private=True)\ntell(data, name="drive", private=True)'
+    told = hub.run(STEPS + steps, tmp_path, home=tmp_path / "a").splitlines()
+    refused = f"{NET} is there already and public, but --private was asked for: make it private in its settings on "
+    assert told == [f"{refused}the Hub, or name another."] * 3
+    assert [len(hub.commits(key)) for key in KINDS] == [1, 1, 1]
+    assert not hub.count("preupload|/commit/|/variables")
+
+
+def test_what_is_not_ours_is_not_overwritten(hub, tmp_path):
+    steps = """
+create()
+for kind in ("model", "dataset", "space"):
+    for name in ("pytorch_model.bin", "README.md", "b.txt", "c.txt", "d.txt"):
+        api.upload_file(path_or_fileobj=b"mine", path_in_repo=name, repo_id="someone/net", repo_type=kind)
+tell(release); tell(space); tell(data)
+"""
+    told = hub.run(STEPS + steps, tmp_path, home=tmp_path / "a").splitlines()
+    refused = f"{NET} holds b.txt, c.txt, d.txt and more, which is not of ReSegNet and would be lost: name another "
+    assert told == [f"{refused}repository."] * 2 + [f"{NET} holds a data set that is not of ReSegNet: name another."]
+    assert [len(hub.commits(key)) for key in KINDS] == [6, 6, 6]
+
+
+def test_a_space_is_restarted_only_for_another_model(hub, tmp_path):
+    steps = 'tell(space); tell(space); ours["app.py"] = b"2"; del ours["app.py"]; ours["b.py"] = b"2"; tell(space)'
+    assert hub.run(STEPS + steps, home=tmp_path / "a").split() == ["done"] * 3
+    sent = [request for request in hub.requests if re.search("POST .*(/commit/|/variables)", request)]
+    assert [request.split("/")[-1] for request in sent] == ["main", "variables", "main"]  # first the files
+    assert set(hub.files(f"spaces/{NET}")) == {".gitattributes", "README.md", "b.py"}  # of ours, what is old goes
+    hub.run(STEPS + 'tell(space, commit="1" * 40)', home=tmp_path / "a")
+    assert hub.repos[f"spaces/{NET}"]["variables"]["RESEGNET_MODEL"] == f"{NET}@{'1' * 40}"
+
+
+def test_a_space_of_a_private_model_is_told_what_it_needs(hub, release, tmp_path):
+    status, told = push(hub, tmp_path / "a", release, "--private", "--space-id", SPACE)
+    assert status == 0, told
+    assert f"{NET} is private: in the settings of the Space, set the secret HF_TOKEN to a token" in told
+    assert hub.repos[NET]["private"] and hub.repos[f"spaces/{SPACE}"]["private"]
+    (tmp_path / "README.md").write_bytes(hub.files(f"spaces/{SPACE}")["README.md"])
+    assert "preload_from_hub" not in metadata_load(tmp_path / "README.md")
+
+
+ASKED = [
+    ({"ratelimit": '"api";r=0;t=55'}, 55),
+    ({"ratelimit": '"api";r=3;t=55'}, 1),  # on every answer; not why it was refused
+    ({"Retry-After": "7"}, 7),
+    ({"Retry-After": "99999"}, 300),
+    ({"Retry-After": "soon"}, 1),
+    ({}, 1),
+]
+
+
+def refusal(status, headers):
+    return HfHubHTTPError("No.", response=SimpleNamespace(status_code=status, headers=headers, request=None))
+
+
+@pytest.mark.parametrize(("headers", "wait_s"), [*ASKED, ({"Retry-After": "date"}, 30)])
+def test_the_hub_is_asked_again_when_it_says(monkeypatch, headers, wait_s):
+    waits, answers = [], [refusal(429, headers)]
+    if headers.get("Retry-After") == "date":
+        headers["Retry-After"] = formatdate(time.time() + 30, usegmt=True)
+    monkeypatch.setattr("resegnet.hub.time.sleep", waits.append)
+
+    def ask():
+        if answers:
+            raise answers.pop()
+        return "yes"
+
+    assert patiently(ask) == "yes"
+    assert waits == [pytest.approx(wait_s, abs=2 if wait_s == 30 else 0)]
+
+
+@pytest.mark.parametrize(
+    ("error", "temporary", "attempts"),
+    [
+        (refusal(500, {}), True, 4),
+        (refusal(404, {}), False, 1),
+        (HfHubHTTPError.__mro__[1]("cut"), True, 4),
+        (RuntimeError("Error while uploading 'model.safetensors' to the Hub."), True, 4),  # Git LFS and Xet
+    ],
+)
+def test_what_does_not_pass_is_told_in_one_sentence(monkeypatch, error, temporary, attempts):
+    asked = []
+    monkeypatch.setattr("resegnet.hub.time.sleep", lambda _: None)
+
+    def ask():
+        asked.append(1)
+        raise error
+
+    with pytest.raises(HubError, match=r"^The Hub did not do it \([^\n]+\)\.$") as caught:
+        patiently(ask)
+    assert (caught.value.temporary, len(asked)) == (temporary, attempts)
+
+
+def test_a_space_is_published_and_serves_that_commit(hub, release, tmp_path):
+    status, told = push(hub, tmp_path / "a", release, "--revision", "v1", "--space-id", SPACE)
+    assert status == 0, told
+    assert f"{hub.url}/spaces/{SPACE}" in told
+    commit = hub.tags(NET)["v1"]
+    variables = hub.repos[f"spaces/{SPACE}"]["variables"]
+    assert variables["RESEGNET_MODEL"] == f"{NET}@{commit}"
+    space = tmp_path / "space"
+    for path, content in hub.files(f"spaces/{SPACE}").items():
+        (space / path).parent.mkdir(parents=True, exist_ok=True)
+        (space / path).write_bytes(content)
+    header = metadata_load(space / "README.md")
+    assert header["sdk"] == "gradio" and header["app_file"] == "app.py" and header["models"] == [NET]
+    (preload,) = header["preload_from_hub"]
+    assert preload.startswith(f"{NET} ") and preload.endswith(f" {commit}")
+    assert {"config.json", "model.safetensors"} <= set(preload.split()[1].split(","))
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = hub.environment(tmp_path / "b", None, RESEGNET_MODEL=variables["RESEGNET_MODEL"])
+    server = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=space, env=environment)
+    try:
+        url = f"http://127.0.0.1:{port}/"
+        page = wait_for(url, server)
+        assert f"{NET}@{commit[:12]}" in page
+        client = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path / "downloads"))
+        _, mask, _, numbers = client.predict(handle_file(PHOTOGRAPH), api_name="/segment")
+        client.close()
+    finally:
+        server.terminate()
+        server.wait(30)
+    assert numbers["model"] == f"{NET}@{commit[:12]}"
+    with Image.open(mask) as image:
+        np.testing.assert_array_equal(np.asarray(image) > 0, Segmenter.from_pretrained(release)(PHOTOGRAPH).mask)
+
+
+def wait_for(url, process):
+    for _ in range(600):
+        assert process.poll() is None
+        try:
+            with urllib.request.urlopen(url) as answer:
+                return answer.read().decode()
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(url)
+
+
+STUMBLES = {
+    "someone/net-0": ("500", "POST /api/repos/create"),
+    "someone/net-1": ("500", "POST /api/models/someone/net-1/commit/"),
+    "someone/net-2": ("429", "POST /api/models/someone/net-2/commit/"),
+    "someone/net-3": ("cut", "POST /api/models/someone/net-3/commit/"),
+    "someone/net-4": ("lost", "POST /api/models/someone/net-4/commit/"),  # it is made, and its answer is lost
+    "someone/net-5": ("lost", "POST /api/models/someone/net-5/tag/"),
+    "someone/net-7": ("ratelimit", "POST /api/models/someone/net-7/commit/"),
+    "someone/net-6": ("429", "POST /api/models/someone/net-6/tag/"),
+}
+
+
+def test_a_hub_that_stumbles_costs_nothing(hub, release, tmp_path):
+    for kind, match in STUMBLES.values():
+        hub.fail_next(kind, match)
+    hub.run(PUBLISH, *(word for name in STUMBLES for word in (name, release, "v1")), home=tmp_path / "a")
+    assert hub.faults == []
+    for name in STUMBLES:
+        assert len(hub.commits(name)) == 2, name  # the first came with the repository
+        assert hub.tags(name) == {"v1": hub.commits(name)[0]}
+        assert set(hub.files(name)) - {".gitattributes"} == set(hub.files("someone/net-0")) - {".gitattributes"}
+
+
+def test_a_push_that_was_cut_is_completed_by_running_it_again(hub, release, tmp_path):
+    hub.fail_next("500", "POST /api/models/.*/commit/", times=4)
+    status, told = push(hub, tmp_path / "a", release, "--revision", "v1")
+    assert status == 1
+    assert "Not published: " in told and "run the same command again" in told
+    assert len(hub.commits(NET)) == 1 and hub.tags(NET) == {}
+    status, told = push(hub, tmp_path / "a", release, "--revision", "v1")
+    assert status == 0, told
+    assert hub.tags(NET) == {"v1": hub.commits(NET)[0]}
+
+
+def test_a_download_with_a_wrong_bit_is_refused_by_the_publisher_and_by_others(hub, release, tmp_path):
+    hub.fail_next("flip", "GET /cdn/.*/model.safetensors")
+    status, told = push(hub, tmp_path / "a", release)
+    assert status == 1
+    assert "model.safetensors was altered" in told
+    hub.fail_next("flip", "GET /cdn/.*/model.safetensors")
+    first, again = refusals(hub, tmp_path / "b", NET, NET)
+    assert "was altered or damaged" in first and "force_download=True" in first
+    assert again == first  # it stays in the cache
+
+
+def test_what_cannot_be_had_is_told_in_a_sentence(published, tmp_path):
+    hub = published
+    missing, revision, name = refusals(hub, tmp_path / "a", "someone/else", f"{NET}@v9", "no/such/folder", token=None)
+    assert "no such model on the Hub, or it is private" in missing
+    assert revision.startswith(f"{NET} has no revision v9: choose")
+    assert "no Hub id such as" in name
+    (wrong,) = refusals(hub, tmp_path / "a", NET, token="hf_wrong")
+    assert wrong.startswith(f"The Hub refuses {NET} (") and "HF_TOKEN to a token that may read it." in wrong
+    (offline,) = refusals(hub, tmp_path / "b", NET, HF_HUB_OFFLINE="1")
+    assert "is not in the cache" in offline
+    try:
+        hub.gate(NET)
+        (gated,) = refusals(hub, tmp_path / "c", NET, token="hf_stranger")
+        assert gated.startswith(f"{NET} is gated: ask for access")
+        hub.repos[NET].update(gated=False, private=True)
+        (private,) = refusals(hub, tmp_path / "d", NET, token="hf_stranger")
+        assert "or it is private" in private
+    finally:
+        hub.repos[NET].update(gated=False, private=False)
+
+
+def test_a_download_that_is_cut_is_told_in_a_sentence(published, tmp_path):
+    published.fail_next("cut", "GET /api/models/.*/revision/main")
+    (told,) = refusals(published, tmp_path / "a", NET)
+    assert published.faults == []
+    assert re.fullmatch(rf"{NET} cannot be fetched from the Hub \(.+\): check the connection .*\.", told)
+
+
+def test_a_half_written_cache_is_told(published, tmp_path):
+    load(published, tmp_path / "b", tmp_path / "b.npy")
+    (weights,) = (tmp_path / "b").rglob("snapshots/*/model.safetensors")
+    weights.unlink()
+    (told,) = refusals(published, tmp_path / "b", NET, HF_HUB_OFFLINE="1")
+    assert "is not in the cache or not wholly" in told
+    assert refusals(published, tmp_path / "b", NET)[0].startswith(f"{NET}@")  # online it is completed
+
+
+def test_a_pickle_in_place_of_the_weights_is_refused(published, release, tmp_path):
+    import torch
+
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    shutil.copy(release / "config.json", folder)
+    torch.save({"evil": torch.zeros(1)}, folder / "model.safetensors")
+    torch.save({"evil": torch.zeros(1)}, folder / "pytorch_model.bin")
+    upload = "from huggingface_hub import HfApi; import sys; HfApi().create_repo(sys.argv[1]); "
+    upload += "HfApi().upload_folder(repo_id=sys.argv[1], folder_path=sys.argv[2])"
+    published.run(upload, "someone/pickled", folder, home=tmp_path / "a")
+    published.requests.clear()
+    (told,) = refusals(published, tmp_path / "b", "someone/pickled")
+    assert "is too small for the network" in told  # and was not opened: bigger ones are refused as no safetensors
+    assert published.count("pytorch_model.bin") == 0
+
+
+@pytest.mark.parametrize(("token", "said"), [("hf_wrong", "Invalid credentials"), ("hf_stranger", "the rights")])
+def test_who_may_not_write_is_told_what_to_do(hub, release, tmp_path, token, said):
+    status, told = push(hub, tmp_path / "a", release, token=token)
+    assert status == 1
+    assert told.count("Not published: ") == 1 and said in told
+    assert "log in with `hf auth login` or set HF_TOKEN to a token that may write there." in told
+    assert "run the same command again" not in told  # it would fail again
+    assert NET not in hub.repos
+
+
+def test_a_release_that_does_not_verify_is_not_published(hub, release, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(release, damaged)
+    weights = bytearray((damaged / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (damaged / "model.safetensors").write_bytes(weights)
+    status, told = push(hub, tmp_path / "a", damaged)
+    assert status == 1
+    assert "model.safetensors was altered" in told
+    assert hub.requests == []
+
+
+def test_a_dry_run_shows_files_and_card_and_asks_nobody(hub, release, tmp_path):
+    status, told = push(hub, tmp_path / "a", release, "--revision", "v1", "--space-id", SPACE, "--dry-run")
+    assert status == 0, told
+    assert hub.requests == []
+    size = (release / "model.safetensors").stat().st_size
+    assert re.search(rf"{size:,} bytes  model\.safetensors", told)
+    assert f'from_pretrained("{NET}", revision="v1")' in told
+    assert "bytes  app.py" in told
+
+
+def test_this_repository_is_a_space_as_it_stands():
+    header = metadata_load(ROOT / "README.md")
+    assert (header["sdk"], header["app_file"], header["python_version"]) == ("gradio", "app.py", "3.11")
+    lowest = re.search(r"^gradio>=([\d.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)[1]
+    assert tuple(map(int, header["sdk_version"].split("."))) >= tuple(map(int, lowest.split(".")))
+    contents = space_contents(ROOT, NET, "0" * 40)
+    assert {"app.py", "requirements.txt", "README.md", "LICENSE", "resegnet/web/viewer.js"} <= set(contents)
+    assert not any("__pycache__" in path for path in contents)
+    assert max(map(len, contents.values())) < 50_000_000
+
+
+def test_what_lies_around_is_not_published(tmp_path):
+    for name in ("resegnet", "examples"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("app.py", "LICENSE", "README.md", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    before = space_contents(tmp_path, NET, "0" * 40)
+    strays = {
+        "": [".env", "secret.py"],
+        "resegnet": [".env", ".notes.py", "eye.jpg", "key.json"],
+        "resegnet/web": [".eye.svg", "eye.png"],
+        "resegnet/releases/bundled": ["checkpoint.pt"],
+        "examples": [".eye.jpg", "patient.jpg"],
+    }
+    for stray in (Path(folder, name) for folder, names in strays.items() for name in names):
+        (tmp_path / stray).write_bytes(b"mine")
+    assert space_contents(tmp_path, NET, "0" * 40) == before
+    assert {"examples/retina_cc0.jpg", "examples/drawn_pink.jpg", "resegnet/releases/bundled/model.safetensors"} <= set(
+        before
+    )
+
+
+def test_a_name_that_cannot_be_is_refused_at_once(release, capsys):
+    assert push_to_hub.main(["--release", str(release), "--repo-id", "a/b/c"]) == 1
+    assert "Not published: " in capsys.readouterr().err
+    assert "HF_TOKEN" not in os.environ

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.stand_in import small_photographs
+
+from resegnet import Config, ReSegNet, Segmenter
+from resegnet.errors import ReleaseError
+from resegnet.hub import SHIPPED
+from resegnet.releases.datasheets import SOURCES
+from resegnet.releases.quantise import write_onnx
+from resegnet.releases.records import continues, trained_on
+from resegnet.releases.release import sha256, verify_release, write_release
+from resegnet.synthetic import draw_fundus
+
+TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64, threshold=0.4)
+
+
+def test_another_network_in_onnx_fails_the_self_test_even_with_a_fitting_hash(release):
+    other = ReSegNet(TINY)
+    with torch.no_grad():
+        other.net.segmentation_head[0].bias += 1
+    write_onnx(other, small_photographs(TINY.input_size), release / "model.onnx")
+    note(release, "model.onnx")
+    with pytest.raises(ReleaseError, match=r"model\.onnx is off"):
+        verify_release(release)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("written") / "release"
+    return write_release(
+        ReSegNet(TINY), {"made": "here"}, {"set": {"f1": 0.5}}, folder, small_photographs(TINY.input_size)
+    )
+
+
+@pytest.fixture
+def release(written, tmp_path) -> Path:
+    return shutil.copytree(written, tmp_path / "release")
+
+
+def note(release: Path, name: str) -> None:
+    """Put the file's own hash into the note, as somebody who alters a release on purpose would."""
+    path = release / "selftest" / "expected.json"
+    expected = json.loads(path.read_text())
+    expected["sha256"][name] = sha256(release / name)
+    path.write_text(json.dumps(expected))
+
+
+def test_a_release_verifies_and_loads(release, written):
+    assert verify_release(release) < 1e-4
+    segmenter = Segmenter.from_pretrained(release)
+    assert segmenter.config == TINY
+    assert json.loads((release / "metrics.json").read_text()) == {"set": {"f1": 0.5}}
+    assert not list(written.parent.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model.onnx", "config.json", "training.json", "selftest/expected.json"]
+)
+def test_a_missing_file_is_named(release, name):
+    (release / name).unlink()
+    with pytest.raises(ReleaseError, match=name.replace(".", "\\.")):
+        verify_release(release)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "config.json", "selftest/photograph.png"])
+def test_a_flipped_bit_is_found(release, name):
+    content = bytearray((release / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (release / name).write_bytes(content)
+    with pytest.raises(ReleaseError, match="altered"):
+        verify_release(release)
+
+
+def test_other_weights_fail_the_self_test_even_with_a_fitting_hash(release):
+    path = release / "model.safetensors"
+    tensors = load_file(path)
+    tensors["net.segmentation_head.0.bias"] += 1
+    save_file(tensors, path)
+    note(release, "model.safetensors")
+    with pytest.raises(ReleaseError, match="self-test"):
+        verify_release(release)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_bundled_release_is_sound_and_finds_drawn_vessels(name):
+    assert verify_release(SHIPPED[name]) < 0.01
+    assert (SHIPPED[name] / "model.safetensors").stat().st_size < 20e6
+    segmenter = Segmenter.from_pretrained(name)
+    assert segmenter.model == name
+    scores = []
+    for seed in (201, 202, 203):
+        eye = draw_fundus(seed)
+        result = segmenter(eye.image)
+        hits = (result.mask & eye.vessels).sum()
+        scores.append(2 * hits / (result.mask.sum() + eye.vessels.sum()))
+    assert np.mean(scores) > 0.6
+
+
+def test_a_model_that_is_not_there_is_an_error_not_a_stand_in(tmp_path):
+    with pytest.raises(OSError, match="nobody/nothing"):
+        Segmenter.from_pretrained("nobody/nothing")
+    with pytest.raises(ValueError, match=r"config\.json"):
+        Segmenter.from_pretrained(tmp_path)
+
+
+def test_the_bundled_release_is_the_default_and_that_for_any_use_saw_no_set_of_other_terms():
+    assert Segmenter.from_pretrained().model == "bundled"
+    training = json.loads((SHIPPED["bundled-cc-by"] / "training.json").read_text())
+    assert {SOURCES[name].terms for name in trained_on(training)} == {"CC BY 4.0"}
+    assert not continues(training)

@@ -1,0 +1,51 @@
+"""What tests use in place of weights and of photographs."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import numpy as np
+from scipy import ndimage
+
+from resegnet.config import Config
+from resegnet.hub import SHIPPED
+from resegnet.releases.records import runs
+from resegnet.segmenter import prepare
+from resegnet.synthetic import draw_fundus
+
+
+class DarkOnGreen:
+    """Finds what is darker than its surroundings in the green channel, counts its calls, and can be held up."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        self.go_on.wait(30)
+        green = rgb[:, 1]
+        return np.clip(0.5 + 8 * (ndimage.uniform_filter(green, (0, 15, 15)) - green), 0, 1).astype(np.float32)
+
+
+def bundled_records() -> dict[str, dict]:
+    """`config`, `training` and `metrics` of the bundled release, as if one run at one input size had made it."""
+    records = {
+        name: json.loads((SHIPPED["bundled"] / f"{name}.json").read_text())
+        for name in ("config", "training", "metrics")
+    }
+    records["config"]["smallest_input_size"] = None
+    for report in records["metrics"].values():
+        report["smallest_input_size_px"] = None
+    # The last epochs keep no eye back.
+    records["training"] = next(run for run in runs(records["training"]) if run.get("validation_ids"))
+    records["training"] |= {"earlier": {}, "teachers": []}
+    records["training"]["options"] |= {"start_from": "", "teacher": []}
+    return records
+
+
+def small_photographs(input_size: int, count: int = 2) -> list[np.ndarray]:
+    """Drawn photographs as the network gets them, (S, S, 3) uint8."""
+    return [prepare(draw_fundus(seed, (128, 128)).image, Config(input_size=input_size))[0] for seed in range(count)]

@@ -1,0 +1,410 @@
+"""The Hub on loopback and the unmodified client: what other tests may rely on, and what the client does by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.hub_server import HubServer
+
+NET = "someone/net"
+# Every step is tried, and told by its name: what it gave, or its error.
+CLIENT = """
+import json, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+
+api, told = HfApi(), {}
+stranger = HfApi(token="hf_stranger")
+nobody = HfApi(token=False)
+
+def tell(name, step):
+    try:
+        told[name] = step()
+    except Exception as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        told[name] = f"{type(error).__name__} {status} {error}"
+
+def read(path):
+    return Path(path).read_bytes().hex()
+
+def together(**steps):
+    with ThreadPoolExecutor(8) as pool:
+        for name, step in steps.items():
+            pool.submit(tell, name, step)
+
+def publish(repo, folder=sys.argv[1]):
+    api.create_repo(repo, exist_ok=True)
+    return api.upload_folder(repo_id=repo, folder_path=folder).oid
+"""
+TELL = "\nprint(json.dumps(told, default=str))"
+
+
+def tell(hub: HubServer, steps: str, *arguments: Path, home: Path, **options: str) -> dict:
+    return json.loads(hub.run(CLIENT + steps + TELL, *arguments, home=home, **options).splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A release's like: text, and 2 MB of weights, of which half compress."""
+    folder = tmp_path_factory.mktemp("release")
+    (folder / "selftest").mkdir()
+    (folder / "config.json").write_text('{"threshold": 0.4}\n')
+    (folder / "README.md").write_text("---\nlicense: mit\npipeline_tag: image-segmentation\n---\nA net.\n")
+    (folder / "selftest" / "expected.json").write_text("{}")
+    weights = np.random.default_rng(0).normal(size=250_000).astype(np.float32)
+    ramp = np.linspace(0, 1, 250_000, dtype=np.float32)
+    (folder / "model.safetensors").write_bytes(np.concatenate([weights, ramp]).tobytes())
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A Hub of the test's own."""
+    with HubServer(tmp_path / "hub") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A Hub that several tests look at."""
+    with HubServer(tmp_path_factory.mktemp("shared") / "hub") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def told(shared, folder, tmp_path_factory) -> dict:
+    """One process publishes, pulls and runs into every refusal."""
+    steps = """
+tell("whoami", lambda: api.whoami()["name"])
+tell("first", lambda: publish("someone/net"))
+tell("again", lambda: publish("someone/net"))
+tell("tag", lambda: api.create_tag("someone/net", tag="v1"))
+tell("same tag", lambda: api.create_tag("someone/net", tag="v1"))
+tell("same repository", lambda: api.create_repo("someone/net"))
+tell("refs", lambda: [ref.name for ref in api.list_repo_refs("someone/net").tags])
+tell("history", lambda: [commit.title for commit in api.list_repo_commits("someone/net")])
+tell("listed", lambda: api.list_repo_files("someone/net", revision="v1"))
+tell("info", lambda: api.model_info("someone/net").pipeline_tag)
+siblings = api.model_info("someone/net", files_metadata=True).siblings
+tell("sizes", lambda: {file.rfilename: file.size for file in siblings})
+tell("paths", lambda: [each.path for each in api.get_paths_info("someone/net", ["selftest", "config.json", "no"])])
+names = "config.json", "model.safetensors", "no.json"
+tell("exists", lambda: [api.file_exists("someone/net", name) for name in names])
+tell("pulled", lambda: snapshot_download("someone/net", revision="v1"))
+tell("by commit", lambda: read(hf_hub_download("someone/net", "config.json", revision=told["first"])))
+tell("checked", lambda: api.verify_repo_checksums("someone/net", revision="v1").mismatches)
+
+bad = HfApi(token="hf_wrong")
+tell("bad token writes", lambda: bad.create_repo("someone/other"))
+tell("bad token reads", lambda: bad.model_info("someone/net"))
+tell("nobody writes", lambda: nobody.upload_file(path_or_fileobj=b"{}", path_in_repo="a.json", repo_id="someone/net"))
+tell("stranger writes", lambda: stranger.create_tag("someone/net", tag="v2"))
+tell("stranger creates", lambda: stranger.create_repo("someone/other"))
+tell("no repository", lambda: hf_hub_download("someone/nothing", "config.json"))
+tell("no repository, nobody", lambda: nobody.hf_hub_download("someone/nothing", "config.json"))
+tell("no repository to write", lambda: api.create_tag("someone/nothing", tag="v1"))
+tell("no revision", lambda: snapshot_download("someone/net", revision="v9"))
+tell("no file", lambda: hf_hub_download("someone/net", "no.json"))
+tell("other parent", lambda: api.upload_file(
+    path_or_fileobj=b"{}", path_in_repo="a.json", repo_id="someone/net", parent_commit="0" * 40))
+
+api.create_repo("someone/secret", private=True)
+api.upload_file(path_or_fileobj=b"{}", path_in_repo="a.json", repo_id="someone/secret")
+tell("secret", lambda: read(hf_hub_download("someone/secret", "a.json")))
+tell("secret, nobody", lambda: nobody.model_info("someone/secret"))
+tell("secret, stranger", lambda: stranger.model_info("someone/secret"))
+
+demo = {"repo_id": "someone/demo", "repo_type": "space"}
+tell("space", lambda: api.create_repo(**demo, space_sdk="gradio"))
+variables = api.add_space_variable("someone/demo", "RESEGNET_MODEL", "someone/net")
+tell("variable", lambda: variables["RESEGNET_MODEL"].value)
+tell("space info", lambda: [api.space_info("someone/demo").sdk, api.repo_info(**demo).id])
+card = b"---\\nsdk: streamlit\\n---\\n"
+tell("bad card", lambda: api.upload_file(**demo, path_or_fileobj=card, path_in_repo="README.md"))
+branch = "side/branch"
+api.create_branch(**demo, branch=branch)
+api.upload_file(**demo, path_or_fileobj=b"1", path_in_repo="app.py", revision=branch)
+tell("branch", lambda: read(hf_hub_download(**demo, filename="app.py", revision=branch)))
+api.create_repo("someone/gone")
+tell("present", lambda: api.repo_exists("someone/gone"))
+api.delete_repo("someone/gone")
+tell("gone", lambda: api.repo_exists("someone/gone"))
+"""
+    home = tmp_path_factory.mktemp("home")
+    found = tell(shared, steps, folder, home=home)
+    found["home"] = home
+    return found
+
+
+def test_a_folder_becomes_one_commit_and_the_same_folder_no_second_one(told, shared, folder):
+    assert len(told["first"]) == 40
+    assert told["again"] == told["first"]
+    assert shared.commits(NET)[0] == told["first"] and len(shared.commits(NET)) == 2  # the other came with creation
+    assert told["history"] == ["Upload folder using huggingface_hub", "initial commit"]
+    files = shared.files(NET)
+    assert files.pop(".gitattributes")
+    assert files == content(folder)
+
+
+def test_a_tag_is_set_once(told, shared):
+    assert shared.tags(NET) == {"v1": told["first"]} and told["refs"] == ["v1"]
+    assert told["same tag"].startswith("HfHubHTTPError 409")
+    assert told["same repository"].startswith("HfHubHTTPError 409")
+
+
+def test_what_was_published_is_listed(told, folder):
+    assert told["whoami"] == "someone"
+    assert set(told["listed"]) == {*content(folder), ".gitattributes"} == set(told["sizes"])
+    assert told["sizes"]["model.safetensors"] == 2_000_000
+    assert told["info"] == "image-segmentation"
+    assert told["paths"] == ["selftest", "config.json"]
+    assert told["exists"] == [True, True, False]
+
+
+def test_a_tag_and_a_commit_are_pulled_bit_for_bit(told, folder):
+    pulled = content(Path(told["pulled"]))
+    del pulled[".gitattributes"]
+    assert pulled == content(folder)
+    assert bytes.fromhex(told["by commit"]) == (folder / "config.json").read_bytes()
+    assert told["checked"] == []
+
+
+def test_what_was_pulled_is_there_offline(told, shared):
+    seen = len(shared.requests)
+    steps = """
+tell("tag", lambda: snapshot_download("someone/net", revision="v1"))
+tell("file", lambda: hf_hub_download("someone/net", "model.safetensors", revision="v1"))
+tell("miss", lambda: snapshot_download("someone/other"))
+"""
+    offline = tell(shared, steps, "", home=told["home"], HF_HUB_OFFLINE="1")
+    assert offline["tag"] == told["pulled"]
+    assert offline["file"] == str(Path(told["pulled"], "model.safetensors"))
+    assert offline["miss"].startswith("LocalEntryNotFoundError")
+    assert len(shared.requests) == seen
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ("bad token writes", "HfHubHTTPError 401"),
+        ("bad token reads", "HfHubHTTPError 401"),
+        ("nobody writes", "RepositoryNotFoundError 401"),
+        ("stranger writes", "HfHubHTTPError 403"),
+        ("stranger creates", "HfHubHTTPError 403"),
+        ("no repository", "RepositoryNotFoundError 404"),
+        ("no repository, nobody", "RepositoryNotFoundError 401"),
+        ("no repository to write", "RepositoryNotFoundError 404"),
+        ("no revision", "RevisionNotFoundError 404"),
+        ("no file", "RemoteEntryNotFoundError 404"),
+        ("other parent", "HfHubHTTPError 412"),
+        ("secret, nobody", "RepositoryNotFoundError 401"),
+        ("secret, stranger", "RepositoryNotFoundError 404"),
+        ("bad card", "ValueError None Invalid metadata in README.md"),
+    ],
+)
+def test_refusals_reach_the_caller_as_the_clients_own_errors(told, step, error):
+    assert told[step].startswith(error), told[step]
+
+
+def test_private_repositories_spaces_branches_and_deletion(told, shared):
+    assert bytes.fromhex(told["secret"]) == b"{}"
+    assert told["space"] == f"{shared.url}/spaces/someone/demo" and told["space info"] == ["gradio", "someone/demo"]
+    assert told["variable"] == "someone/net" == shared.repos["spaces/someone/demo"]["variables"]["RESEGNET_MODEL"]
+    assert bytes.fromhex(told["branch"]) == b"1"
+    assert "app.py" not in shared.files("spaces/someone/demo")
+    assert shared.files("spaces/someone/demo", "side/branch")["app.py"] == b"1"
+    assert (told["present"], told["gone"]) == (True, False)
+
+
+def test_the_client_asked_for_nothing_that_is_missing(told, shared):
+    assert shared.unknown == []
+    assert shared.count("POST /api/models/someone/net/commit/") == 2  # the folder, and that with the other parent
+
+
+def test_the_storage_outlives_the_server(told, shared):
+    later = HubServer(shared.folder)
+    assert later.commits(NET) == shared.commits(NET) and later.tags(NET) == shared.tags(NET)
+    assert later.files(NET, "v1") == shared.files(NET)
+
+
+def test_a_gated_repository_is_read_by_those_admitted(told, shared, tmp_path):
+    shared.gate(NET, "reader")
+    shared.users["hf_reader"] = "reader"
+    steps = """
+tell("nobody", lambda: nobody.hf_hub_download("someone/net", "config.json"))
+tell("stranger", lambda: stranger.snapshot_download("someone/net"))
+tell("public page", lambda: stranger.model_info("someone/net").gated)
+tell("reader", lambda: HfApi(token="hf_reader").hf_hub_download("someone/net", "model.safetensors"))
+"""
+    found = tell(shared, steps, "", home=tmp_path)
+    shared.repos[NET]["gated"] = False
+    assert found["nobody"].startswith("GatedRepoError 401")
+    assert found["stranger"].startswith("GatedRepoError 403")
+    assert found["public page"] == "manual"
+    assert Path(found["reader"]).stat().st_size == 2_000_000
+
+
+def test_uploads_of_a_client_with_xet_survive_faults(hub, folder, tmp_path):
+    hub.fail_next("ratelimit", "POST .*/someone/a/preupload")
+    hub.fail_next("500", "POST .*/someone/b/commit")
+    hub.fail_next("cut", "POST .*/someone/c/commit")
+    hub.fail_next("lost", "POST .*/someone/d/commit")
+    hub.fail_next("cut", "POST /xet/v1/xorbs/")
+    steps = 'together(**{name: lambda name=name: publish(f"someone/{name}") for name in "abcd"})'
+    found = tell(hub, steps, folder, home=tmp_path)
+    assert hub.faults == [] and hub.unknown == []
+    for name in "abcd":
+        assert found[name] == hub.commits(f"someone/{name}")[0]
+        assert hub.files(f"someone/{name}").items() >= content(folder).items()
+    # An answer that got lost makes the client commit twice.
+    assert [len(hub.commits(f"someone/{name}")) for name in "abcd"] == [2, 2, 2, 3]
+
+
+def test_uploads_of_a_client_without_xet_survive_faults_but_that_of_the_commit(hub, folder, tmp_path):
+    hub.multipart_bytes = 700_000
+    hub.fail_next("500", "PUT /lfs-part/")
+    tell(hub, 'publish("someone/a")', folder, home=tmp_path, HF_HUB_DISABLE_XET="1")
+    assert hub.count("PUT /lfs-part/") == 4
+
+    hub.multipart_bytes = None
+    hub.fail_next("429", "POST /someone/b.git/info/lfs/objects/batch")
+    hub.fail_next("cut", "PUT /lfs/someone/b/")
+    hub.fail_next("500", "PUT /lfs/someone/c/")
+    hub.fail_next("cut", "POST .*/someone/d/commit")
+    hub.fail_next("500", "POST .*/someone/e/commit")
+    steps = """
+together(**{name: lambda name=name: publish(f"someone/{name}") for name in "bcde"})
+together(**{name * 2: lambda name=name: publish(f"someone/{name}") for name in "de"})
+"""
+    found = tell(hub, steps, folder, home=tmp_path, HF_HUB_DISABLE_XET="1")
+    assert hub.faults == [] and hub.unknown == [] and not hub.count("xet")
+    assert found["d"].startswith(("RemoteProtocolError", "ReadError", "WriteError"))
+    assert found["e"].startswith("HfHubHTTPError 500")
+    assert hub.count("PUT /lfs/") == 6  # twice for b and c; what had arrived for d and e is not sent again
+    for name in "abcde":
+        assert len(hub.commits(f"someone/{name}")) == 2
+        assert hub.files(f"someone/{name}").items() >= content(folder).items()
+
+
+def test_downloads_survive_faults_but_some(told, shared, folder, tmp_path):
+    file = "GET /cdn/.*/model.safetensors"
+    shared.fail_next("500", "HEAD /someone/net/resolve/main/config.json")
+    shared.fail_next("cut", file)
+    shared.fail_next("429", file)
+    shared.fail_next("500", "GET /someone/net/resolve/main/README.md")
+    shared.fail_next("500", "GET /api/models/someone/net/revision/v1")
+    steps = """
+together(
+    head=lambda: read(hf_hub_download("someone/net", "config.json")),
+    large=lambda: read(hf_hub_download("someone/net", "model.safetensors")),
+    small=lambda: hf_hub_download("someone/net", "README.md"),
+    info=lambda: snapshot_download("someone/net", revision="v1"),
+)
+"""
+    found = tell(shared, steps, "", home=tmp_path)
+    assert shared.faults == []
+    assert bytes.fromhex(found["head"]) == (folder / "config.json").read_bytes()
+    assert bytes.fromhex(found["large"]) == (folder / "model.safetensors").read_bytes()
+    assert found["small"].startswith("HfHubHTTPError 500")
+    assert found["info"].startswith("LocalEntryNotFoundError")
+
+
+def test_a_flipped_bit_in_a_download_goes_unnoticed_until_hashes_are_compared(told, shared, folder, tmp_path):
+    shared.fail_next("flip", "GET /cdn/.*/model.safetensors")
+    steps = """
+tell("pulled", lambda: read(snapshot_download("someone/net") + "/model.safetensors"))
+tell("checked", lambda: [each["path"] for each in api.verify_repo_checksums("someone/net").mismatches])
+tell("again", lambda: read(snapshot_download("someone/net") + "/model.safetensors"))
+tell("forced", lambda: read(snapshot_download("someone/net", force_download=True) + "/model.safetensors"))
+"""
+    found = tell(shared, steps, "", home=tmp_path)
+    right = (folder / "model.safetensors").read_bytes()
+    wrong = bytes.fromhex(found["pulled"])
+    assert len(wrong) == len(right) and wrong != right
+    assert found["checked"] == ["model.safetensors"]
+    assert found["again"] == found["pulled"]
+    assert bytes.fromhex(found["forced"]) == right
+
+
+def request(hub: HubServer, method: str, path: str, body: bytes, token: str | None = None) -> tuple[int, str]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    wanted = urllib.request.Request(hub.url + path, body, headers, method=method)
+    try:
+        with urllib.request.urlopen(wanted) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_content_that_is_not_what_was_announced_is_refused(hub):
+    create = json.dumps({"name": "net", "organization": "someone"}).encode()
+    assert request(hub, "POST", "/api/repos/create", create, "hf_someone")[0] == 200
+    sha256 = hashlib.sha256(b"right").hexdigest()
+    commit = f"/api/models/{NET}/commit/main"
+
+    def lines(size: int) -> bytes:
+        file = {"path": "model.bin", "algo": "sha256", "oid": sha256, "size": size}
+        items = [{"key": "header", "value": {"summary": "s", "description": ""}}, {"key": "lfsFile", "value": file}]
+        return "\n".join(map(json.dumps, items)).encode()
+
+    assert request(hub, "PUT", f"/lfs/{NET}/{sha256}?size=5", b"wrong")[0] == 400
+    assert request(hub, "PUT", f"/lfs/{NET}/{sha256}?size=4", b"right")[0] == 400
+    assert request(hub, "POST", commit, lines(5), "hf_someone")[0] == 400  # nothing behind the pointer
+    assert request(hub, "PUT", f"/lfs/{NET}/{sha256}?size=5", b"right", "hf_someone")[0] == 400  # a token that leaks
+    assert request(hub, "PUT", f"/lfs/{NET}/{sha256}?size=5", b"right")[0] == 200
+    assert request(hub, "POST", commit, lines(4), "hf_someone")[0] == 400
+    assert len(hub.commits(NET)) == 1
+    assert request(hub, "POST", commit, lines(5), "hf_someone")[0] == 200
+    assert hub.files(NET)["model.bin"] == b"right"
+    assert request(hub, "GET", "/api/nothing", b"")[0] == 501 and hub.unknown == ["GET /api/nothing"]
+    with pytest.raises(ValueError, match="flood"):
+        hub.fail_next("flood")
+
+
+def test_a_name_that_git_does_not_take_is_refused(hub):
+    create = json.dumps({"name": "net", "organization": "someone"}).encode()
+    request(hub, "POST", "/api/repos/create", create, "hf_someone")
+    tag = f"/api/models/{NET}/tag/main"
+    for name in ("v 1", "v1..2", "v~1", "v1.lock", "refs/tags/v1", "a" * 40, "v1/", ".v1", "", "HEAD"):
+        assert request(hub, "POST", tag, json.dumps({"tag": name}).encode(), "hf_someone")[0] == 400, name
+    assert request(hub, "POST", tag, b'{"tag": "main"}', "hf_someone")[0] == 409  # the branch
+    assert request(hub, "POST", tag, b'{"tag": "v1.0.0"}', "hf_someone")[0] == 200
+    assert list(hub.tags(NET)) == ["v1.0.0"]
+
+
+def test_a_data_set_is_pushed_and_loaded(hub, tmp_path):
+    push = """
+import numpy as np
+from datasets import Dataset, Features, Image, Value
+images = [np.full((6, 8, 3), 40 * i, np.uint8) for i in range(3)]
+features = Features({"image": Image(), "name": Value("string")})
+data = Dataset.from_dict({"image": images, "name": ["a", "b", "c"]}, features)
+data.push_to_hub("someone/eyes", split="train")
+data.select([0]).push_to_hub("someone/eyes", split="test")
+"""
+    hub.run(push, home=tmp_path / "publisher")
+    assert hub.unknown == []
+    assert set(hub.files("datasets/someone/eyes")) >= {"README.md", "data/train-00000-of-00001.parquet"}
+    load = """
+import json
+import numpy as np
+from datasets import load_dataset
+data = load_dataset("someone/eyes")
+print(json.dumps({split: [[row["name"], int(np.array(row["image"]).max())] for row in data[split]] for split in data}))
+"""
+    found = json.loads(hub.run(load, home=tmp_path / "reader", token=None).splitlines()[-1])
+    assert found == {"train": [["a", 0], ["b", 40], ["c", 80]], "test": [["a", 0]]}
+    assert hub.unknown == []

@@ -1,0 +1,389 @@
+"""The page by its endpoints for programs, its bounded memory, and how it starts."""
+
+import asyncio
+import base64
+import os
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from gradio_client.utils import QueueError
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from PIL import Image
+from support.stand_in import DarkOnGreen
+
+import app
+from resegnet import Config, ImageError, Segmenter
+from resegnet.hub import ENVIRONMENT
+from resegnet.results import export
+from resegnet.results.compare import compare
+from resegnet.synthetic import draw_fundus
+from resegnet.web import layout, serve
+from resegnet.web.files import sweep
+from resegnet.web.handlers import KEEP_S
+
+tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
+
+
+@pytest.fixture(scope="module")
+def client(url, tmp_path_factory):
+    with connect(url, tmp_path_factory.mktemp("downloads")) as connected:
+        yield connected
+
+
+@contextmanager
+def connect(url, downloads):
+    client = Client(url, verbose=False, analytics_enabled=False, download_files=str(downloads))
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Two different drawn photographs under one name."""
+    paths = []
+    for seed in (1, 2):
+        paths.append(tmp_path_factory.mktemp("photographs") / "eye.png")
+        Image.fromarray(draw_fundus(seed, (230, 300)).image).save(paths[-1])
+    return paths
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+@pytest.fixture(scope="module")
+def tracing(tmp_path_factory):
+    """The exact truth of the first photograph."""
+    path = tmp_path_factory.mktemp("tracing") / "eye by hand.png"
+    Image.fromarray(draw_fundus(1, (230, 300)).vessels).save(path)
+    return path
+
+
+# /segment
+
+
+def test_files_and_numbers_are_those_of_the_python_interface(client, segmenter, photographs):
+    overlay, mask, probability, numbers = client.predict(handle_file(photographs[0]), api_name="/segment")
+    result = segmenter(photographs[0])
+    assert 0.02 < result.mask.mean() < 0.5
+    np.testing.assert_array_equal(pixels(mask), result.mask.astype(np.uint8) * 255)
+    np.testing.assert_array_equal(pixels(overlay), result.overlay())
+    assert np.abs(pixels(probability) / 65535 - result.probability).max() < 1e-5
+    assert numbers == export.summary(result)
+    assert numbers["threshold"] == 0.6137
+    assert numbers["model"] == "a/model@v1"
+
+
+def test_another_threshold_takes_no_second_forward_pass(client, network, segmenter, photographs):
+    client.predict(handle_file(photographs[0]), api_name="/segment")
+    calls = network.calls
+    masks = []
+    for threshold in (0.55, 0.7):
+        _, mask, _, numbers = client.predict(handle_file(photographs[0]), threshold, api_name="/segment")
+        masks.append(pixels(mask) > 0)
+        assert numbers["threshold"] == threshold
+    assert network.calls == calls
+    result = segmenter(photographs[0])
+    np.testing.assert_array_equal(masks[0], result.at(0.55).mask)
+    np.testing.assert_array_equal(masks[1], result.at(0.7).mask)
+    assert masks[0].sum() > masks[1].sum() > 0
+
+
+def test_sessions_do_not_mix(url, segmenter, photographs, tmp_path):
+    """Two programs at once, each with its own photograph of the same name and its own threshold."""
+    truths = [segmenter(path) for path in photographs]
+
+    def ask(k):
+        with connect(url, tmp_path / str(k)) as client:
+            thresholds = [0.5 + 0.1 * step + 0.05 * k for step in range(2)]
+            answers = [client.predict(handle_file(photographs[k]), t, api_name="/segment") for t in thresholds]
+        return [(t, pixels(mask)) for t, (_, mask, *_) in zip(thresholds, answers, strict=True)]
+
+    with ThreadPoolExecutor(2) as pool:
+        for truth, answers in zip(truths, pool.map(ask, range(2)), strict=True):
+            for threshold, mask in answers:
+                np.testing.assert_array_equal(mask > 0, truth.at(threshold).mask)
+
+
+def test_16_bit_tiff(client, segmenter, photographs, tmp_path):
+    eight_bit = pixels(photographs[0])
+    tifffile.imwrite(tmp_path / "eye.tif", eight_bit.astype(np.uint16) * 256 + 99, photometric="rgb")
+    _, mask, *_ = client.predict(handle_file(tmp_path / "eye.tif"), api_name="/segment")
+    np.testing.assert_array_equal(pixels(mask) > 0, segmenter(eight_bit).mask)
+
+
+def test_a_text_file_gets_the_sentence_of_the_image_error(client, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("no picture")
+    with pytest.raises(ImageError) as expected:
+        Segmenter(DarkOnGreen(), Config())(path)
+    with pytest.raises(AppError) as got:
+        client.predict(handle_file(path), api_name="/segment")
+    assert got.value.message == str(expected.value)
+    assert "'notes.txt'" in got.value.message
+
+
+def test_a_threshold_out_of_range_is_told(client, photographs):
+    with pytest.raises(AppError, match=r"threshold is 1\.5, expected a number from 0 to 1"):
+        client.predict(handle_file(photographs[0]), 1.5, api_name="/segment")
+
+
+def test_programs_see_two_endpoints_with_their_parameters_described(client):
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert list(endpoints) == ["/segment", "/compare"]
+    parameters = {name: [p["parameter_name"] for p in endpoint["parameters"]] for name, endpoint in endpoints.items()}
+    assert parameters == {
+        "/segment": ["photograph", "threshold"],
+        "/compare": ["photograph", "tracing", "threshold"],
+    }
+    assert [r["label"] for r in endpoints["/segment"]["returns"]] == ["overlay", "mask", "probability", "numbers"]
+    assert [r["label"] for r in endpoints["/compare"]["returns"]] == ["error_map", "numbers"]
+    assert "Find the vessels" in endpoints["/segment"]["description"]
+    assert "against a person's tracing" in endpoints["/compare"]["description"]
+
+
+# /compare
+
+
+def test_scores_and_error_map_are_those_of_the_python_interface(client, segmenter, photographs, tracing):
+    error_map, numbers = client.predict(handle_file(photographs[0]), handle_file(tracing), 0.55, api_name="/compare")
+    comparison = compare(segmenter(photographs[0]).at(0.55), tracing)
+    np.testing.assert_array_equal(pixels(error_map), comparison.error_map())
+    scores = numbers.pop("comparison")
+    assert scores.pop("notes") == []
+    assert scores == comparison.scores()
+    assert 0.3 < scores["f1"] < 1
+    assert numbers == export.summary(comparison.segmentation)
+
+
+def test_a_tracing_of_another_size_is_told(client, photographs, tracing, tmp_path):
+    with Image.open(tracing) as image:
+        image.resize((150, 115)).save(tmp_path / "small.png")
+    with pytest.raises(AppError, match=r"150 x 115.*300 x 230"):
+        client.predict(handle_file(photographs[0]), handle_file(tmp_path / "small.png"), api_name="/compare")
+
+
+# MCP
+
+
+def call_tool(url, photograph):
+    """What an assistant sees: the tools by name, and the answer of one. The photograph goes as a data address."""
+    address = "data:image/png;base64," + base64.b64encode(photograph.read_bytes()).decode()
+
+    async def ask():
+        async with (
+            streamable_http_client(f"{url}gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+            return tools, await session.call_tool("segment", {"photograph": address, "threshold": 0.55})
+
+    return asyncio.run(ask())
+
+
+def test_an_assistant_finds_the_tools_and_uses_one(url, segmenter, photographs):
+    """Over the Model Context Protocol, with its own client."""
+    tools, answer = call_tool(url, photographs[0])
+    assert set(tools) == {"segment", "compare"}
+    assert "fundus" in tools["segment"].description
+    assert (
+        "pixels of this probability or more" in tools["segment"].inputSchema["properties"]["threshold"]["description"]
+    )
+    assert not answer.isError
+    texts = " ".join(part.text for part in answer.content if part.type == "text")
+    assert f'"vessel_area_px": {segmenter(photographs[0]).at(0.55).mask.sum()}' in texts.replace("'", '"')
+
+
+# Disk and queue
+
+
+def wait_until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def break_off_an_upload(url, content):
+    """Send half of a file and hang up."""
+    address = urlsplit(url)
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="half.png"\r\n\r\n'
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: here\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+            b"Content-Length: %d\r\n\r\n%b%b" % (len(head) + 2 * len(content), head, content)
+        )
+
+
+def test_all_that_was_sent_and_made_is_deleted_after_an_hour(url, client, photographs):
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+
+    def names():
+        return {path.name for path in folder.rglob("*") if path.is_file()}
+
+    client.predict(handle_file(photographs[0]), api_name="/segment")
+    before = names()
+    assert before >= {"eye.png", "eye_mask.png", "eye_overlay.png", "eye_probability.png"}
+    break_off_an_upload(url, photographs[0].read_bytes())
+    wait_until(lambda: names() > before)
+    sweep(folder, time.time() - KEEP_S)
+    assert names() > before
+    sweep(folder, time.time() + 1)
+    assert names() == set()
+
+
+def test_who_comes_when_the_queue_is_full_is_told_and_the_others_are_served(
+    segmenter, network, photographs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(layout, "QUEUE", 1)
+    page = app.build_app(segmenter)
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **layout.launch_options())
+    calls = network.calls
+    network.go_on.clear()
+    try:
+        with connect(url, tmp_path) as client:
+            running = client.submit(handle_file(photographs[0]), api_name="/segment")
+            wait_until(lambda: network.calls > calls)
+            waiting = client.submit(handle_file(photographs[1]), api_name="/segment")
+            wait_until(lambda: len(page._queue) == 1)
+            for _ in range(5):
+                with pytest.raises(QueueError, match=r"^Queue is full! Please try again\.$"):
+                    client.predict(handle_file(photographs[0]), api_name="/segment")
+            network.go_on.set()
+            for job, photograph in ((running, photographs[0]), (waiting, photographs[1])):
+                np.testing.assert_array_equal(pixels(job.result()[1]) > 0, segmenter(photograph).mask)
+    finally:
+        network.go_on.set()
+        page.close()
+
+
+# Start
+
+
+# `python app.py`, noting whom it looks up, connects to or sends to besides itself.
+WATCHED = """
+import runpy, sys
+
+noted, script = sys.argv[1:3]
+del sys.argv[1:3]
+
+def note(event, arguments):
+    if event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    elif event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        host = arguments[1]
+    else:
+        return
+    host = host[0] if isinstance(host, tuple) else host
+    if host not in (None, "127.0.0.1", "localhost", "::1", "0.0.0.0"):
+        with open(noted, "a") as file:
+            print(event, host, file=file)
+
+sys.addaudithook(note)
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def test_the_app_keeps_its_files_to_itself_asks_nobody_and_ends_without_a_trace(photographs, tmp_path):
+    """As it is started by `python app.py`."""
+    # Nor is it told to be silent.
+    left_out = ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WATCHED, tmp_path / "outside.txt", app.__file__, "--port", str(port)],
+        cwd=Path(app.__file__).parent,
+        env=environment | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        said = ""
+        while f"The page is at http://127.0.0.1:{port}/" not in said:
+            line = process.stdout.readline()
+            assert line, said  # else it has ended
+            said += line
+        _, answer = call_tool(f"http://127.0.0.1:{port}/", photographs[0])
+        assert not answer.isError
+        stranger = httpx.Client(base_url=f"http://127.0.0.1:{port}/gradio_api", timeout=60)
+        address = "https://example.org/eye.png"
+        assert stranger.get(f"/file={address}").status_code == 403
+        asked = [{"path": address, "meta": {"_type": "gradio.FileData"}}, None]
+        event = stranger.post("/call/segment", json={"data": asked}).json()["event_id"]
+        assert "send the file itself" in stranger.get(f"/call/segment/{event}").text
+        stranger.close()
+        assert len(list(tmp_path.glob("resegnet-page-*/files/*/*.png"))) >= 4
+        assert not (tmp_path / "gradio").exists()  # where it keeps files by its own choice
+        process.terminate()
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert not (tmp_path / "outside.txt").exists(), (tmp_path / "outside.txt").read_text()
+    assert list(tmp_path.glob("resegnet*")) == []
+    assert "Warning" not in said and "share=True" not in said
+
+
+class NoModel:
+    """Stands for `Segmenter`; remembers what was asked for."""
+
+    asked = None
+
+    @classmethod
+    def from_pretrained(cls, name, *, revision=None):
+        cls.asked = (name, revision)
+        raise OSError("first line.\nand a traceback")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "asked"),
+    [
+        ([], None, (None, None)),
+        ([], "", (None, None)),
+        ([], "user/one", ("user/one", None)),
+        (["--model", "user/two"], "user/one", ("user/two", None)),
+        (["--revision", "v2"], "user/one", ("user/one", "v2")),
+        ([], "user/one@v3", ("user/one", "v3")),
+        (["--revision", "v2"], "user/one@v3", ("user/one", "v2")),
+    ],
+)
+def test_which_model_is_asked_for(arguments, environment, asked, monkeypatch, capsys):
+    monkeypatch.setattr(serve, "Segmenter", NoModel)
+    if environment is None:
+        monkeypatch.delenv(ENVIRONMENT, raising=False)
+    else:
+        monkeypatch.setenv(ENVIRONMENT, environment)
+    assert app.main(arguments) == 1
+    assert NoModel.asked == asked
+    assert capsys.readouterr().err == f"The model {asked[0] or '(bundled)'} cannot be had: first line.\n"
+
+
+def test_a_model_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
+    assert app.main(["--model", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert str(tmp_path) in error
+
+
+def test_a_revision_without_a_model_is_refused(monkeypatch, capsys):
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    assert app.main(["--revision", "v1"]) == 1
+    assert "only models of the Hub have one" in capsys.readouterr().err

@@ -1,0 +1,702 @@
+"""The page in a real browser: Debian's Chromium, headless, driven by Playwright."""
+
+import base64
+import io
+import json
+import os
+import shutil
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from resegnet.results.compare import compare
+from resegnet.results.render import ERROR_COLORS, OVERLAY_OPACITY, magma
+from resegnet.synthetic import draw_fundus
+from resegnet.web.files import sweep
+
+tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 30_000  # on a busy machine; nothing waits for it when all goes well
+
+SHOWN = ".viewer[data-state=shown]:not([data-busy])"
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Two drawn photographs under one name."""
+    paths = []
+    for seed in (1, 2):
+        paths.append(tmp_path_factory.mktemp("photographs") / "my eye.png")
+        Image.fromarray(draw_fundus(seed, (400, 480)).image).save(paths[-1])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def tracing(tmp_path_factory):
+    """The exact truth of the first photograph."""
+    path = tmp_path_factory.mktemp("tracing") / "by hand.png"
+    Image.fromarray(draw_fundus(1, (400, 480)).vessels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if shutil.which(CHROMIUM) is None and "CI" not in os.environ:  # CI installs it, and fails without
+        pytest.skip(f"no {CHROMIUM}; apt-get install chromium")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, url):
+    """A function that opens the page as a new visitor; at the end, none had an error or asked the outside."""
+    contexts, errors, outside = [], [], []
+
+    def note_request(request):
+        if not request.url.startswith((url, "data:", "blob:" + url)):
+            outside.append(request.url)
+
+    def open_(**options):
+        contexts.append(
+            chromium.new_context(**{"accept_downloads": True, "viewport": {"width": 1280, "height": 900}} | options)
+        )
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", note_request)
+        page.goto(url)
+        page.wait_for_selector(".viewer .drop button")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert errors == []
+    assert outside == []
+
+
+def upload(page, path):
+    page.set_input_files(".viewer .pick", path)
+    page.wait_for_selector(SHOWN)
+    settle(page)
+
+
+def settle(page):
+    """Wait until what was asked for is drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def actual_size(page):
+    """One pixel of the photograph on one of the screen."""
+    page.click("[data-zoom=one]")
+    settle(page)
+
+
+def canvas(page, name, shape):
+    """(H, W, 4) pixels of a canvas where the photograph lies; it is shown at 1:1 and whole."""
+    width, height, pixels = page.evaluate(
+        """(name) => {
+          const canvas = document.querySelector(`.viewer canvas.${name}`);
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          let text = "";
+          for (let k = 0; k < data.length; k += 32768) text += String.fromCharCode(...data.subarray(k, k + 32768));
+          return [canvas.width, canvas.height, btoa(text)];
+        }""",
+        name,
+    )
+    image = np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(height, width, 4)
+    top, left = (height - shape[0] + 1) // 2, (width - shape[1] + 1) // 2
+    assert top >= 0 and left >= 0
+    inside = image[top : top + shape[0], left : left + shape[1]]
+    assert image.any(axis=2).sum() == inside.any(axis=2).sum()  # nothing beside the photograph
+    return inside
+
+
+def assert_overlay_is(page, result):
+    """The coloured pixels are those of the mask, in the chosen colour and opacity."""
+    drawn = canvas(page, "paint", result.mask.shape)
+    np.testing.assert_array_equal(drawn[:, :, 3] > 0, result.mask)
+    assert (drawn[result.mask][:, 3] == round(255 * OVERLAY_OPACITY)).all()
+
+
+def threshold_of(page):
+    return float(page.input_value(".viewer .exact"))
+
+
+def press(page, selector, *keys):
+    page.focus(selector)
+    for key in keys:
+        page.keyboard.press(key)
+    settle(page)
+
+
+def save(page, button):
+    """Click a button that saves; gives the file's name and its bytes."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=f"Download {button}").click()
+    return download.value.suggested_filename, download.value.path().read_bytes()
+
+
+def pixels(content):
+    with Image.open(io.BytesIO(content)) as image:
+        return np.array(image)
+
+
+# From the photograph to its files
+
+
+def test_the_picture_follows_the_slider_and_the_files_are_what_is_shown(open_page, segmenter, photographs, network):
+    page = open_page()
+    truth = segmenter(photographs[0])
+    calls = network.calls
+    upload(page, photographs[0])
+    assert network.calls == calls + 1
+    actual_size(page)
+    assert threshold_of(page) == 0.6137
+    assert_overlay_is(page, truth)
+    assert page.inner_text(".share strong") == f"{truth.measure()['vessel_density']:.1%}"
+    name, mask = save(page, "mask")
+    assert name == "my eye_mask_0.6137.png"
+    np.testing.assert_array_equal(pixels(mask), truth.mask.astype(np.uint8) * 255)
+
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    for keys in (["ArrowLeft"], ["ArrowLeft"] * 12, ["Home"], ["End"]):
+        press(page, "#viewer-threshold", *keys)
+        moved = truth.at(threshold_of(page))
+        assert_overlay_is(page, moved)
+        assert page.inner_text(".share strong") == f"{moved.measure()['vessel_density']:.1%}"
+    assert requests == []
+    assert moved.threshold == 1
+    page.fill(".viewer .exact", "0.55")
+    settle(page)
+    moved = truth.at(0.55)
+    assert moved.mask.sum() > 1.2 * truth.mask.sum()
+    assert_overlay_is(page, moved)
+    assert requests == []
+
+    name, mask = save(page, "mask")
+    assert name == "my eye_mask_0.55.png"
+    np.testing.assert_array_equal(pixels(mask), moved.mask.astype(np.uint8) * 255)
+    np.testing.assert_array_equal(pixels(save(page, "overlay")[1]), moved.overlay())
+    name, probability = save(page, "probability")
+    assert name == "my eye_probability.png"
+    assert np.abs(pixels(probability) / 65535 - truth.probability).max() < 1e-5
+    name, numbers = save(page, "numbers")
+    assert name == "my eye_numbers_0.55.json"
+    assert json.loads(numbers)["measures"]["vessel_area_px"] == moved.mask.sum()
+    name, archive = save(page, "all as ZIP")
+    assert name == "my eye_resegnet_0.55.zip"
+    with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
+        assert zipped.read("my eye_mask.png") == mask
+        assert len(zipped.namelist()) == 4
+
+    page.get_by_role("button", name="Reset").click()
+    settle(page)
+    assert threshold_of(page) == 0.6137
+    assert_overlay_is(page, truth)
+    assert network.calls == calls + 1
+
+
+def test_colour_and_opacity_are_those_of_the_saved_overlay(open_page, segmenter, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    actual_size(page)
+    page.get_by_role("button", name="magenta").click()
+    press(page, ".viewer .opacity", *["ArrowLeft"] * 9)  # 0.85 to 0.4
+    result = segmenter(photographs[0])
+    drawn = canvas(page, "paint", result.mask.shape)[result.mask]
+    assert (drawn[:, 3] == 102).all()
+    assert np.abs(drawn[:, :3].astype(int) - (255, 79, 216)).max() <= 1  # a canvas keeps colours premultiplied
+    expected = result.overlay(color=(255, 79, 216), opacity=0.4)
+    np.testing.assert_array_equal(pixels(save(page, "overlay")[1]), expected)
+
+
+def test_views(open_page, segmenter, photographs):
+    page = open_page()
+    result = segmenter(photographs[0])
+    upload(page, photographs[0])
+    actual_size(page)
+
+    page.get_by_role("button", name="Mask", exact=True).click()
+    settle(page)
+    mask = canvas(page, "paint", result.mask.shape)
+    np.testing.assert_array_equal(mask[result.mask], 255)
+    assert not mask[~result.mask].any()
+    assert not canvas(page, "photo", result.mask.shape)[:, :, :3].any()  # black behind it
+
+    page.get_by_role("button", name="Probability", exact=True).click()
+    settle(page)
+    drawn = canvas(page, "paint", result.mask.shape).astype(int)[result.fov][:, :3]
+    expected = magma()[np.round(result.probability * 255).astype(int)].astype(int)[result.fov]
+    assert np.abs(drawn - expected).max() <= 8  # levels are 1/200 apart, the colours 1/255
+    assert page.locator(".legend").inner_text().split() == ["0", "1"]
+
+    page.get_by_role("button", name="Before/after").click()
+    press(page, ".viewer .divider", "ArrowRight", "ArrowRight")
+    assert page.get_attribute(".viewer .divider", "aria-valuenow") == "54"
+    assert page.evaluate("getComputedStyle(document.querySelector('.paint')).clipPath") == "inset(0px 0px 0px 54%)"
+
+
+def test_a_photograph_larger_than_the_screen_keeps_its_share_of_vessels(open_page, segmenter, tmp_path):
+    path = tmp_path / "large.png"
+    Image.fromarray(draw_fundus(4, (1500, 1800)).image).save(path)
+    page = open_page()
+    upload(page, path)
+    result = segmenter(path)
+    scale, opaque = page.evaluate(
+        """() => {
+          const canvas = document.querySelector(".viewer canvas.paint");
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          let sum = 0;
+          for (let k = 3; k < data.length; k += 4) sum += data[k];
+          return [canvas.height / 1500, sum / 255];
+        }"""
+    )
+    assert scale < 0.5
+    assert opaque / scale**2 == pytest.approx(OVERLAY_OPACITY * result.mask.sum(), rel=0.01)
+
+
+def test_zoom_by_keys_and_buttons(open_page, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    fitted = page.inner_text(".viewer .scale")
+    press(page, ".viewer .sheet", "1")
+    assert page.inner_text(".viewer .scale") == "100 %"
+    press(page, ".viewer .sheet", "+", "+")
+    assert page.inner_text(".viewer .scale") == "225 %"
+    press(page, ".viewer .sheet", "0")
+    assert page.inner_text(".viewer .scale") == fitted
+    page.get_by_role("button", name="Zoom in").click()
+    assert page.inner_text(".viewer .scale") != fitted
+
+
+def test_a_16_bit_tiff_is_shown(open_page, segmenter, photographs, tmp_path):
+    eight_bit = np.array(Image.open(photographs[0]))
+    tifffile.imwrite(tmp_path / "eye.tif", eight_bit.astype(np.uint16) * 256 + 99, photometric="rgb")
+    page = open_page()
+    upload(page, tmp_path / "eye.tif")
+    actual_size(page)
+    photo = canvas(page, "photo", eight_bit.shape[:2])[:, :, :3]
+    assert np.abs(photo.astype(int) - eight_bit).mean() < 3  # JPEG, for the screen only
+    assert_overlay_is(page, segmenter(eight_bit))
+
+
+def transfer(page, path, type_, target):
+    """What a browser does when a file is dropped on an element or pasted."""
+    page.evaluate(
+        """([bytes, name, type, target]) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([new Uint8Array(bytes)], name));
+          const options = { bubbles: true, cancelable: true, dataTransfer: transfer, clipboardData: transfer };
+          const event = type === "paste" ? new ClipboardEvent(type, options) : new DragEvent(type, options);
+          document.querySelector(target).dispatchEvent(event);
+        }""",
+        [list(path.read_bytes()), path.name, type_, target],
+    )
+
+
+@pytest.mark.parametrize(("type_", "target"), [("drop", ".viewer .stage"), ("drop", "#foot"), ("paste", "body")])
+def test_a_photograph_may_be_dropped_or_pasted(open_page, segmenter, photographs, type_, target):
+    page = open_page()
+    transfer(page, photographs[0], type_, target)
+    page.wait_for_selector(SHOWN)
+    assert page.inner_text(".viewer .name") == "my eye.png"
+    transfer(page, photographs[1], type_, target)  # and another over it
+    page.wait_for_function(
+        "share => document.querySelector('.share strong').textContent === share",
+        arg=f"{segmenter(photographs[1]).measure()['vessel_density']:.1%}",
+    )
+
+
+def test_an_example_is_one_click(open_page, segmenter):
+    page = open_page()
+    page.locator(".examples button").nth(1).click()
+    page.wait_for_selector(SHOWN)
+    assert page.inner_text(".viewer .name") == "drawn_orange.jpg"
+    density = segmenter("examples/drawn_orange.jpg").measure()["vessel_density"]
+    assert page.inner_text(".share strong") == f"{density:.1%}"
+
+
+# Comparison
+
+
+def scores_of(page):
+    rows = page.locator(".tracing tr").all_inner_texts()
+    return dict(row.split("\t") for row in rows)
+
+
+def shown_scores(comparison):
+    names = {"f1": "F1 (Dice)", "sensitivity": "Sensitivity", "specificity": "Specificity", "precision": "Precision",
+             "mcc": "MCC", "cldice": "clDice", "auroc": "AUROC"}  # fmt: skip
+    return {title: f"{comparison.scores()[name]:.3f}" for name, title in names.items()}
+
+
+def test_comparison_with_the_exact_truth_follows_the_slider(open_page, segmenter, photographs, tracing):
+    page = open_page()
+    upload(page, photographs[0])
+    page.set_input_files(".viewer .pick-tracing", tracing)
+    page.wait_for_selector(".tracing[data-tracing=shown]")
+    comparison = compare(segmenter(photographs[0]), tracing)
+    settle(page)
+    assert scores_of(page) == shown_scores(comparison)
+
+    press(page, "#viewer-threshold", *["ArrowLeft"] * 10)
+    comparison = comparison.at(threshold_of(page))
+    page.wait_for_function("() => !document.querySelector('.tracing tbody').textContent.includes('…')")
+    assert scores_of(page) == shown_scores(comparison)
+
+    actual_size(page)
+    result = comparison.segmentation
+    drawn = canvas(page, "paint", result.mask.shape)
+    truth = comparison.tracing & result.fov
+    for kind, where in [
+        ("hit", result.mask & truth),
+        ("miss", ~result.mask & truth),
+        ("false alarm", result.mask & ~truth),
+    ]:
+        assert where.sum() > 50
+        np.testing.assert_array_equal(drawn[where], [(*ERROR_COLORS[kind], 255)] * where.sum())
+    assert not drawn[~(result.mask | truth)].any()
+    assert page.locator(".legend").inner_text().split("\n") == list(ERROR_COLORS)
+
+    dot = page.locator(".curve circle")
+    assert float(dot.get_attribute("cx")) / 200 == pytest.approx(comparison.scores()["sensitivity"], abs=1e-6)
+    assert 1 - float(dot.get_attribute("cy")) / 200 == pytest.approx(comparison.scores()["precision"], abs=1e-6)
+
+    _, error_map = save(page, "error map")
+    np.testing.assert_array_equal(pixels(error_map), comparison.error_map())
+    _, numbers = save(page, "numbers")
+    assert json.loads(numbers)["comparison"]["f1"] == comparison.scores()["f1"]
+
+    page.get_by_role("button", name="Remove").click()
+    page.wait_for_selector(".tracing[data-tracing=none]")
+    settle(page)
+    assert page.get_attribute(".viewer", "data-view") == "overlay"
+    assert_overlay_is(page, result)  # at the threshold that was chosen
+
+
+def test_a_wrong_tracing_is_told_and_the_photograph_stays(open_page, photographs, tmp_path):
+    Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
+    page = open_page()
+    upload(page, photographs[0])
+    page.set_input_files(".viewer .pick-tracing", tmp_path / "small.png")
+    message = page.wait_for_selector(".tracing [role=alert]").inner_text()
+    assert "20 x 20" in message and "480 x 400" in message
+    assert page.is_visible(".viewer .share")
+    assert not page.is_visible(".viewer .scores")
+
+
+def test_a_wrong_tracing_leaves_the_right_one(open_page, photographs, tracing, tmp_path):
+    Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
+    page = open_page()
+    upload(page, photographs[0])
+    page.set_input_files(".viewer .pick-tracing", tracing)
+    page.wait_for_selector(".tracing[data-tracing=shown]")
+    before = scores_of(page)
+    page.set_input_files(".viewer .pick-tracing", tmp_path / "small.png")
+    page.wait_for_selector(".tracing [role=alert]")
+    assert scores_of(page) == before
+
+
+# What goes wrong
+
+
+def test_a_text_file_shows_its_sentence_and_leaves_what_was_there(open_page, segmenter, photographs, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    page = open_page()
+    for _ in range(2):  # the same sentence twice is shown twice
+        page.set_input_files(".viewer .pick", tmp_path / "notes.txt")
+        message = page.wait_for_selector(".viewer > [role=alert]").inner_text()
+        assert message.startswith("'notes.txt' cannot be identified; expected a JPEG, PNG, TIFF")
+        page.wait_for_selector(".viewer:not([data-busy])")
+        assert not page.is_visible("#viewer-threshold")
+    upload(page, photographs[0])
+    assert not page.is_visible(".viewer > [role=alert]")
+    press(page, "#viewer-threshold", "ArrowRight")
+    page.set_input_files(".viewer .pick", tmp_path / "notes.txt")
+    page.wait_for_selector(".viewer > [role=alert]")
+    result = segmenter(photographs[0]).at(threshold_of(page))
+    assert result.threshold > 0.6137
+    np.testing.assert_array_equal(pixels(save(page, "mask")[1]) > 0, result.mask)
+
+
+@pytest.fixture
+def slow(network):
+    """The network waits until `slow.set()`."""
+    network.go_on.clear()
+    yield network.go_on
+    network.go_on.set()
+
+
+def new_photograph(folder, seed):
+    """One that no result is kept of yet."""
+    Image.fromarray(draw_fundus(seed, (400, 480)).image).save(folder / f"new {seed}.png")
+    return folder / f"new {seed}.png"
+
+
+def begin(page, photograph):
+    page.set_input_files(".viewer .pick", photograph)
+    page.wait_for_function("() => document.querySelector('.doing').textContent === 'Finding the vessels'")
+
+
+@pytest.mark.parametrize("button", ["Cancel", "New photograph"])
+def test_what_was_cancelled_does_not_come_back(open_page, segmenter, photographs, slow, tmp_path, button):
+    page = open_page()
+    if button == "New photograph":
+        slow.set()
+        upload(page, photographs[0])
+        slow.clear()
+    begin(page, new_photograph(tmp_path, 5 if button == "Cancel" else 6))
+    page.get_by_role("button", name=button).click()
+    page.wait_for_selector(".viewer[data-state=empty]:not([data-busy])")
+    slow.set()
+    page.wait_for_timeout(1500)
+    assert page.get_attribute(".viewer", "data-state") == "empty"
+    upload(page, photographs[1])
+    assert page.inner_text(".share strong") == f"{segmenter(photographs[1]).measure()['vessel_density']:.1%}"
+
+
+def test_files_of_what_was_cancelled_are_deleted_too(open_page, slow, network, tmp_path):
+    page = open_page()
+    calls = network.calls
+    begin(page, new_photograph(tmp_path, 9))
+    while network.calls == calls:
+        page.wait_for_timeout(50)
+    page.get_by_role("button", name="Cancel").click()
+    slow.set()
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+    assert list(folder.rglob("new 9.png"))
+    sweep(folder, time.time() + 1)
+    assert not list(folder.rglob("new 9.png"))
+
+
+def test_what_goes_wrong_is_told_in_full_screen_too(open_page, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_selector(".viewer[data-full]")
+    page.wait_for_function("() => document.querySelector('.stage').clientWidth > 0.7 * innerWidth")
+    top = page.locator(".viewer").bounding_box()
+    assert (top["x"], top["y"], top["width"]) == (0, 0, page.evaluate("innerWidth"))
+    page.evaluate("document.querySelector('#viewer .viewer').viewer.settings = () => ({ photo: 'of another' })")
+    page.get_by_role("button", name="Download mask").click()
+    toast = page.wait_for_selector(".toast-body")
+    assert "deleted after an hour" in toast.inner_text()
+    box = toast.bounding_box()
+    at = [box["x"] + 30, box["y"] + 20]
+    assert page.evaluate("([toast, at]) => toast.contains(document.elementFromPoint(...at))", [toast, at])
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_selector(".viewer:not([data-full])")
+
+
+def test_of_two_photographs_the_last_is_shown(open_page, segmenter, slow, tmp_path):
+    first, second = new_photograph(tmp_path, 7), new_photograph(tmp_path, 8)
+    page = open_page()
+    begin(page, first)
+    begin(page, second)
+    slow.set()
+    page.wait_for_selector(SHOWN)
+    assert page.inner_text(".viewer .name") == "new 8.png"
+    page.wait_for_timeout(1000)
+    assert page.inner_text(".viewer .name") == "new 8.png"
+    np.testing.assert_array_equal(pixels(save(page, "mask")[1]) > 0, segmenter(second).mask)
+
+
+def test_a_result_that_arrives_late_does_not_mix_with_the_one_on_the_page(open_page, segmenter, photographs):
+    """The server is done with the second photograph; its files are still on their way."""
+    page = open_page()
+    upload(page, photographs[0])
+    held = []
+    page.route("**/levels.bin", lambda route: held.append(route))
+    page.set_input_files(".viewer .pick", photographs[1])
+    while not held:
+        page.wait_for_timeout(50)
+    assert page.get_attribute(".viewer", "data-busy") == ""
+    page.get_by_role("button", name="Cancel").click()
+    held[0].continue_()
+    page.wait_for_timeout(500)
+    np.testing.assert_array_equal(pixels(save(page, "mask")[1]) > 0, segmenter(photographs[0]).mask)
+
+
+def test_two_visitors_do_not_mix(open_page, segmenter, photographs):
+    """Files of one name, opened by one visitor after the other; then the first goes on."""
+    first, second = open_page(), open_page()
+    upload(first, photographs[0])
+    upload(second, photographs[1])
+    press(first, "#viewer-threshold", "ArrowRight")
+    result = segmenter(photographs[0]).at(threshold_of(first))
+    np.testing.assert_array_equal(pixels(save(first, "mask")[1]) > 0, result.mask)
+    np.testing.assert_array_equal(pixels(save(second, "mask")[1]) > 0, segmenter(photographs[1]).mask)
+    assert threshold_of(second) == 0.6137
+
+
+# Many photographs
+
+
+def start_batch(page, paths):
+    page.get_by_role("tab", name="Batch").click()
+    page.set_input_files("#batch input[type=file]", paths)
+    page.wait_for_function("(count) => document.querySelectorAll('#batch .file').length === count", arg=len(paths))
+    page.get_by_role("button", name="Find the vessels").click()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_batch_fills_its_table_can_be_cancelled_and_what_is_done_is_saved(
+    open_page, segmenter, network, photographs, tmp_path, width
+):
+    page = open_page(viewport={"width": width, "height": 844})
+    folder = tmp_path / "eyes"
+    folder.mkdir()
+    paths = [folder / f"{number}.png" for number in range(4)]
+    for path in paths:
+        path.write_bytes(photographs[0].read_bytes())
+    held, wait = [], network.go_on.wait
+
+    def hold(seconds):  # from the third photograph on
+        held.append(seconds)
+        if len(held) > 2:
+            wait(seconds)
+
+    network.go_on.wait = hold
+    network.go_on.clear()
+    try:
+        start_batch(page, paths)
+        page.wait_for_selector("#batch .lines tbody tr:nth-child(2)")
+        page.wait_for_function("() => document.querySelector('#batch [role=status]').textContent.startsWith('2 of 4')")
+        assert page.get_by_role("button", name="Find the vessels").is_disabled()
+        page.get_by_role("button", name="Cancel").click()
+        page.wait_for_function("() => document.querySelector('#batch [role=status]').textContent.includes('stopping')")
+    finally:
+        network.go_on.wait = wait
+        network.go_on.set()
+    page.wait_for_function("() => document.querySelector('#batch [role=status]').textContent.includes('cancelled')")
+    share = f"{segmenter(photographs[0]).measure()['vessel_density']:.1%}"
+    assert page.locator("#batch .lines td:nth-child(4)").all_inner_texts() == [share] * 3
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Results as ZIP").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        names = archive.namelist()
+        assert len(archive.read("results.csv").splitlines()) == 1 + 3
+        mask = archive.read("masks/0.png")
+    assert sorted(names) == [*(f"masks/{number}.png" for number in range(3)),
+                             *(f"overlays/{number}.jpg" for number in range(3)),
+                             "results.csv", "results.parquet"]  # fmt: skip
+    np.testing.assert_array_equal(pixels(mask) > 0, segmenter(photographs[0]).mask)
+
+    page.get_by_role("button", name="Find the vessels").click()  # and once more, to its end
+    page.wait_for_selector("#batch .lines tbody tr:nth-child(4)")
+    page.wait_for_function("() => document.querySelector('#batch [role=status]').textContent.includes('4 of 4')")
+
+
+def test_who_leaves_the_page_ends_the_batch(open_page, network, photographs, tmp_path, slow):
+    paths = [tmp_path / f"{number}.png" for number in range(8)]
+    for path in paths:
+        path.write_bytes(photographs[0].read_bytes())
+    page = open_page()
+    calls = network.calls
+    start_batch(page, paths)
+    while network.calls == calls:
+        page.wait_for_timeout(50)
+    page.close()
+    time.sleep(2)
+    slow.set()
+    time.sleep(5)
+    assert network.calls - calls < 8
+
+
+# Looks
+
+
+@pytest.mark.parametrize("width", [360, 390, 768])
+def test_narrow_screens_do_not_scroll_sideways(open_page, photographs, tracing, width):
+    page = open_page(viewport={"width": width, "height": 844}, device_scale_factor=2, is_mobile=True, has_touch=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.is_visible("[data-do=take]")
+    upload(page, photographs[0])
+    page.set_input_files(".viewer .pick-tracing", tracing)
+    page.wait_for_selector(".tracing[data-tracing=shown]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator(".viewer .stage").bounding_box()["width"] > 0.85 * width
+    page.get_by_role("tab", name="About").click()
+    page.wait_for_selector("#about h3")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_dark(open_page, photographs, tracing, scheme):
+    """Contrast of 4.5 or more (WCAG 2.1, AA) of every text on the page."""
+    page = open_page(color_scheme=scheme)
+    upload(page, photographs[0])
+    page.set_input_files(".viewer .pick-tracing", tracing)
+    page.wait_for_selector(".tracing[data-tracing=shown]")
+    texts = page.evaluate(
+        """() => {
+          const rgba = (text) => {  // "rgb(1, 2, 3)", "rgba(1, 2, 3, 0.5)" or "color(srgb 0.1 0.2 0.3 / 0.5)"
+            const [r, g, b, alpha = 1] = text.match(/[\\d.]+/g).map(Number);
+            return [...[r, g, b].map((v) => (text.startsWith("color") ? 255 * v : v)), alpha];
+          };
+          const over = (top, below) => [0, 1, 2].map((k) => top[k] * top[3] + below[k] * (1 - top[3])).concat(1);
+          const behind = (node) => {
+            const own = rgba(getComputedStyle(node).backgroundColor);
+            return own[3] === 1 ? own : over(own, node.parentElement ? behind(node.parentElement) : [255, 255, 255, 1]);
+          };
+          const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+            .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+            .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
+          const found = [];
+          for (const node of document.querySelectorAll("#title *, [role=tab], .viewer *, #foot *, footer *")) {
+            const own = [...node.childNodes].filter((child) => child.nodeType === Node.TEXT_NODE);
+            const text = own.map((child) => child.textContent).join("").trim();
+            if (!text || !node.checkVisibility() || node.closest("svg, :disabled, .divider, .busy, .drop")) continue;
+            const back = behind(node), front = over(rgba(getComputedStyle(node).color), back);
+            const [a, b] = [light(front), light(back)].sort((x, y) => y - x);
+            found.push([text, (a + 0.05) / (b + 0.05)]);
+          }
+          return found;
+        }"""
+    )
+    assert len(texts) > 25
+    assert [(text, round(contrast, 2)) for text, contrast in texts if contrast < 4.5] == []
+
+
+def test_everything_can_be_reached_and_is_named(open_page, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll(".viewer button, .viewer input, .viewer [role=slider], .viewer img")]
+          .filter((node) => node.checkVisibility() && !(node.ariaLabel || node.alt || node.querySelector("img")?.alt
+            || node.textContent.trim() || node.labels?.length))
+          .map((node) => node.outerHTML)"""
+    )
+    assert nameless == []
+    label = page.get_attribute(".viewer .sheet", "aria-label")
+    assert label.startswith("my eye.png, its vessels coloured; ")
+    assert label.endswith("of the field of view is vessel at threshold 0.6137")
+    page.focus(".viewer .views button")
+    seen = set()
+    for _ in range(40):
+        seen.add(page.evaluate("((node) => node.id || node.textContent.trim())(document.activeElement)"))
+        page.keyboard.press("Tab")
+    assert {"Overlay", "Mask", "Fit", "viewer-threshold", "All as ZIP", "Choose a tracing", "New photograph"} <= seen

@@ -1,0 +1,379 @@
+"""What happens on the page, without a browser: levels, results in memory, files to save, what it says of its model."""
+
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from gradio import EventData
+from gradio.exceptions import Error
+from PIL import Image
+from support.stand_in import DarkOnGreen
+
+import app
+from resegnet import Config, Segmentation, Segmenter
+from resegnet.results import export
+from resegnet.results.compare import compare
+from resegnet.synthetic import draw_fundus
+from resegnet.web.about import about
+from resegnet.web.handlers import Handlers, RecentResults
+from resegnet.web.layout import build_app
+from resegnet.web.levels import pack, probability_levels, slider_stops
+
+FITTED = 0.6137
+
+
+@pytest.fixture
+def network():
+    return DarkOnGreen()
+
+
+@pytest.fixture
+def segmenter(network):
+    return Segmenter(network, Config(input_size=128, threshold=FITTED), "a/model@v1")
+
+
+@pytest.fixture(autouse=True)
+def gradio_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    path = tmp_path / "my eye.png"
+    Image.fromarray(draw_fundus(1, (150, 180)).image).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def tracing(tmp_path):
+    path = tmp_path / "by hand.png"
+    Image.fromarray(draw_fundus(1, (150, 180)).vessels).save(path)
+    return str(path)
+
+
+def settings(photo, **changed):
+    """What the browser sends along."""
+    known = {"request": 7, "photo": photo, "tracing": None, "threshold": 0.55}
+    return known | {"color": "#ff8000", "opacity": 0.5, "what": "mask"} | changed
+
+
+def unpack(stream, shape):
+    return np.cumsum(np.frombuffer(zlib.decompress(stream), np.uint8), dtype=np.uint8).reshape(shape)
+
+
+# Levels
+
+
+def test_levels_give_the_mask_at_every_stop_to_the_last_pixel():
+    stops = slider_stops(0.5334)
+    assert len(stops) == 202
+    edges = np.float32(stops)
+    probability = np.concatenate([edges, np.nextafter(edges, np.float32(0)), np.nextafter(edges, np.float32(1))])
+    probability = np.stack([probability, np.random.default_rng(0).random(len(probability), np.float32)])
+    fov = np.random.default_rng(1).random(probability.shape) < 0.7
+    result = Segmentation(np.zeros((*fov.shape, 3), np.uint8), probability, fov, 0.5)
+    levels = unpack(pack(probability_levels(result, stops)), fov.shape)
+    for k, stop in enumerate(stops):
+        np.testing.assert_array_equal(levels > k, result.at(stop).mask)
+
+
+@pytest.mark.parametrize("fitted", [0.5, 1e-6, 1 - 1e-6, 0.35])
+def test_the_fitted_threshold_is_a_stop_and_all_fit_into_a_byte(fitted):
+    stops = slider_stops(fitted)
+    assert fitted in stops
+    assert stops == sorted(set(stops))
+    assert (stops[0], stops[-1]) == (0, 1)
+    assert len(stops) <= 255
+
+
+# Memory
+
+
+def test_results_in_memory_are_bounded_and_the_longest_unused_goes_first(tmp_path):
+    network = DarkOnGreen()
+    paths = [tmp_path / f"{k}.png" for k in range(3)]
+    for path in paths:
+        Image.fromarray(draw_fundus(3, (130, 130)).image).save(path)
+    two = 2 * 130 * 130 * (3 + 4 + 1)  # photograph, probability, field
+    results = RecentResults(Segmenter(network, Config(input_size=64)), limit_bytes=two)
+    a, b, c = paths
+    for path, calls in [(a, 1), (b, 2), (a, 2), (c, 3), (a, 3), (b, 4)]:
+        results(path)
+        assert network.calls == calls
+    results.forget(a)
+    results(b)
+    assert network.calls == 4
+    results(a)
+    assert network.calls == 5
+
+
+def test_results_in_memory_go_when_their_time_is_over(segmenter, network, photograph, tracing):
+    now = [0.0]
+    results = RecentResults(segmenter, keep_s=3600, clock=lambda: now[0])
+    results(photograph)
+    now[0] = 1800
+    results(tracing)
+    for now[0], kept in [(3599, [photograph, tracing]), (3600, [tracing]), (5400, [])]:
+        results.sweep()
+        assert list(results._results) == kept
+    results(photograph)
+    assert network.calls == 3
+
+
+def test_they_go_by_themselves(segmenter, photograph):
+    results = RecentResults(segmenter, keep_s=0)
+    results(photograph)
+    sweeper = results._sweeper
+    if sweeper is not None:  # it is done otherwise
+        sweeper.join(30)
+    assert not results._results
+
+
+def test_two_who_wait_for_one_photograph_take_one_forward_pass(segmenter, network, photograph, tracing):
+    results = RecentResults(segmenter)
+    network.go_on.clear()
+    threads = [threading.Thread(target=results, args=[path]) for path in (tracing, photograph, photograph)]
+    for thread in threads:
+        thread.start()
+    while network.calls == 0:
+        time.sleep(0.01)
+    network.go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert network.calls == 2
+
+
+def test_a_session_gives_its_memory_back_when_it_opens_another_photograph(segmenter, photograph, tracing):
+    handlers = Handlers(segmenter, examples=[tracing])
+    _, files = handlers.show(photograph, [], None)
+    handlers.show(tracing, files, settings(photograph))
+    assert list(handlers.results._results) == [tracing]
+    handlers.show(photograph, [tracing], settings(tracing))  # examples stay for the other sessions
+    assert set(handlers.results._results) == {tracing, photograph}
+    handlers.show(tracing, [], settings(photograph))  # nobody drops what is another session's
+    assert set(handlers.results._results) == {tracing, photograph}
+
+
+# What the browser gets
+
+
+def test_counts_and_files_tell_the_whole_result(segmenter, photograph):
+    shown, files = Handlers(segmenter, []).show(photograph, ["earlier.png"], settings(None, request=12))
+    result = segmenter(photograph)
+    assert files == ["earlier.png", photograph]
+    assert (shown["request"], shown["photo"]) == (12, photograph)
+    assert (shown["height"], shown["width"], shown["name"]) == (150, 180, "my eye.png")
+    assert shown["stops"][shown["fitted"]] == FITTED
+    for k in (0, 60, shown["fitted"], 200):
+        assert sum(shown["counts"][k:]) == result.at(shown["stops"][k]).mask.sum()
+    with Image.open(shown["photograph"]["path"]) as image:
+        assert np.abs(np.asarray(image, int) - result.image).mean() < 3
+    with open(shown["levels"]["path"], "rb") as file:
+        levels = unpack(file.read(), (150, 180))
+    np.testing.assert_array_equal(levels > shown["fitted"], result.mask)
+
+
+def test_a_file_that_is_no_picture_gives_its_sentence_and_opens_nothing(segmenter, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    answer, files = Handlers(segmenter, []).show(str(tmp_path / "notes.txt"), ["earlier.png"], settings(None))
+    assert answer.keys() == {"request", "error"}
+    assert answer["error"].startswith("'notes.txt' cannot be identified; expected a JPEG")
+    assert files == ["earlier.png"]
+
+
+def test_warnings_of_the_photograph_are_shown(segmenter, tmp_path):
+    Image.new("RGB", (200, 200), (40, 90, 200)).save(tmp_path / "sky.png")
+    shown, _ = Handlers(segmenter, []).show(str(tmp_path / "sky.png"), [], None)
+    assert shown["warnings"]
+    assert shown["warnings"] == list(segmenter(tmp_path / "sky.png").warnings)
+
+
+def test_a_prepared_example_takes_no_forward_pass(segmenter, network, photograph):
+    handlers = Handlers(segmenter, [photograph])
+    handlers.prepare_examples()
+    calls = network.calls
+    shown, files = handlers.show_example([], settings(None), EventData(None, {"index": 0}))
+    assert files == [photograph]
+    assert network.calls == calls == 1
+    assert shown == Handlers(segmenter, []).show(photograph, [], settings(None))[0]
+
+
+@pytest.mark.parametrize("data", [{"index": 1}, {"index": -1}, {"index": "0"}, {}, None])
+def test_an_example_that_is_not_there_is_told(segmenter, photograph, data):
+    answer, files = Handlers(segmenter, [photograph]).show_example([], settings(None), EventData(None, data))
+    assert answer["error"].startswith("There is no example")
+    assert files == []
+
+
+# Comparison
+
+
+def test_a_tracing_comes_with_its_counts_and_scores(segmenter, photograph, tracing):
+    handlers = Handlers(segmenter, [])
+    shown, files = handlers.show(photograph, [], None)
+    answer, files = handlers.show_tracing(tracing, files, settings(photograph))
+    assert files == [photograph, tracing]
+    comparison = compare(segmenter(photograph), tracing)
+    sent = answer["tracing"]
+    for k in (0, 60, shown["fitted"]):
+        hits = comparison.tracing & segmenter(photograph).at(shown["stops"][k]).mask
+        assert sum(sent["counts"][k:]) == hits.sum()
+    scores = comparison.scores()
+    assert sent["auroc"] == scores["auroc"]
+    assert sent["cldice"] == {"threshold": FITTED, "value": scores["cldice"]}
+    refined = handlers.refine(files, settings(photograph, tracing=tracing, threshold=0.55))
+    assert refined == {"threshold": 0.55, "value": comparison.at(0.55).scores()["cldice"]}
+    assert refined["value"] != scores["cldice"]
+
+
+def test_a_wrong_tracing_gives_its_sentence(segmenter, photograph, tmp_path):
+    Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
+    answer, files = Handlers(segmenter, []).show_tracing(
+        str(tmp_path / "small.png"), [photograph], settings(photograph)
+    )
+    assert "20 x 20" in answer["tracing"]["error"]
+    assert files == [photograph]
+
+
+# Files
+
+
+def saved(handlers, files, settings):
+    path = handlers.save(files, settings)
+    with open(path, "rb") as file:
+        return path.rpartition("/")[2], file.read()
+
+
+def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter, photograph, tracing):
+    handlers = Handlers(segmenter, [])
+    files = [photograph, tracing]
+    result = segmenter(photograph).at(0.55)
+    overlay = export.overlay_png(result, color=(255, 128, 0), opacity=0.5)
+    assert saved(handlers, files, settings(photograph)) == ("my eye_mask_0.55.png", export.mask_png(result))
+    assert saved(handlers, files, settings(photograph, what="overlay")) == ("my eye_overlay_0.55.png", overlay)
+    assert saved(handlers, files, settings(photograph, what="probability")) == (
+        "my eye_probability.png",
+        export.probability_png(result),
+    )
+    comparison = compare(result, tracing)
+    name, error_map = saved(handlers, files, settings(photograph, tracing=tracing, what="errors"))
+    assert (name, error_map) == ("my eye_errors_0.55.png", export.png(comparison.error_map()))
+
+    name, numbers = saved(handlers, files, settings(photograph, tracing=tracing, what="numbers"))
+    assert name == "my eye_numbers_0.55.json"
+    expected = export.summary(result) | {"comparison": {**comparison.scores(), "notes": []}}
+    assert json.loads(numbers) == expected
+
+    name, archive = saved(handlers, files, settings(photograph, tracing=tracing, what="all"))
+    assert name == "my eye_resegnet_0.55.zip"
+    with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
+        assert zipped.testzip() is None
+        members = {member: zipped.read(member) for member in zipped.namelist()}
+    assert members == {
+        "my eye_mask.png": export.mask_png(result),
+        "my eye_probability.png": export.probability_png(result),
+        "my eye_overlay.png": overlay,
+        "my eye_numbers.json": numbers,
+        "my eye_errors.png": error_map,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"threshold": None}, "The threshold is None"),
+        ({"threshold": 1.5}, "The threshold is 1.5"),
+        ({"threshold": float("nan")}, "The threshold is nan"),
+        ({"threshold": True}, "The threshold is True"),
+        ({"threshold": "0.5"}, "The threshold is '0.5'"),
+        ({"opacity": -1}, "The opacity is -1"),
+        ({"color": "red"}, "The colour is 'red'"),
+        ({"color": ["#ffffff"]}, "The colour is"),
+        ({"what": "../../etc/passwd"}, "There is no file"),
+        ({"what": "errors"}, "There is no file 'errors'"),  # without a tracing
+    ],
+)
+def test_a_browser_that_sends_nonsense_is_refused_in_a_sentence(segmenter, photograph, changed, sentence):
+    with pytest.raises(Error, match=sentence):
+        Handlers(segmenter, []).save([photograph], settings(photograph, **changed))
+
+
+def test_files_of_others_cannot_be_asked_for(segmenter, photograph, tracing):
+    """The browser names the photograph and the tracing; only those that the session itself opened are given."""
+    handlers = Handlers(segmenter, [])
+    for asked in (None, "", photograph, "/etc/passwd", {}):
+        with pytest.raises(Error, match="deleted after an hour"):
+            handlers.save([tracing], settings(asked))
+    with pytest.raises(Error, match="deleted after an hour"):
+        handlers.save([photograph], settings(photograph, tracing=tracing))
+    with pytest.raises(Error, match="deleted after an hour"):
+        handlers.save([photograph], None)
+
+
+def test_a_photograph_that_was_deleted_is_told(segmenter, tmp_path):
+    gone = str(tmp_path / "gone.png")
+    for use in (Handlers(segmenter, []).save, Handlers(segmenter, []).refine):
+        with pytest.raises(Error, match="deleted after an hour"):
+            use([gone], settings(gone))
+
+
+# About
+
+
+def test_the_page_says_which_model_runs_its_scores_and_what_it_is_not_for():
+    segmenter = Segmenter.from_pretrained()
+    text = about(segmenter)
+    metrics = json.loads((segmenter.folder / "metrics.json").read_text())
+    for name, report in metrics.items():
+        assert f"| {report['count']} | {report['pooled']['f1']:.3f} |" in text, name
+    assert "doi:10.1109/TMI.2004.825627; research and education only, no redistribution)" in text
+    assert f"{segmenter.config.threshold:.4g}" in text
+    assert "not a medical device" in text
+    assert "deleted after" in text
+
+
+def test_a_model_without_records_is_named_all_the_same(segmenter):
+    text = about(segmenter)
+    assert "a/model@v1" in text
+    assert "without a record of its scores" in text
+
+
+def block_of(page, elem_id):
+    return next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == elem_id)
+
+
+def test_names_from_outside_are_text(network):
+    foot = block_of(build_app(Segmenter(network, Config(input_size=128), "<img src=x onerror=alert(1)>")), "foot")
+    assert "&lt;img" in foot.value
+    assert "<img" not in foot.value
+
+
+def test_three_examples_or_more_are_offered_and_no_tracing(segmenter):
+    examples = block_of(app.build_app(segmenter), "viewer").props["examples"]
+    assert len(examples) >= 3
+    assert not any("vessels" in example["name"] for example in examples)
+    assert all(example["src"].startswith("data:image/jpeg;base64,") for example in examples)
+
+
+def test_without_a_folder_of_examples_there_are_none(segmenter):
+    assert block_of(build_app(segmenter), "viewer").props["examples"] == []
+
+
+def test_the_start_leaves_gradios_own_source_alone():
+    # gradio parses and rewrites stubs for all its components whenever it is imported.
+    code = (
+        "import ast; real, parsed = ast.parse, []\n"
+        "ast.parse = lambda source, *rest, **more: parsed.append(source) or real(source, *rest, **more)\n"
+        "from resegnet.web.serve import _no_stubs\n"
+        "with _no_stubs():\n    import gradio\n"
+        "print(sum('(Component)' in str(source) for source in parsed))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
