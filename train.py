@@ -12,22 +12,25 @@ import sys
 from pathlib import Path
 
 from resegnet.errors import TrainingError
-from resegnet.learning.options import MAY_CHANGE, PRESETS, Options
+from resegnet.learning.options import MAY_CHANGE, PRESETS, TrainingOptions
 from resegnet.learning.training import CHECKPOINT_NAME, OPTIONS_NAME, train
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Options default to None: what is not given comes from `Options`, or with --resume from the run itself."""
-    defaults = {f.name: f.default for f in dataclasses.fields(Options)}
+    """Arguments default to None: what is not given comes from `TrainingOptions`, or with --resume from the run itself."""
+    defaults = {f.name: f.default for f in dataclasses.fields(TrainingOptions)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--dataset", nargs="+", metavar="SOURCE", help="Hub ids, image folders, Parquet, the public layout, or `drawn`"
+        "--dataset",
+        nargs="+",
+        metavar="SOURCE",
+        help="Hub ids, image folders, Parquet, the public layout, or `synthetic`",
     )
     parser.add_argument(
         "--extra", nargs="+", metavar="SOURCE", help="sets labelled by a model (`resegnet label`), for training alone"
     )
     parser.add_argument(
-        "--teacher", nargs="+", metavar="RELEASE", help="releases whose mean answer is mixed into the tracings"
+        "--teacher", nargs="+", metavar="RELEASE", help="releases whose mean answer is mixed into the references"
     )
     parser.add_argument("--unseen", nargs="+", metavar="SOURCE", help="sets to score at the end but not to train on")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; its `release/` is the result")
@@ -96,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
             chosen = {name: value for name, value in chosen.items() if name not in MAY_CHANGE}
             chosen = json.loads((out / OPTIONS_NAME).read_text(encoding="utf-8")) | chosen
         given = chosen | given
-        options = Options(**{"dataset": (), **given})
+        options = TrainingOptions(**{"dataset": (), **given})
         release = train(options, out, resume=resume)
     except (TrainingError, ValueError, OSError) as error:  # DataError and ConfigError are ValueErrors
         print(f"train.py: {error}", file=sys.stderr)

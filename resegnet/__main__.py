@@ -60,12 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
     segment.set_defaults(run=_segment)
 
     evaluate = commands.add_parser("evaluate", help="score a model on a data set with traced vessels")
-    evaluate.add_argument("--dataset", required=True, metavar="SOURCE", help="folder, Hub id or `drawn`")
+    evaluate.add_argument("--dataset", required=True, metavar="SOURCE", help="folder, Hub id or `synthetic`")
     evaluate.add_argument("--split", help="split to score (default: test)")
     evaluate.add_argument("--model", help="bundled, bundled-cc-by, folder or Hub id (default: bundled)")
     evaluate.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
     evaluate.add_argument("--engine", choices=ENGINES, help="what runs the network (default: onnx if the model has it)")
-    evaluate.add_argument("--second-observer", type=Path, metavar="DIR", help="a second person's tracings")
+    evaluate.add_argument("--second-observer", type=Path, metavar="DIR", help="a second person's references")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
     evaluate.add_argument(
         "--numbers", type=Path, metavar="FILE", help="measure the vessels found and traced, write it here as CSV"
@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     benchmark.set_defaults(run=_benchmark)
 
-    label = commands.add_parser("label", help="label photographs without tracings by models, to train others on")
+    label = commands.add_parser("label", help="label photographs without references by models, to train others on")
     label.add_argument("source", type=Path, metavar="SRC", help="folder of photographs")
     label.add_argument("destination", type=Path, metavar="DST", help="folder to make, for train.py's --extra")
     label.add_argument("--model", nargs="+", help="releases, likewise (default: bundled)")
@@ -137,7 +137,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _segment(arguments: argparse.Namespace) -> int:
     from resegnet.cohort.listing import list_photographs
     from resegnet.cohort.tables import TABLE
-    from resegnet.cohort.work import Options, Work, by_threads, make_folder, segment_cohort
+    from resegnet.cohort.work import CohortOptions, Work, by_threads, make_folder, segment_cohort
     from resegnet.errors import OutputError
 
     on_cluster = arguments.engine == "ray"
@@ -145,7 +145,7 @@ def _segment(arguments: argparse.Namespace) -> int:
         raise ValueError("--address is that of a Ray cluster: add --engine ray, or leave it out.")
     if arguments.workers is not None and arguments.workers < 1:
         raise ValueError(f"--workers is {arguments.workers}, expected 1 or more.")
-    options = Options(
+    options = CohortOptions(
         arguments.out,
         threshold=arguments.threshold,
         um_per_px=arguments.um_per_px,

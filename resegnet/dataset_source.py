@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 PICTURE_CELL = datasets.Image(decode=False)
 
 FORMS = (
-    "the word 'drawn', an image folder with metadata.jsonl, a folder with train/image and train/mask, "
+    "the word 'synthetic', an image folder with metadata.jsonl, a folder with train/image and train/mask, "
     "a Parquet folder or file, a folder written by save_to_disk, or a Hub id (owner/name)"
 )
 

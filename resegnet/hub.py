@@ -143,7 +143,7 @@ def _reason(name: str, revision: str | None, error: Exception) -> str:
     return f"{at} cannot be fetched from the Hub ({first_line(error)}): check the connection and the free disk space."
 
 
-def patiently(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
+def retry_hub_call(call: Callable[..., T], *arguments: Any, **options: Any) -> T:
     """Call the Hub, and again after a while where it or the connection fails in a way that passes.
 
     The client tries uploads and downloads several times by itself, but not a commit, nor the making of a repository or
@@ -209,8 +209,8 @@ def make_repo(api: HfApi, repo_id: str, kind: str, *, private: bool, **options: 
     HubError
         Whatever the Hub or the connection refuses.
     """
-    patiently(api.create_repo, repo_id, repo_type=kind, private=private, exist_ok=True, **options)
-    if private and not patiently(api.repo_info, repo_id, repo_type=kind).private:
+    retry_hub_call(api.create_repo, repo_id, repo_type=kind, private=private, exist_ok=True, **options)
+    if private and not retry_hub_call(api.repo_info, repo_id, repo_type=kind).private:
         raise PublishError(
             f"{repo_id} is there already and public, but --private was asked for: make it private in its settings on "
             "the Hub, or name another."

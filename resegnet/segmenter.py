@@ -118,7 +118,7 @@ class Segmenter:
             For anything that is no readable picture; its text is fit to be shown.
         """
         image = read_image(source)
-        pixels, fov, geometry = prepare(image, self.config)
+        pixels, fov, geometry = prepare_input(image, self.config)
         probability = geometry.to_original(self.network(as_network_input(pixels)[None])[0])
         return Segmentation(
             image=image,
@@ -130,7 +130,7 @@ class Segmenter:
         )
 
 
-def prepare(image: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, Geometry]:
+def prepare_input(image: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, Geometry]:
     """What comes before the network, in training as in prediction.
 
     Parameters

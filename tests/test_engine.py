@@ -17,7 +17,7 @@ from resegnet.cohort.threads import segment_many
 from resegnet.engine import OnnxNetwork, TorchNetwork
 from resegnet.errors import WeightsError
 from resegnet.releases.quantise import write_onnx
-from resegnet.segmenter import prepare
+from resegnet.segmenter import prepare_input
 from resegnet.synthetic import draw_fundus
 
 CONFIG = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8), input_size=128)
@@ -25,7 +25,7 @@ CONFIG = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8), in
 
 @pytest.fixture(scope="module")
 def photographs() -> list[np.ndarray]:
-    return [prepare(draw_fundus(seed, (160, 160)).image, CONFIG)[0] for seed in range(4)]
+    return [prepare_input(draw_fundus(seed, (160, 160)).image, CONFIG)[0] for seed in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_of_a_range_of_sizes_each_is_answered_as_by_the_trained_one(tmp_path):
         sizes = {"input_size": 256, "smallest_input_size": 128}
         config = Config(encoder=encoder, encoder_depth=3, decoder_channels=channels, **sizes, **more)
         model, path = ReSegNet(config).eval(), tmp_path / f"{number}.onnx"
-        squares = [prepare(draw_fundus(1, (side, side)).image, config)[0] for side in (128, 170, 220, 400)]
+        squares = [prepare_input(draw_fundus(1, (side, side)).image, config)[0] for side in (128, 170, 220, 400)]
         assert [len(square) for square in squares] == [160, 192, 224, 256]
         write_onnx(model, squares, path)
         for square in squares:

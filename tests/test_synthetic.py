@@ -125,7 +125,7 @@ def test_eyes_are_left_and_right_with_a_bright_disc():
 def test_the_examples_are_what_their_page_says():
     examples = Path(__file__).parents[1] / "examples"
     fundus = draw_fundus(31, (584, 565))
-    assert dice(read_image(examples / "drawn_orange_vessels.png")[..., 0] > 127, fundus.vessels) > 0.999
-    assert np.abs(read_image(examples / "drawn_orange.jpg").astype(int) - fundus.image).mean() < 4
+    assert dice(read_image(examples / "synthetic_orange_vessels.png")[..., 0] > 127, fundus.vessels) > 0.999
+    assert np.abs(read_image(examples / "synthetic_orange.jpg").astype(int) - fundus.image).mean() < 4
     for path in examples.glob("*.jpg"):
         assert path.stat().st_size < 400_000 and path.name in (examples / "README.md").read_text("utf-8")

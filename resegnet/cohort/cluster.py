@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from resegnet.cohort.listing import Photograph
-from resegnet.cohort.work import Options, Work
+from resegnet.cohort.work import CohortOptions, Work
 from resegnet.segmenter import Segmenter
 
 # Photographs that a worker takes at a time, at most: few enough that a lost worker costs seconds, enough that what Ray
@@ -25,7 +25,7 @@ _RETRIES = 3  # of a share whose worker died
 
 def on_ray(
     load: Callable[[], Segmenter],
-    options: Options,
+    options: CohortOptions,
     photographs: Sequence[Photograph],
     workers: int | None = None,
     address: str | None = None,
@@ -74,7 +74,7 @@ def on_ray(
 
 def _outcomes(
     load: Callable[[], Segmenter],
-    options: Options,
+    options: CohortOptions,
     photographs: Sequence[Photograph],
     workers: int | None,
     ours: bool,
@@ -119,7 +119,7 @@ def _outcomes(
 class _Worker:
     """A process of the cluster with a model."""
 
-    def __init__(self, load: Callable[[], Segmenter], options: Options, folder: str) -> None:
+    def __init__(self, load: Callable[[], Segmenter], options: CohortOptions, folder: str) -> None:
         with suppress(OSError):  # of another machine, where relative paths mean nothing
             os.chdir(folder)
         self._work = Work(load(), options)

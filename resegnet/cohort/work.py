@@ -46,7 +46,7 @@ _JPEG = {"quality": 90, "subsampling": 0}
 
 
 @dataclass(frozen=True)
-class Options:
+class CohortOptions:
     """What is made of each photograph.
 
     `out` is a folder, or an address that fsspec knows. `threshold` None is the model's own. `um_per_px` is the
@@ -75,7 +75,7 @@ class Work:
     each file. A photograph counts as done if its record fits to it and to the options, and each file to the record.
     """
 
-    def __init__(self, segmenter: Segmenter, options: Options) -> None:
+    def __init__(self, segmenter: Segmenter, options: CohortOptions) -> None:
         self._segmenter = segmenter
         self._options = options
         self._same = {
@@ -207,7 +207,7 @@ def by_threads(
 
 def segment_cohort(
     photographs: Sequence[Photograph],
-    options: Options,
+    options: CohortOptions,
     outcomes: Iterator[tuple[int, dict[str, Any]]],
     tell: Callable[[Photograph, dict[str, Any]], None] | None = None,
     shards: bool = False,
@@ -279,7 +279,7 @@ def segment_cohort(
     return counts
 
 
-def make_folder(options: Options) -> None:
+def make_folder(options: CohortOptions) -> None:
     """Make the folder of the results.
 
     Raises
@@ -298,7 +298,7 @@ def make_folder(options: Options) -> None:
                 f"{out} holds results already ({', '.join(there)}). Add --resume to go on with them, or name another "
                 "folder."
             )
-        # A name alone proves nothing: `masks` may be a person's tracings, `results` another program's.
+        # A name alone proves nothing: `masks` may be a person's references, `results` another program's.
         if there and not {FOLDERS[0], RUN} & set(there):
             raise ValueError(
                 f"{out} holds {', '.join(there)}, but no {FOLDERS[0]}: this is not what an earlier run left here, and "

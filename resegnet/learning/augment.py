@@ -89,7 +89,7 @@ def draw_place(rng: np.random.Generator, inside: np.ndarray, size: int, strength
         Side of the photograph at the working size, px.
     strength
         0 to 1, of shearing, and how often. At 1, turns and flips are free: an eye looks as likely either way. Below,
-        there are none: a set's tracings lie beside its vessels by a fraction of a pixel, to one side (DRIVE's 0.13 px
+        there are none: a set's references lie beside its vessels by a fraction of a pixel, to one side (DRIVE's 0.13 px
         upwards), and only of eyes that stand upright can that be learned.
     """
     turned = strength == 1

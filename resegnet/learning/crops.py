@@ -13,7 +13,7 @@ from skimage.morphology import skeletonize
 from resegnet.config import Config
 from resegnet.learning.augment import cut, draw_camera, draw_place, vary
 from resegnet.learning.data import Sample
-from resegnet.segmenter import prepare
+from resegnet.segmenter import prepare_input
 
 CALM_STRENGTH = 0.2
 STRONG_SHARE = 0.25  # of the crops, when most are calm
@@ -35,12 +35,12 @@ class WorkingSample:
 
     @classmethod
     def of(cls, sample: Sample, config: Config, answer: np.ndarray | None = None) -> WorkingSample:
-        """With a teacher's `answer`, probability (H, W) float32, the vessels are the mean of it and the tracing.
+        """With a teacher's `answer`, probability (H, W) float32, the vessels are the mean of it and the reference.
 
         Of what a hand left out or drew too wide, the teacher's doubt is closer to the truth than a 0 or 1: Hinton et
         al. 2015, arXiv:1503.02531.
         """
-        pixels, fov, geometry = prepare(sample.image, config)
+        pixels, fov, geometry = prepare_input(sample.image, config)
         traced, field = (geometry.to_input(mask) for mask in (sample.vessels, fov))
         lines = binary_dilation(skeletonize(np.round(traced * 255) > 127), np.ones((3, 3), bool))
         vessels = traced if answer is None else (traced + geometry.to_input(answer)) / 2
@@ -93,7 +93,7 @@ class Crops(torch.utils.data.Dataset):
         return images[0], masks[0]
 
     def __getitems__(self, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The crops at several places, stacked; a DataLoader that is given `collate_fn=as_they_are` asks for these."""
+        """The crops at several places, stacked; a DataLoader that is given `collate_fn=identity_collate` asks for these."""
         photographs, cuts, cameras = [], [], []
         for place in places:
             photograph, rng = self._photograph(place), np.random.default_rng((self.seed, 1, place))
@@ -134,6 +134,6 @@ def _in_turn(samples: Sequence[WorkingSample], device: torch.device | str) -> li
     return [photograph for photograph, side in zip(photographs, sides, strict=True) for _ in range(side // min(sides))]
 
 
-def as_they_are(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def identity_collate(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """For a DataLoader over `Crops`, which gives whole batches."""
     return batch

@@ -41,12 +41,12 @@ COLUMNS = datasets.Features(
 )
 
 # Seeds of the drawn photographs. Far apart, so that either split can grow without meeting the other.
-DRAWN_SEEDS = {"train": range(24), "test": range(1_000_000, 1_000_008)}
+SYNTHETIC_SEEDS = {"train": range(24), "test": range(1_000_000, 1_000_008)}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One photograph with its tracing.
+    """One photograph with its reference.
 
     `image` is (H, W, 3) uint8 RGB; `vessels` (H, W) bool, True on a vessel; `fov` (H, W) bool, True inside
     the field of view, or None where the set gives none. All three share the photograph's own frame.
@@ -68,7 +68,7 @@ def load_vessels(source: str | os.PathLike | Sequence[str | os.PathLike], split:
     source
         One of these, or a list of them, which is joined in its order:
 
-        * `drawn`: photographs drawn by this package, 24 to train on and 8 to test on (a folder of that name
+        * `synthetic`: photographs drawn by this package, 24 to train on and 8 to test on (a folder of that name
           is `./drawn`);
         * an image folder with `metadata.jsonl` (`image_file_name`, `mask_file_name` and, as far as known,
           `fov_file_name`, `image_id`, `patient`, `dataset`);
@@ -105,13 +105,13 @@ def load_vessels(source: str | os.PathLike | Sequence[str | os.PathLike], split:
         raise DataError(f"No data set was named. Give {FORMS}.")
     parts, other_splits = [], []
     for item in sources:
-        if item == "drawn":
+        if item == "synthetic":
             # Drawing takes time, so the split that was not asked for is left out: the seeds keep the two apart.
-            name, splits = "drawn", {split: _draw(split)} if split in DRAWN_SEEDS else {}
+            name, splits = "synthetic", {split: _draw(split)} if split in SYNTHETIC_SEEDS else {}
         else:
             name, splits = load_splits(str(item))
         if split not in splits:
-            known = DRAWN_SEEDS if name == "drawn" else splits
+            known = SYNTHETIC_SEEDS if name == "synthetic" else splits
             raise DataError(f"{item} has no split '{split}'; it has: {', '.join(sorted(known)) or 'none'}.")
         parts.append(_unify(splits.pop(split), name, str(item)))
         _warn_of_shared_patients(parts[-1], splits, str(item), split)
@@ -274,11 +274,11 @@ def _draw(split: str) -> Dataset:
     from resegnet.synthetic import draw_fundus
 
     rows = []
-    for number, seed in enumerate(DRAWN_SEEDS[split]):
+    for number, seed in enumerate(SYNTHETIC_SEEDS[split]):
         drawn = draw_fundus(seed)
         pictures = {"image": drawn.image, "mask": drawn.vessels, "fov": drawn.fov}
-        image_id = f"drawn_{split}_{number:02d}"
-        row: dict[str, Any] = {"image_id": image_id, "patient": image_id, "dataset": "drawn"}
+        image_id = f"synthetic_{split}_{number:02d}"
+        row: dict[str, Any] = {"image_id": image_id, "patient": image_id, "dataset": "synthetic"}
         for column, pixels in pictures.items():
             stream = io.BytesIO()
             Image.fromarray(pixels).save(stream, "PNG", compress_level=1)

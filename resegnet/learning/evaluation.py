@@ -38,7 +38,7 @@ PROTOCOL = (
     "ReSegNet itself sees the field of view. Pooled: all pixels of all pictures together. Mean and SD: over "
     "the pictures, the SD with n - 1, undefined scores left out. AUROC from histograms of 65,536 bins. "
     "clDice: Shit et al. 2021, 10.1109/CVPR46437.2021.01629, skeletons by scikit-image. Ceiling: F1 of the "
-    "tracing after its way through the network's input size and back, about what a flawless network scores."
+    "reference after its way through the network's input size and back, about what a flawless network scores."
 )
 
 
@@ -52,7 +52,7 @@ def evaluate_dataset(
     numbers: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Segment every photograph of a data set and score the result against the tracings.
+    """Segment every photograph of a data set and score the result against the references.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def evaluate_dataset(
         From `resegnet.learning.data.load_vessels`. Without a field of view of its own a picture is scored
         inside the one that ReSegNet finds, and the report says so.
     second_observer : Path, optional
-        Folder with a second person's tracings, `<image_id>.png`, 0 or 255. They are scored against the first
+        Folder with a second person's references, `<image_id>.png`, 0 or 255. They are scored against the first
         person's inside the same field; pictures without one are left out of that line.
     worst : int
         So many pictures of lowest F1 are written as error maps, if `out` is given.
@@ -85,7 +85,7 @@ def evaluate_dataset(
     Raises
     ------
     ValueError
-        If the data set is empty, or a second tracing differs in size from its photograph.
+        If the data set is empty, or a second reference differs in size from its photograph.
     """
     if not len(dataset):
         raise ValueError("the data set holds no picture; choose a split that does")
@@ -159,7 +159,7 @@ def evaluate_dataset(
 
 
 def round_trip(vessels: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """What is left of a tracing, (H, W) bool, after the way to the network's input and back."""
+    """What is left of a reference, (H, W) bool, after the way to the network's input and back."""
     return geometry.to_original(geometry.to_input(vessels)) >= 0.5
 
 
@@ -205,13 +205,13 @@ def _read_second(folder: Path | None, sample: Sample) -> np.ndarray | None:
     path = None if folder is None else Path(folder) / f"{sample.image_id}.png"
     if path is None or not path.is_file():
         return None
-    tracing = read_mask({"bytes": path.read_bytes(), "path": None})
-    if tracing.shape != sample.vessels.shape:
+    reference = read_mask({"bytes": path.read_bytes(), "path": None})
+    if reference.shape != sample.vessels.shape:
         raise ValueError(
-            f"second tracing {path} is {tracing.shape} (H, W) and its photograph {sample.vessels.shape}; "
-            "give tracings in the photographs' own frame"
+            f"second reference {path} is {reference.shape} (H, W) and its photograph {sample.vessels.shape}; "
+            "give references in the photographs' own frame"
         )
-    return tracing
+    return reference
 
 
 def _compare(observer: VesselScores, model: VesselScores) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Photographs without tracings, labelled by models: training material of cameras that nobody has traced."""
+"""Photographs without references, labelled by models: training material of cameras that nobody has traced."""
 
 from __future__ import annotations
 

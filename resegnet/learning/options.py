@@ -63,12 +63,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainingOptions:
     """All that a training run depends on besides its data; kept in `options.json` of the run's folder."""
 
     dataset: tuple[str, ...]
     extra: tuple[str, ...] = ()  # sets whose `train` is trained on alone, as vessels that a model labelled
-    # Releases whose mean answer is mixed half and half with the tracings that are trained on.
+    # Releases whose mean answer is mixed half and half with the references that are trained on.
     teacher: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()  # sets whose `test` is scored at the end, but of which nothing is trained on
     encoder: str = "resnet34"

@@ -24,7 +24,7 @@ from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
 from resegnet.errors import DataError, PublishError
-from resegnet.hub import make_repo, patiently
+from resegnet.hub import make_repo, retry_hub_call
 from resegnet.image import read_image
 from resegnet.learning.data import check_vessels, encoded, read_mask
 from resegnet.releases.datasheets import SOURCES
@@ -65,7 +65,7 @@ def prepare(name: str, source: str | os.PathLike, destination: str | os.PathLike
 
     JPEG and PNG photographs are copied byte by byte, others are written as PNG without loss. Masks become PNG
     files of 0 and 255: `<image_id>_mask.png` (vessels), `<image_id>_fov.png` (field of view, where the set
-    has one), and `second_observer/<image_id>.png` (a second person's tracing, where there is one).
+    has one), and `second_observer/<image_id>.png` (a second person's reference, where there is one).
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def publish(folder: str | os.PathLike, name: str, repo_id: str, *, private: bool
     Parameters
     ----------
     folder
-        What `prepare` made. The second person's tracings stay behind.
+        What `prepare` made. The second person's references stay behind.
     name
         A key of `PREPARERS`.
     repo_id
@@ -169,19 +169,19 @@ def publish(folder: str | os.PathLike, name: str, repo_id: str, *, private: bool
     api = HfApi()
     make_repo(api, repo_id, "dataset", private=private)
     where = {"repo_id": repo_id, "repo_type": "dataset"}
-    present = set(patiently(api.list_repo_files, **where)) - {".gitattributes"}
+    present = set(retry_hub_call(api.list_repo_files, **where)) - {".gitattributes"}
     ours = "README.md" in present
     if ours:
-        readme = patiently(api.hf_hub_download, filename="README.md", **where)
+        readme = retry_hub_call(api.hf_hub_download, filename="README.md", **where)
         ours = "Converted by ReSegNet" in Path(readme).read_text(encoding="utf-8", errors="replace")
     if not ours and present - {"README.md"}:
         raise PublishError(f"{repo_id} holds a data set that is not of ReSegNet: name another.")
     if not ours:
         # Before the data: `push_to_hub` then adds its own front matter to it.
-        patiently(api.upload_file, path_or_fileobj=_readme(name).encode(), path_in_repo="README.md", **where)
+        retry_hub_call(api.upload_file, path_or_fileobj=_readme(name).encode(), path_in_repo="README.md", **where)
     # The bytes of the files themselves go into the Parquet files, nothing is encoded again.
     rows = datasets.load_dataset("imagefolder", data_dir=str(folder))
-    patiently(rows.push_to_hub, repo_id, private=private)
+    retry_hub_call(rows.push_to_hub, repo_id, private=private)
 
 
 def _index(source: Path) -> Files:
@@ -304,7 +304,7 @@ def _drive_eyes(files: Files) -> list[Eye]:
         )
     if not any(eye.mask in files for eye in eyes if eye.split == "test"):
         logger.warning(
-            "This download of DRIVE has no tracings of its test photographs (test/1st_manual): since DRIVE "
+            "This download of DRIVE has no references of its test photographs (test/1st_manual): since DRIVE "
             "became a challenge they are kept back. The split 'test' is left out."
         )
         eyes = [eye for eye in eyes if eye.split == "train"]
@@ -363,7 +363,7 @@ def _fives_eyes(files: Files) -> list[Eye]:
     # word in a file name for a split.
     eyes = []
     for split, mark in (("train", ""), ("test", "t")):
-        # Names on either side, so that a photograph or a tracing without its counterpart is told.
+        # Names on either side, so that a photograph or a reference without its counterpart is told.
         names = {
             key.rsplit("/", 1)[-1]
             for key in files

@@ -32,11 +32,11 @@ from resegnet.errors import TrainingError
 from resegnet.geometry import as_network_input
 from resegnet.hub import is_hub_id
 from resegnet.io import json_bytes, png, write_atomically
-from resegnet.learning.crops import Crops, WorkingSample, as_they_are
+from resegnet.learning.crops import Crops, WorkingSample, identity_collate
 from resegnet.learning.data import check_disjoint, encoded, load_vessels, read_sample, split_validation
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
 from resegnet.learning.losses import bce_dice_loss, centreline_loss
-from resegnet.learning.options import MAY_CHANGE, Options, short_name
+from resegnet.learning.options import MAY_CHANGE, TrainingOptions, short_name
 from resegnet.learning.start import (
     calibration_of,
     earlier_record,
@@ -61,7 +61,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_NAME = "checkpoint.pt"
 BEST_NAME = "best.pt"
 OPTIONS_NAME = "options.json"
-METRICS_NAME = "metrics.jsonl"
+METRICS_LOG_NAME = "metrics.jsonl"
 LOOK_EVERY = 20  # batches between two looks at the loss
 CALIBRATION_COUNT = 12  # training photographs, evenly over the sets, that the fast engine's ranges are taken from
 
@@ -73,7 +73,7 @@ class Run:
     first alone validates and writes.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: TrainingOptions) -> None:
         self.options = options
         together = distributed.is_initialized()
         self.rank = distributed.get_rank() if together else 0
@@ -162,7 +162,7 @@ class Run:
             batch_size=options.batch_size,
             sampler=range(first + self.rank, end, self.processes),
             num_workers=options.workers,
-            collate_fn=as_they_are,
+            collate_fn=identity_collate,
             pin_memory=self.device.type == "cuda" and options.workers > 0,
         )
         self.model.train()
@@ -247,7 +247,7 @@ class Run:
         return TorchNetwork(self.average.module)(as_network_input(sample.pixels)[None])[0]
 
 
-def train(options: Options, out: Path, resume: bool = False) -> Path:
+def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
     """Train, fit the threshold, score `test` once and write the release.
 
     Parameters
@@ -317,7 +317,7 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
         if run.processes > 1:
             distributed.barrier()  # all have read it
         if run.rank == 0:
-            _cut_metrics(out / METRICS_NAME, run.epoch)
+            _cut_metrics(out / METRICS_LOG_NAME, run.epoch)
         logger.info("going on after epoch %d", run.epoch)
     else:
         if options.start_from:
@@ -345,7 +345,7 @@ def train(options: Options, out: Path, resume: bool = False) -> Path:
             continue
         if run.best_epoch == run.epoch:
             _save(run.average.module.state_dict(), out / BEST_NAME)
-        with (out / METRICS_NAME).open("a", encoding="utf-8") as file:
+        with (out / METRICS_LOG_NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if validation_samples and run.epoch % options.preview_every == 0:
             write_previews(run, validation_samples, out / "previews" / f"epoch_{run.epoch:04d}.png")
@@ -474,15 +474,15 @@ def _working_samples(rows: Dataset, config: Config, teachers: Sequence[Segmenter
     return samples
 
 
-def _check_same_run(options: Options, path: Path) -> None:
+def _check_same_run(options: TrainingOptions, path: Path) -> None:
     """Refuse to go on with options that would make another run of it, or move eyes between training and validation."""
     try:
-        first = Options(**json.loads(path.read_text(encoding="utf-8")))
+        first = TrainingOptions(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise TrainingError(f"{path} cannot be read ({error}). Start again with another --out.") from error
     changed = [
         f"--{field.name.replace('_', '-')}"
-        for field in dataclasses.fields(Options)
+        for field in dataclasses.fields(TrainingOptions)
         if field.name not in MAY_CHANGE and getattr(options, field.name) != getattr(first, field.name)
     ]
     if changed:
@@ -549,7 +549,7 @@ def _release_name(source: str) -> str:
 
 
 def _fingerprint(*parts: Dataset) -> str:
-    """SHA-256 over the photographs and tracings, in order."""
+    """SHA-256 over the photographs and references, in order."""
     digest = hashlib.sha256()
     for rows in parts:
         for row in rows:

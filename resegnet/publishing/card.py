@@ -219,7 +219,7 @@ def _results(reports: Mapping[str, dict], training: Mapping[str, Any], config: C
     parts = ["## Results", _reading(reports, training, config), table(header, rows), _overlap(reports, training)]
     if observers:
         parts += [
-            "How far two people agree: the tracings of a second person, scored against those of the first in the same "
+            "How far two people agree: the references of a second person, scored against those of the first in the same "
             "way. Where the model scores higher, that does not make it better than a person: it may have learned the "
             "first person's manner of drawing, which the second does not share.",
             table(["set", "pictures", "who", *names], observers),
@@ -234,7 +234,7 @@ def _reading(reports: Mapping[str, dict], training: Mapping[str, Any], config: C
     # Releases from before this sentence was made for readers have a name of the record in it.
     fitted_on = str(training.get("threshold_fitted_on") or "").replace("validation_ids", "validation photographs")
     lines = [
-        "Against tracings made by people. Scores count the pixels inside the field of view, at the photographs' own "
+        "Against references made by people. Scores count the pixels inside the field of view, at the photographs' own "
         "size, all pixels of a set pooled. One threshold turns probability into vessel or not.",
         "",
     ]
@@ -254,11 +254,11 @@ def _reading(reports: Mapping[str, dict], training: Mapping[str, Any], config: C
         if any(as_number(report.get(key)) not in (None, own) for report in reports.values()):
             lines.append(f"* **Some of these scores were taken at another {what} than this release has ({own}).**")
     lines += [
-        "* F1 (Dice): agreement of the vessels found with the tracing, 1 is perfect. Sensitivity: share of the traced "
+        "* F1 (Dice): agreement of the vessels found with the reference, 1 is perfect. Sensitivity: share of the traced "
         "vessel pixels that were found. Specificity: share of the other pixels that were left alone. Precision: share "
         "of the pixels called vessel that are traced. AUROC: over all thresholds. MCC: correlation, from -1 to 1. "
         "clDice: agreement of the centre lines.",
-        "* Ceiling: the F1 of the tracing itself after its way through the network's input size and back. No network "
+        "* Ceiling: the F1 of the reference itself after its way through the network's input size and back. No network "
         "at this input size can score much more.",
         "* Trained on this set: whether other photographs of the same set were trained on. A set marked `no` tells "
         "more about how the model does elsewhere.",
@@ -309,7 +309,7 @@ def _limits(reports: Mapping[str, dict], config: Config) -> str:
         "* The mask of a picture that is no colour fundus photograph means nothing. Most such pictures get a warning.",
         "* Age, sex, origin and illness of the people photographed are not in the records. Whether it does equally "
         "well for all of them was not measured.",
-        "* The tracings come from few people, who draw vessels differently. It learned their manner, and its scores "
+        "* The references come from few people, who draw vessels differently. It learned their manner, and its scores "
         "measure that too.",
     ]
     if lowest:

@@ -41,8 +41,8 @@ def card_pictures(segmenter: Segmenter, examples: Path) -> tuple[dict[str, bytes
     photograph = read_image(examples / "retina_cc0.jpg")
     found = segmenter(photograph)
     dark = segmenter(np.round(photograph * np.float32(DARKENED)).astype(np.uint8))
-    drawn = segmenter(examples / "drawn_orange.jpg")
-    errors = drawn.compare(examples / "drawn_orange_vessels.png")
+    drawn = segmenter(examples / "synthetic_orange.jpg")
+    errors = drawn.compare(examples / "synthetic_orange_vessels.png")
     kept = (found.mask & dark.mask).sum() / max(found.mask.sum(), 1)
     warned = f"It warns: {' '.join(dark.warnings)}" if dark.warnings else "It does not warn."
     scores = errors.scores()

@@ -13,7 +13,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, me
 from huggingface_hub.utils import validate_repo_id, yaml_dump
 
 from resegnet.errors import PublishError
-from resegnet.hub import ENVIRONMENT, NEEDED, make_repo, patiently
+from resegnet.hub import ENVIRONMENT, NEEDED, make_repo, retry_hub_call
 from resegnet.publishing.card import model_card
 from resegnet.publishing.pictures import card_pictures
 from resegnet.releases.records import DISCLAIMER
@@ -92,7 +92,7 @@ def publish_release(
     check_tag(revision)
     api = HfApi()
     make_repo(api, repo_id, "model", private=private)
-    refs = patiently(api.list_repo_refs, repo_id)
+    refs = retry_hub_call(api.list_repo_refs, repo_id)
     if revision in {branch.name for branch in refs.branches}:
         raise PublishError(f"{repo_id} has a branch {revision}: name the tag otherwise.")
     tags = {tag.name: tag.target_commit for tag in refs.tags}
@@ -106,9 +106,9 @@ def publish_release(
     else:
         commit = _commit(api, repo_id, "model", contents, f"Release {revision}" if revision else "Release")
         if revision is not None:
-            patiently(api.create_tag, repo_id, tag=revision, revision=commit, exist_ok=True)
+            retry_hub_call(api.create_tag, repo_id, tag=revision, revision=commit, exist_ok=True)
     with tempfile.TemporaryDirectory() as cache:
-        downloaded = patiently(snapshot_download, repo_id, revision=revision or commit, cache_dir=cache)
+        downloaded = retry_hub_call(snapshot_download, repo_id, revision=revision or commit, cache_dir=cache)
         return commit, verify_release(downloaded)
 
 
@@ -172,20 +172,20 @@ def publish_space(contents: Mapping[str, bytes], space_id: str, repo_id: str, co
     api = HfApi()
     make_repo(api, space_id, "space", private=private, space_sdk="gradio")
     space_commit = _commit(api, space_id, "space", contents, f"Serve {repo_id}@{commit[:12]}")
-    present = patiently(api.get_space_variables, space_id).get(ENVIRONMENT)
+    present = retry_hub_call(api.get_space_variables, space_id).get(ENVIRONMENT)
     if present is None or present.value != f"{repo_id}@{commit}":  # setting it restarts the Space
-        patiently(api.add_space_variable, space_id, ENVIRONMENT, f"{repo_id}@{commit}")
+        retry_hub_call(api.add_space_variable, space_id, ENVIRONMENT, f"{repo_id}@{commit}")
     return space_commit
 
 
 def is_private(repo_id: str) -> bool:
     """Whether a model on the Hub is private."""
-    return patiently(HfApi().repo_info, repo_id).private
+    return retry_hub_call(HfApi().repo_info, repo_id).private
 
 
 def _differing(api: HfApi, repo_id: str, kind: str, revision: str, contents: Mapping[str, bytes]) -> list[str]:
     """Paths whose content in the repository is another, or that only one side has."""
-    tree = patiently(lambda: list(api.list_repo_tree(repo_id, repo_type=kind, revision=revision, recursive=True)))
+    tree = retry_hub_call(lambda: list(api.list_repo_tree(repo_id, repo_type=kind, revision=revision, recursive=True)))
     there = {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}
     there.pop(".gitattributes", None)  # the Hub's own
     kept = {path for path in there.keys() & contents.keys() if _is_same(there[path], contents[path])}
@@ -224,4 +224,4 @@ def _commit(api: HfApi, repo_id: str, kind: str, contents: Mapping[str, bytes], 
         commit = api.create_commit(repo_id, operations, commit_message=message, repo_type=kind, parent_commit=info.sha)
         return commit.oid
 
-    return patiently(attempt)
+    return retry_hub_call(attempt)

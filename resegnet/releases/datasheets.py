@@ -58,5 +58,5 @@ SOURCES = {
         "CC BY 4.0",
         "https://ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid",
     ),
-    "drawn": Source("drawn photographs", "made by resegnet.synthetic; no patient", "CC0"),
+    "synthetic": Source("drawn photographs", "made by resegnet.synthetic; no patient", "CC0"),
 }

@@ -10,7 +10,7 @@ from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
 # Pixel steps make a line up to 8 % too long. A Gaussian over the coordinates takes them away: with 2 px what is left is
-# 0.3 %, and an arc of 20 px radius loses 0.5 %. On large photographs, 0.3 % of the field's diameter, so that a tracing
+# 0.3 %, and an arc of 20 px radius loses 0.5 %. On large photographs, 0.3 % of the field's diameter, so that a reference
 # gives the same lengths whatever size it was scaled to.
 SMOOTHING, LEAST_SMOOTHING_PX = 0.003, 2.0
 

@@ -1,4 +1,4 @@
-"""A segmentation against a person's tracing of the same photograph."""
+"""A segmentation against a person's reference of the same photograph."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ SCORES = {
 # on HRF, threshold 0.02 covers 0.23 of the field and takes 3 s.
 _MOST_VESSEL = 0.5
 
-# Share of the field's inner part that tells a tracing from a blank: 20 pixels of DRIVE, 500 of HRF.
+# Share of the field's inner part that tells a reference from a blank: 20 pixels of DRIVE, 500 of HRF.
 _LEAST_VESSEL = 1e-4
 
 # Levels of what is no plain black and white. A JPEG of quality 98 makes 8 to 9 grey levels of two, one of 95 17; a
-# tracing scaled to its half makes 5, so that more than 4 are shades and not labels. Artery and vein maps have up to 5
+# reference scaled to its half makes 5, so that more than 4 are shades and not labels. Artery and vein maps have up to 5
 # colours; once smoothed or compressed they have hundreds.
 _LABEL_LEVELS, _LABEL_COLORS = 4, 16
 
@@ -46,7 +46,7 @@ _NEAR_GROUND = 0.1
 # More levels than labels have are accepted on plain ground, black or white to within 32, with strong lines. Colour
 # photographs have no such ground: in the inner field of 184 of the training sets' the median is 89 or more in the
 # brightest channel and 83 or less in the darkest (one channel alone may pass: saturated red, dark blue). Shades are the
-# share of the middle half of the range among all that stands out from the ground: 0.07 for DRIVE's tracings as JPEG of
+# share of the middle half of the range among all that stands out from the ground: 0.07 for DRIVE's references as JPEG of
 # quality 30, up to 0.73 blurred by 1.5 px, and 0.96 or more for what is left of most photographs once their own ground
 # is taken off.
 _GROUND, _LEAST_CONTRAST, _MOST_SHADES = 32, 64, 0.9
@@ -54,14 +54,14 @@ _GROUND, _LEAST_CONTRAST, _MOST_SHADES = 32, 64, 0.9
 
 @dataclass(frozen=True)
 class Comparison:
-    """A segmentation and a person's tracing, in the photograph's frame; what counts is inside `segmentation.fov`."""
+    """A segmentation and a person's reference, in the photograph's frame; what counts is inside `segmentation.fov`."""
 
     segmentation: Segmentation
-    tracing: np.ndarray  # (H, W) bool, the person's vessels, of the photograph's size
-    notes: tuple[str, ...] = ()  # how the tracing's file was understood, sentences for a user
+    reference: np.ndarray  # (H, W) bool, the person's vessels, of the photograph's size
+    notes: tuple[str, ...] = ()  # how the reference's file was understood, sentences for a user
 
     def at(self, threshold: float) -> Comparison:
-        """The same tracing against the segmentation at another threshold in [0, 1].
+        """The same reference against the segmentation at another threshold in [0, 1].
 
         Raises
         ------
@@ -84,7 +84,7 @@ class Comparison:
         Raises
         ------
         ValueError
-            If the tracing is not of the photograph's size, or the field of view has no pixel.
+            If the reference is not of the photograph's size, or the field of view has no pixel.
         """
         from resegnet.results.metrics import Counts, count_picture, probability_histograms, scores
 
@@ -92,9 +92,9 @@ class Comparison:
         mask = self.segmentation.mask
         in_field, called = int(np.count_nonzero(fov)), int(np.count_nonzero(mask))
         if called > _MOST_VESSEL * in_field:
-            histograms = probability_histograms(probability, self.tracing, fov)
-            hits = int(np.count_nonzero(mask & self.tracing))
-            misses = int(np.count_nonzero(self.tracing & fov)) - hits
+            histograms = probability_histograms(probability, self.reference, fov)
+            hits = int(np.count_nonzero(mask & self.reference))
+            misses = int(np.count_nonzero(self.reference & fov)) - hits
             counts = Counts(
                 true_positives=hits,
                 false_positives=called - hits,
@@ -108,35 +108,35 @@ class Comparison:
             )
         else:
             # The threshold is above 0 here, for at 0 the mask fills the field.
-            counts = count_picture(probability, self.tracing, fov, self.segmentation.threshold)
+            counts = count_picture(probability, self.reference, fov, self.segmentation.threshold)
         values = scores(counts)
         return {name: values[key] for name, key in SCORES.items()}
 
     def error_map(self) -> np.ndarray:
         """Hits, misses and false alarms, (H, W, 3) uint8 RGB; see `resegnet.results.render.error_map`."""
-        return error_map(self.segmentation.image, self.segmentation.mask, self.tracing, self.segmentation.fov)
+        return error_map(self.segmentation.image, self.segmentation.mask, self.reference, self.segmentation.fov)
 
 
-def compare(segmentation: Segmentation, tracing: Any) -> Comparison:
-    """Hold a segmentation against a person's tracing.
+def compare(segmentation: Segmentation, reference: Any) -> Comparison:
+    """Hold a segmentation against a person's reference.
 
     Parameters
     ----------
     segmentation : Segmentation
-    tracing
-        Path, bytes, binary file, Pillow image or array, of the photograph's size; see `read_tracing`.
+    reference
+        Path, bytes, binary file, Pillow image or array, of the photograph's size; see `read_reference`.
 
     Raises
     ------
     resegnet.image.ImageError
-        If the tracing cannot be read or is none; its text is fit to be shown.
+        If the reference cannot be read or is none; its text is fit to be shown.
     """
-    vessels, notes = read_tracing(tracing, segmentation)
+    vessels, notes = read_reference(reference, segmentation)
     return Comparison(segmentation, vessels, notes)
 
 
-def read_tracing(source: Any, segmentation: Segmentation) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read a person's tracing of the photograph that was segmented.
+def read_reference(source: Any, segmentation: Segmentation) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read a person's reference of the photograph that was segmented.
 
     Vessel is what differs from the ground, and the ground is the median colour well inside the field of view. So dark
     vessels on white are understood as bright ones on black are, and labels by number or colour (arteries, veins) count
@@ -167,7 +167,7 @@ def read_tracing(source: Any, segmentation: Segmentation) -> tuple[np.ndarray, t
     fov = segmentation.fov
     if not fov.any():
         raise ImageError(
-            "The photograph has no field of view that a tracing could be compared in; expected a fundus photograph: "
+            "The photograph has no field of view that a reference could be compared in; expected a fundus photograph: "
             "choose another."
         )
     pixels = read_image(source)
@@ -186,29 +186,29 @@ def read_tracing(source: Any, segmentation: Segmentation) -> tuple[np.ndarray, t
         count, coloured = _count_colors(pixels[vessels & core])
         if count > 1:
             notes.append(
-                f"The tracing shows vessels in {count} {'colours' if coloured else 'grey levels'}, as maps of arteries "
+                f"The reference shows vessels in {count} {'colours' if coloured else 'grey levels'}, as maps of arteries "
                 "and veins do; all of them were taken for vessels."
             )
     elif _is_drawn(inner_difference, ground, top):
         vessels = difference > top / 2
         notes.append(
-            "The tracing has shades between vessel and background, as smoothing or JPEG compression leaves them; it "
+            "The reference has shades between vessel and background, as smoothing or JPEG compression leaves them; it "
             "was cut half-way."
         )
     else:
         raise ImageError(
-            "The tracing looks like a photograph, with many colours or grey levels; expected vessels drawn in one "
-            "colour on plain black or white: choose the picture of the tracing alone."
+            "The reference looks like a photograph, with many colours or grey levels; expected vessels drawn in one "
+            "colour on plain black or white: choose the picture of the reference alone."
         )
 
     if np.count_nonzero(vessels & core) < max(1, _LEAST_VESSEL * len(inner)):
         shade = "white" if ground.min() > 127 else "black" if ground.max() < 128 else "of one colour"
         raise ImageError(
-            f"The tracing marks no vessel, it is {shade} all over the field of view; expected bright vessels on black "
-            "or dark ones on white, in 8 bit: choose the tracing of the vessels, not of the field."
+            f"The reference marks no vessel, it is {shade} all over the field of view; expected bright vessels on black "
+            "or dark ones on white, in 8 bit: choose the reference of the vessels, not of the field."
         )
     if pixels[vessels & core].mean() < ground.mean():
-        notes.append("The tracing is dark on a bright background, so it was inverted.")
+        notes.append("The reference is dark on a bright background, so it was inverted.")
     return _without_surround(vessels, fov, notes), tuple(notes)
 
 
@@ -221,16 +221,16 @@ def _check_size(got: tuple[int, int], expected: tuple[int, int]) -> None:
     elif width != wide and height != tall and abs(width / wide - height / tall) <= 1 / min(expected):
         remedy = "it was scaled, so export it again at the photograph's own size"
     else:
-        remedy = "choose the tracing of this very photograph, uncropped"
+        remedy = "choose the reference of this very photograph, uncropped"
     raise ImageError(
-        f"The tracing has {width} x {height} pixels, the photograph {wide} x {tall}; expected the same size: {remedy}."
+        f"The reference has {width} x {height} pixels, the photograph {wide} x {tall}; expected the same size: {remedy}."
     )
 
 
 def _core(fov: np.ndarray) -> np.ndarray:
-    """The field without a margin of some 2 % of its width, (H, W) bool: a tracing's own rim may lie a bit further in.
+    """The field without a margin of some 2 % of its width, (H, W) bool: a reference's own rim may lie a bit further in.
 
-    A tracing of the rim, or a mask of the field of view chosen by mistake, is blank there.
+    A reference of the rim, or a mask of the field of view chosen by mistake, is blank there.
     """
     side_px = np.count_nonzero(fov) ** 0.5
     # Twice the margin, which is 12 px or more in all but tiny fields: JPEG spreads a rim over its blocks of 8 px.
@@ -280,7 +280,7 @@ def _without_surround(vessels: np.ndarray, fov: np.ndarray, notes: list[str]) ->
     outside = vessels & ~fov
     traced = np.count_nonzero(outside)
     if traced > 0.5 * np.count_nonzero(~fov):
-        # The tracing's own field, found as a photograph's is: else a ring at its rim would count as a vessel (worst
+        # The reference's own field, found as a photograph's is: else a ring at its rim would count as a vessel (worst
         # of 55 inverted on black: Dice to the truth 0.82, so 0.98).
         picture = np.where(vessels, np.uint8(0), np.uint8(255))
         return vessels & fov & find_fov(np.repeat(picture[:, :, None], 3, axis=2))

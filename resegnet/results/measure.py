@@ -26,7 +26,7 @@ def measure(segmentation: Segmentation, um_per_px: float | None = None) -> dict[
 
 
 def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: float | None = None) -> dict[str, float]:
-    """Measure any vessel mask, such as a person's tracing.
+    """Measure any vessel mask, such as a person's reference.
 
     All is in pixels of the photograph. The numbers depend on the camera's resolution and angle of view, on how wide and
     how far out a person or model draws vessels, and on these definitions: compare photographs of one camera, measured

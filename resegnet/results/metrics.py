@@ -1,4 +1,4 @@
-"""Scores of vessel maps against a person's tracing: numpy arithmetic, and the `evaluate.Metric` round it."""
+"""Scores of vessel maps against a person's reference: numpy arithmetic, and the `evaluate.Metric` round it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCORE_NAMES = ("f1", "iou", "precision", "recall", "specificity", "accuracy", "m
 BINS = 65536
 
 _DESCRIPTION = """\
-Scores of vessel probabilities against a person's tracing, inside the field of view: F1 (Dice), IoU,
+Scores of vessel probabilities against a person's reference, inside the field of view: F1 (Dice), IoU,
 precision, recall
 (sensitivity), specificity, accuracy, Matthews correlation (MCC), AUROC and clDice."""
 
@@ -36,7 +36,7 @@ _CITATION = """\
 _INPUTS = """
 Inputs, one entry per picture:
     predictions: (H, W) vessel probability in [0, 1], or a bool mask.
-    references: (H, W) bool, the person's tracing.
+    references: (H, W) bool, the person's reference.
     fov: (H, W) bool, pixels that count; None counts all.
 
 compute() returns the scores pooled over all pixels of all pictures ("f1", "iou", ...), and "mean" and "sd"
@@ -76,7 +76,7 @@ def count_picture(probability: np.ndarray, vessels: np.ndarray, fov: np.ndarray 
     probability : (H, W) float in [0, 1], or bool
         Vessel where it is `threshold` or more.
     vessels : (H, W) bool, or integers 0 and 1
-        The person's tracing.
+        The person's reference.
     fov : (H, W) bool or None
         Pixels that count; None counts all.
     threshold : float in (0, 1]

@@ -58,11 +58,11 @@ class Segmentation:
 
         return calibre_map(self.image, self.mask, self.fov)
 
-    def compare(self, tracing: Any) -> Comparison:
-        """Scores and error map against a person's tracing, see `resegnet.results.compare.compare`."""
+    def compare(self, reference: Any) -> Comparison:
+        """Scores and error map against a person's reference, see `resegnet.results.compare.compare`."""
         from resegnet.results.compare import compare
 
-        return compare(self, tracing)
+        return compare(self, reference)
 
     def save(self, folder: str | Path, name: str = "photograph") -> dict[str, Path]:
         """Write mask, probability, overlay and a summary, see `resegnet.results.export.save`."""

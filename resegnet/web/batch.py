@@ -21,7 +21,7 @@ from PIL import Image
 
 from resegnet.cohort.listing import Photograph, free_name
 from resegnet.cohort.tables import write_tables
-from resegnet.cohort.work import Options, Work, make_folder
+from resegnet.cohort.work import CohortOptions, Work, make_folder
 from resegnet.errors import ImageError
 from resegnet.segmenter import Segmenter
 from resegnet.web.handlers import RecentResults
@@ -110,7 +110,7 @@ class Batches:
         try:
             photographs = list_uploads(files)
             folder = Path(tempfile.mkdtemp(prefix="batch-", dir=get_upload_folder()))
-            options = Options(str(folder), threshold=threshold, probability=probability)
+            options = CohortOptions(str(folder), threshold=threshold, probability=probability)
             work = Work(self._segmenter, options)
             make_folder(options)
         except ValueError as error:

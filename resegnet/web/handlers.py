@@ -1,4 +1,4 @@
-"""What happens on the page: photographs and tracings in, what the browser draws and files out."""
+"""What happens on the page: photographs and references in, what the browser draws and files out."""
 
 from __future__ import annotations
 
@@ -169,32 +169,32 @@ class Handlers:
             return _answer(settings, error=f"There is no example {index!r}; choose one of those shown."), files
         return self.show(self._examples[index], files, settings)
 
-    def show_tracing(self, tracing: str, files: list[str], settings: dict | None) -> tuple[dict, list[str]]:
-        """Lay a person's tracing beside the photograph on the page.
+    def show_reference(self, reference: str, files: list[str], settings: dict | None) -> tuple[dict, list[str]]:
+        """Lay a person's reference beside the photograph on the page.
 
         Returns
         -------
         answer, files
-            As `show`, with the tracing's own pixels and counts.
+            As `show`, with the reference's own pixels and counts.
         """
         result = self._result(files, settings)
         try:
-            comparison = compare(result, tracing)
+            comparison = compare(result, reference)
         except ImageError as error:
-            return _answer(settings, tracing={"error": str(error)}), files
-        vessels = comparison.tracing & result.fov
+            return _answer(settings, reference={"error": str(error)}), files
+        vessels = comparison.reference & result.fov
         levels = probability_levels(result, self.stops)
         scores = export.without_nan(comparison.scores())
         sent = {
-            "file": tracing,
-            "name": Path(tracing).name,
-            "pixels": _served(pack(vessels.astype(np.uint8)), "tracing.bin"),
+            "file": reference,
+            "name": Path(reference).name,
+            "pixels": _served(pack(vessels.astype(np.uint8)), "reference.bin"),
             "notes": list(comparison.notes),
             "counts": _counts(levels[vessels], self.stops),
             "auroc": scores["auroc"],
             "cldice": {"threshold": result.threshold, "value": scores["cldice"]},
         }
-        return _answer(settings, tracing=sent), _added(files, tracing)
+        return _answer(settings, reference=sent), _added(files, reference)
 
     def refine(self, files: list[str], settings: dict | None) -> dict:
         """What the browser cannot count by itself at its threshold: clDice."""
@@ -248,23 +248,23 @@ class Handlers:
         kept = [_keep(files[kind][1], files[kind][0]) for kind in ("overlay", "mask", "probability")]
         return *kept, json.loads(files["summary"][1])
 
-    def compare(self, photograph: str | None, tracing: str | None, threshold: float | None) -> tuple[str, dict]:
-        """Score the vessels that are found in a fundus photograph against a person's tracing of it.
+    def compare(self, photograph: str | None, reference: str | None, threshold: float | None) -> tuple[str, dict]:
+        """Score the vessels that are found in a fundus photograph against a person's reference of it.
 
         Args:
             photograph: JPEG, PNG, TIFF, BMP, WebP, PPM or GIF of 8 or 16 bit.
-            tracing: picture of the photograph's size, vessels bright on black; an inverted or grey one is understood.
+            reference: picture of the photograph's size, vessels bright on black; an inverted or grey one is understood.
             threshold: from 0 to 1; pixels of this probability or more are vessel. If not given, the model's own.
 
         Returns:
             error_map: PNG of the photograph's size; hits white, misses orange, false alarms blue.
             numbers: those of /segment, and under "comparison" the scores inside the field of view: f1 (Dice),
-                sensitivity, specificity, precision, accuracy, auroc, mcc, cldice; and how the tracing was read.
+                sensitivity, specificity, precision, accuracy, auroc, mcc, cldice; and how the reference was read.
         """
-        if tracing is None:
-            raise _refusal("No tracing came; expected a file: name one.")
+        if reference is None:
+            raise _refusal("No reference came; expected a file: name one.")
         result = self._asked(photograph, threshold)
-        comparison = self._comparison(result, tracing)
+        comparison = self._comparison(result, reference)
         name = export.safe_name(Path(photograph).stem)
         error_map = _keep(export.png(comparison.error_map()), f"{name}_errors.png")
         return error_map, _numbers(result, comparison)
@@ -310,12 +310,12 @@ class Handlers:
     def _on_page(self, files: list[str], settings: dict | None) -> tuple[Segmentation, Comparison | None]:
         """What the page shows: the photograph's segmentation at its threshold, and the comparison if there is one."""
         result = self._result(files, settings).at(_number(settings, "threshold"))
-        tracing = settings.get("tracing")
-        if tracing is None:
+        reference = settings.get("reference")
+        if reference is None:
             return result, None
-        if tracing not in files:
+        if reference not in files:
             raise _refusal(GONE)
-        return result, self._comparison(result, tracing)
+        return result, self._comparison(result, reference)
 
     def _asked(self, photograph: str | None, threshold: float | None) -> Segmentation:
         """What a program asks for."""
@@ -327,9 +327,9 @@ class Handlers:
         except ValueError as error:  # an ImageError, or a threshold out of range
             raise _refusal(str(error)) from error
 
-    def _comparison(self, result: Segmentation, tracing: str) -> Comparison:
+    def _comparison(self, result: Segmentation, reference: str) -> Comparison:
         try:
-            return compare(result, tracing)
+            return compare(result, reference)
         except ImageError as error:
             raise _refusal(str(error)) from error
 

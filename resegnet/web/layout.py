@@ -99,7 +99,7 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
     segmenter
         Its `folder`, if it has one, holds the scores that the page shows.
     examples
-        Folder of photographs that a visitor may try; their tracings are named `*_vessels*`.
+        Folder of photographs that a visitor may try; their references are named `*_vessels*`.
     prepare_examples
         Segment the example photographs in the background, so that the first click on one finds it finished.
     """
@@ -163,7 +163,7 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
         with_settings = {"inputs": [files, settings], "js": take_settings}
         openings = [
             viewer.photograph(handlers.show, **with_file, **opening),
-            viewer.tracing(handlers.show_tracing, **with_file, **opening),
+            viewer.reference(handlers.show_reference, **with_file, **opening),
             viewer.example(handlers.show_example, outputs=[viewer, files], **with_settings, **opening),
         ]
         for event in openings:  # of whose failure gradio tells
@@ -180,7 +180,7 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
 
         with gr.Group(visible=False):  # only for the types of the endpoints
             api_photograph = gr.File(label="photograph")
-            api_tracing = gr.File(label="tracing")
+            api_reference = gr.File(label="reference")
             api_threshold = gr.Number(label="threshold", value=segmenter.config.threshold)
             api_overlay = gr.File(label="overlay")
             api_mask = gr.File(label="mask")
@@ -198,7 +198,7 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
         )
         api_button.click(
             handlers.compare,
-            [api_photograph, api_tracing, api_threshold],
+            [api_photograph, api_reference, api_threshold],
             [api_error_map, api_numbers],
             api_name="compare",
             concurrency_id="segment",

@@ -14,10 +14,10 @@ const MAX_SCALE = 32;  // screen pixels for one of the photograph
 let shown = null;  // what the server sent of the open photograph
 let photo = null;  // HTMLImageElement
 let levels = null;  // Uint8Array (H * W)
-let codes = null;  // the levels; of a tracing's vessels 256 more
+let codes = null;  // the levels; of a reference's vessels 256 more
 let near = null;  // the pixels that matter above threshold 0, row by row: column + 2 ** 23 * code
 let rowsNear = null;  // where each row begins in `near`
-let tracing = null;
+let reference = null;
 let image = null;  // ImageData of the paint canvas
 let stop = 0;  // number of the chosen threshold in shown.stops
 let view = "overlay";
@@ -55,14 +55,14 @@ function announce(text) {
 // Begin something that makes what is under way pointless.
 function begin(text) {
   say(".viewer > .error", []);
-  say(".tracing .error", []);
+  say(".reference .error", []);
   if (text) busy(text);
   return ++request;
 }
 
 async function send(files, event) {
   const file = files[0];
-  if (!file || (event === "tracing" && (!shown || "busy" in root.dataset))) return;
+  if (!file || (event === "reference" && (!shown || "busy" in root.dataset))) return;
   const mine = begin("Sending the file");
   if (files.length > 1) say(".viewer > .error", [`${files.length} files came; only '${file.name}' was opened.`]);
   try {
@@ -95,19 +95,19 @@ function load(url) {
   });
 }
 
-// An answer of the server: a photograph, a tracing of the one that is shown, or a sentence, which leaves all as it is.
+// An answer of the server: a photograph, a reference of the one that is shown, or a sentence, which leaves all as it is.
 async function receive(answer) {
   if (!answer || answer.request !== request) return;
-  if (answer.error || answer.tracing?.error) {
-    say(answer.error ? ".viewer > .error" : ".tracing .error", [answer.error || answer.tracing.error]);
+  if (answer.error || answer.reference?.error) {
+    say(answer.error ? ".viewer > .error" : ".reference .error", [answer.error || answer.reference.error]);
     rest();
     return;
   }
   try {
-    if (answer.tracing) {
-      const vessels = await unpack(answer.tracing.pixels);
+    if (answer.reference) {
+      const vessels = await unpack(answer.reference.pixels);
       if (answer.request !== request) return;
-      compareWith(answer.tracing, vessels);
+      compareWith(answer.reference, vessels);
     } else {
       const [picture, unpacked] = await Promise.all([load(answer.photograph.url), unpack(answer.levels)]);
       if (answer.request !== request) return;
@@ -158,24 +158,24 @@ function close() {
   begin();
   rest();
   trigger("cancel");
-  shown = photo = levels = codes = near = tracing = null;
+  shown = photo = levels = codes = near = reference = null;
   root.dataset.state = "empty";
   say(".viewer > .warnings", []);
   find("[data-do=pick]").focus();
 }
 
-// Lay a tracing's pixels over the levels, or take them away (null).
+// Lay a reference's pixels over the levels, or take them away (null).
 function compareWith(sent, vessels) {
-  tracing = sent;
+  reference = sent;
   codes = sent ? Uint16Array.from(levels, (level, k) => level + 256 * vessels[k]) : levels;
   listNear();
-  find(".tracing").dataset.tracing = sent ? "shown" : "none";
+  find(".reference").dataset.reference = sent ? "shown" : "none";
   for (const button of all("button[data-view=errors], button[data-save=errors]")) button.hidden = !sent;
   if (sent) {
-    tracing.atOrAbove = suffixSums(sent.counts);
-    tracing.curve = shown.stops.map((_, k) => rates(k)).filter((r) => !Number.isNaN(r.precision));
-    find(".tracing .of span").textContent = sent.name;
-    say(".tracing .notes", sent.notes);
+    reference.atOrAbove = suffixSums(sent.counts);
+    reference.curve = shown.stops.map((_, k) => rates(k)).filter((r) => !Number.isNaN(r.precision));
+    find(".reference .of span").textContent = sent.name;
+    say(".reference .notes", sent.notes);
     setView("errors");
     settle();
   } else setView(view === "errors" ? "overlay" : view);
@@ -191,7 +191,7 @@ function suffixSums(counts) {
 
 function rates(k) {
   const called = shown.atOrAbove[k], field = shown.atOrAbove[0];
-  const hits = tracing.atOrAbove[k], vessels = tracing.atOrAbove[0];
+  const hits = reference.atOrAbove[k], vessels = reference.atOrAbove[0];
   const alarms = called - hits, misses = vessels - hits, rejections = field - called - misses;
   return {
     f1: 2 * hits / (called + vessels),
@@ -222,17 +222,17 @@ function tell() {
   if (document.activeElement !== exact) exact.value = threshold;
   find("[data-do=reset]").setAttribute("aria-disabled", stop === shown.fitted);
   const views = { overlay: "its vessels coloured", compare: "its vessels coloured on the right", mask: "only its vessels, white on black",
-    probability: "the probability of vessels", errors: "hits, misses and false alarms against the tracing" };
+    probability: "the probability of vessels", errors: "hits, misses and false alarms against the reference" };
   sheet.setAttribute("aria-label", `${shown.name}, ${views[view]}; ${share()} of the field of view is vessel at threshold ${threshold}`);
-  if (tracing) tellTracing();
+  if (reference) tellReference();
 }
 
-function tellTracing() {
-  const now = rates(stop), cldice = tracing.cldice;
+function tellReference() {
+  const now = rates(stop), cldice = reference.cldice;
   const fresh = cldice.threshold === shown.stops[stop];
   const rows = [["F1 (Dice)", now.f1], ["Sensitivity", now.sensitivity], ["Specificity", now.specificity], ["Precision", now.precision],
-    ["MCC", now.mcc], ["clDice", fresh ? cldice.value : undefined], ["AUROC", tracing.auroc]];
-  find(".tracing tbody").replaceChildren(...rows.map(([name, value]) => {
+    ["MCC", now.mcc], ["clDice", fresh ? cldice.value : undefined], ["AUROC", reference.auroc]];
+  find(".reference tbody").replaceChildren(...rows.map(([name, value]) => {
     const row = document.createElement("tr");
     row.append(Object.assign(tag("th", name), { scope: "row" }), tag("td", value === undefined ? "…" : three(value)));
     return row;
@@ -242,7 +242,7 @@ function tellTracing() {
   const titles = `<text x="100" y="230" text-anchor="middle">Sensitivity</text><text transform="translate(-32 100) rotate(-90)" text-anchor="middle">Precision</text>`;
   const axes = [0, 0.5, 1].map((v) => `<text x="${200 * v}" y="216" text-anchor="middle">${v}</text><text x="-6" y="${204 - 200 * v}" text-anchor="end">${v}</text>`);
   const dot = Number.isNaN(now.precision) ? "" : `<circle cx="${200 * now.sensitivity}" cy="${200 - 200 * now.precision}" r="5"/>`;
-  find(".curve").innerHTML = `<path class="frame" d="M0 0V200H200"/>${axes.join("")}${titles}<polyline points="${tracing.curve.map(at).join(" ")}"/>${dot}`;
+  find(".curve").innerHTML = `<path class="frame" d="M0 0V200H200"/>${axes.join("")}${titles}<polyline points="${reference.curve.map(at).join(" ")}"/>${dot}`;
   find(".curve").setAttribute("aria-label", `Precision-recall curve; at the chosen threshold precision ${three(now.precision)}, sensitivity ${three(now.sensitivity)}`);
 }
 
@@ -437,8 +437,8 @@ function zoom(factor, atX = photoCanvas.width / 2, atY = photoCanvas.height / 2)
 const commands = {
   pick: () => find(".pick").click(),
   take: () => find(".take").click(),
-  "pick-tracing": () => find(".pick-tracing").click(),
-  "drop-tracing": () => { begin(); compareWith(null); },
+  "pick-reference": () => find(".pick-reference").click(),
+  "drop-reference": () => { begin(); compareWith(null); },
   cancel: () => { begin(); rest(); trigger("cancel"); },
   close,
   reset: () => { setStop(shown.fitted); settle(); },
@@ -451,7 +451,7 @@ const commands = {
 // The slider has come to rest.
 function settle() {
   announce(`${share()} of the field of view is vessel.`);
-  if (tracing && tracing.cldice.threshold !== shown.stops[stop]) trigger("settle");
+  if (reference && reference.cldice.threshold !== shown.stops[stop]) trigger("settle");
 }
 
 root.addEventListener("click", (event) => {
@@ -468,7 +468,7 @@ root.addEventListener("click", (event) => {
   else if (example) { begin("Finding the vessels"); trigger("example", { index: Number(example) }); }
 });
 
-for (const [selector, event] of [[".pick", "photograph"], [".take", "photograph"], [".pick-tracing", "tracing"]]) {
+for (const [selector, event] of [[".pick", "photograph"], [".take", "photograph"], [".pick-reference", "reference"]]) {
   find(selector).addEventListener("change", (change) => {
     send([...change.target.files], event);
     change.target.value = "";  // so that the same file can be chosen again
@@ -573,19 +573,19 @@ divider.addEventListener("keydown", (event) => {
 });
 
 // A file may be dropped anywhere: beside the picture the browser would else leave the page for it.
-const overTracing = (event) => shown && Boolean((event.target.closest ? event.target : event.target.parentElement)?.closest(".tracing"));
+const overReference = (event) => shown && Boolean((event.target.closest ? event.target : event.target.parentElement)?.closest(".reference"));
 const hasFiles = (event) => root.isConnected && [...(event.dataTransfer?.types || [])].includes("Files");
 document.addEventListener("dragover", (event) => {
   if (!hasFiles(event)) return;
   event.preventDefault();
-  root.dataset.drag = overTracing(event) ? "tracing" : "photograph";
+  root.dataset.drag = overReference(event) ? "reference" : "photograph";
 });
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) delete root.dataset.drag; });
 document.addEventListener("drop", (event) => {
   if (!hasFiles(event)) return;
   event.preventDefault();
   delete root.dataset.drag;
-  if (root.getClientRects().length) send([...event.dataTransfer.files], overTracing(event) ? "tracing" : "photograph");
+  if (root.getClientRects().length) send([...event.dataTransfer.files], overReference(event) ? "reference" : "photograph");
 });
 document.addEventListener("paste", (event) => {
   if (root.isConnected && root.getClientRects().length) send([...(event.clipboardData?.files || [])], "photograph");
@@ -618,9 +618,9 @@ find("[data-zoom=full]").hidden = !document.fullscreenEnabled;
 root.viewer = {
   file: null,  // the last upload, for the server
   what: null,  // which file is to be saved
-  settings: () => ({ request, photo: shown?.photo ?? null, tracing: tracing?.file ?? null, threshold: shown ? shown.stops[stop] : null, color,
+  settings: () => ({ request, photo: shown?.photo ?? null, reference: reference?.file ?? null, threshold: shown ? shown.stops[stop] : null, color,
     opacity: Number(opacity.value), what: root.viewer.what }),
-  refine: (value) => { if (tracing) { tracing.cldice = value?.threshold === undefined ? { threshold: shown.stops[stop], value: null } : value; tell(); } },
+  refine: (value) => { if (reference) { reference.cldice = value?.threshold === undefined ? { threshold: shown.stops[stop], value: null } : value; tell(); } },
   saved: () => all("[data-saving]").forEach((button) => delete button.dataset.saving),
   rest,
 };

@@ -1,4 +1,6 @@
-"""Plot numbers of vessels found against traced: `python tests/benchmarks/plot_agreement.py DRIVE.csv HRF.csv --out FILE`.
+"""Plot numbers of vessels found against traced.
+
+Run `python tests/benchmarks/plot_agreement.py DRIVE.csv HRF.csv --out FILE`.
 
 The files are those of `python -m resegnet evaluate --numbers`, one for each data set.
 """

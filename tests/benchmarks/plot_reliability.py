@@ -1,4 +1,7 @@
-"""Plot a release's reliability on validation eyes: `python tests/benchmarks/plot_reliability.py --out FILE [--model FOLDER]`."""
+"""Plot a release's reliability on validation eyes.
+
+Run `python tests/benchmarks/plot_reliability.py --out FILE [--model FOLDER]`.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from resegnet import Config, Segmenter, read_image
 from resegnet.__main__ import main
 from resegnet.geometry import as_network_input
 from resegnet.io import png
-from resegnet.segmenter import prepare
+from resegnet.segmenter import prepare_input
 from resegnet.synthetic import draw_fundus
 
 ray = pytest.importorskip("ray", reason='the cluster needs pip install "resegnet[ray]"')
@@ -101,7 +101,7 @@ def test_a_photograph_that_kills_every_worker_is_a_failure_and_the_others_are_do
 ):
     monkeypatch.setattr("resegnet.cohort.cluster._RETRIES", 1)  # a new worker takes long to start
     image = read_image(photographs / "p1/4.png")
-    deadly = float(as_network_input(prepare(image, Config(input_size=96))[0]).mean())
+    deadly = float(as_network_input(prepare_input(image, Config(input_size=96))[0]).mean())
     network = Bright(deadly=deadly)
     assert segment(photographs / "p1", "--out", "ray", "--engine", "ray", "--workers", 1, network=network) == 1
     failures = (tmp_path / "ray/failures.csv").read_text().splitlines()
@@ -126,10 +126,10 @@ def test_only_rows_pass_between_processes():
     """What a worker gives back for a photograph does not grow with it."""
     from resegnet.cohort.cluster import _Worker
     from resegnet.cohort.listing import Photograph
-    from resegnet.cohort.work import Options
+    from resegnet.cohort.work import CohortOptions
 
     # "." since it goes to that folder, in this process.
-    worker = _Worker(lambda: Segmenter(Bright(), Config(input_size=96)), Options("memory://sizes"), ".")
+    worker = _Worker(lambda: Segmenter(Bright(), Config(input_size=96)), CohortOptions("memory://sizes"), ".")
     import fsspec
 
     sizes = []

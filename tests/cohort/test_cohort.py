@@ -564,7 +564,7 @@ def test_photographs_and_results_may_lie_in_any_store(folder, segment, tmp_path)
             if path.startswith(("masks", "overlays")):
                 assert store.cat_file(f"/out/{path}") == content
         # Cut off between a mask and its record, which is written last.
-        cohort.make_folder(cohort.Options("memory://killed"))
+        cohort.make_folder(cohort.CohortOptions("memory://killed"))
         store.pipe_file("/killed/masks/a.png", b"of the run that was cut")
         assert segment("memory://in/", "--out", "memory://killed", "--resume") == 0
         assert {path.removeprefix("/killed/") for path in store.find("/killed")} == set(written)

@@ -154,11 +154,11 @@ def test_a_hub_that_cannot_be_reached_is_a_data_error(monkeypatch):
 
 
 def test_drawn_photographs_are_small_sets_with_splits_that_share_nothing(monkeypatch):
-    assert {name: len(seeds) for name, seeds in data.DRAWN_SEEDS.items()} == {"train": 24, "test": 8}
-    assert not set(data.DRAWN_SEEDS["train"]) & set(data.DRAWN_SEEDS["test"])
-    monkeypatch.setattr(data, "DRAWN_SEEDS", {"train": range(1), "test": range(1_000_000, 1_000_001)})
+    assert {name: len(seeds) for name, seeds in data.SYNTHETIC_SEEDS.items()} == {"train": 24, "test": 8}
+    assert not set(data.SYNTHETIC_SEEDS["train"]) & set(data.SYNTHETIC_SEEDS["test"])
+    monkeypatch.setattr(data, "SYNTHETIC_SEEDS", {"train": range(1), "test": range(1_000_000, 1_000_001)})
     data._draw.cache_clear()
-    rows = [load_vessels("drawn", split)[0] for split in ("train", "test")]
+    rows = [load_vessels("synthetic", split)[0] for split in ("train", "test")]
     data._draw.cache_clear()
     first, second = (read_sample(row) for row in rows)
     assert first.image.shape == (584, 565, 3)
@@ -173,7 +173,7 @@ def test_unknown_split_and_source_are_answered_with_what_there_is(tmp_path):
     with pytest.raises(DataError, match=r"no split 'validation'; it has: test, train"):
         load_vessels(folder, "validation")
     with pytest.raises(DataError, match=r"no split 'dev'; it has: test, train"):
-        load_vessels("drawn", "dev")
+        load_vessels("synthetic", "dev")
     with pytest.raises(DataError, match=r"There is no file or folder .*absent"):
         load_vessels(tmp_path / "absent", "train")
     (tmp_path / "empty").mkdir()
@@ -385,8 +385,8 @@ def test_a_patient_on_both_sides_is_told(tmp_path, caplog):
 
 
 def test_a_photograph_in_a_set_to_be_scored_is_found(tmp_path):
-    drawn = load_vessels("drawn", "test")
+    drawn = load_vessels("synthetic", "test")
     check_disjoint(drawn.select(range(3)), {"rest": drawn.select(range(3, 8))})
-    with pytest.raises(DataError, match=r"drawn_test_02.*\n.*drawn_test_03") as caught:
+    with pytest.raises(DataError, match=r"synthetic_test_02.*\n.*synthetic_test_03") as caught:
         check_disjoint(drawn.select(range(4)), {"rest": drawn.select(range(2, 8))})
     assert "(rest)" in str(caught.value)

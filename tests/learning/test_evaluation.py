@@ -158,7 +158,7 @@ def test_a_second_tracing_of_another_size_is_named(bars, dataset):
 
 def test_no_second_observer_for_a_hub_id_or_a_set_without():
     assert find_second_observer("someone/retina") is None
-    assert find_second_observer("drawn") is None
+    assert find_second_observer("synthetic") is None
 
 
 def test_ceiling_is_what_a_flawless_network_of_that_size_would_score(dataset):
@@ -166,7 +166,7 @@ def test_ceiling_is_what_a_flawless_network_of_that_size_would_score(dataset):
     _, vessels, fov, own = PICTURES["eye_a"]
     back = round_trip(vessels, Geometry.around(own, 96))
     assert back.shape == SIZE
-    assert report["ceiling"] == pytest.approx(f1_score(vessels[fov], back[fov]))  # the same tracing three times
+    assert report["ceiling"] == pytest.approx(f1_score(vessels[fov], back[fov]))  # the same reference three times
     assert report["pictures"][0]["ceiling"] == pytest.approx(report["ceiling"])
     assert 0.95 < report["ceiling"] < 1
     assert f"{report['ceiling']:.4f}" in format_table(report)

@@ -29,7 +29,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 
 def draw(key: str) -> dict[str, np.ndarray]:
-    """Photograph, tracing, field and second tracing that belong to this key alone."""
+    """Photograph, reference, field and second reference that belong to this key alone."""
     rng = np.random.default_rng(list(key.encode()))
     fov = np.zeros(SIZE, bool)
     fov[2:-2, 3:-3] = True
@@ -195,7 +195,7 @@ def test_drive_without_test_tracings_gives_the_training_split_and_says_so(tmp_pa
     for path in (tmp_path / "source" / "test" / "1st_manual").iterdir():
         path.unlink()
     assert prepare("drive", tmp_path / "source", tmp_path / "out") == {"train": 20}
-    assert "no tracings of its test photographs" in caplog.text
+    assert "no references of its test photographs" in caplog.text
     assert not (tmp_path / "out" / "test").exists()
     assert not (tmp_path / "out" / "second_observer").exists()
 

@@ -25,10 +25,10 @@ from resegnet import Segmenter
 from resegnet.config import Config
 from resegnet.errors import TrainingError
 from resegnet.learning.augment import Camera, Place, _jpeg, cut, draw_camera, draw_place, vary
-from resegnet.learning.crops import Crops, WorkingSample, as_they_are
+from resegnet.learning.crops import Crops, WorkingSample, identity_collate
 from resegnet.learning.data import Sample, load_vessels, read_sample
 from resegnet.learning.losses import bce_dice_loss, centreline_loss
-from resegnet.learning.options import PRESETS, Options
+from resegnet.learning.options import PRESETS, TrainingOptions
 from resegnet.learning.start import load_encoder_weights
 from resegnet.learning.training import _average_with, train
 from resegnet.model import ReSegNet
@@ -74,7 +74,7 @@ def folder(tmp_path_factory) -> Path:
 def finished(folder, tmp_path_factory) -> Path:
     """An uninterrupted run."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    train(Options(dataset=(str(folder),), **TINY), out)
+    train(TrainingOptions(dataset=(str(folder),), **TINY), out)
     return out
 
 
@@ -284,7 +284,9 @@ def test_workers_do_not_change_the_crops(folder):
     state = torch.get_rng_state()
     expected = [crops[place] for place in range(12)]
     assert torch.equal(torch.get_rng_state(), state)
-    loader = torch.utils.data.DataLoader(crops, batch_size=3, sampler=range(12), num_workers=2, collate_fn=as_they_are)
+    loader = torch.utils.data.DataLoader(
+        crops, batch_size=3, sampler=range(12), num_workers=2, collate_fn=identity_collate
+    )
     for index, (image, masks) in enumerate(loader):
         for k in range(3):
             torch.testing.assert_close(image[k], expected[3 * index + k][0], rtol=0, atol=1e-6)  # alone or in a batch
@@ -348,7 +350,7 @@ def test_most_crops_varied_little_are_the_photographs_own_pixels():
 
 def test_without_an_epoch_a_release_is_calibrated_at_other_sizes(finished, folder, tmp_path):
     changed = {"start_from": str(finished / "release"), "epochs": 0, "input_size": 224, "smallest_input_size": 128}
-    train(Options(dataset=(str(folder),), **TINY | changed), tmp_path / "run")
+    train(TrainingOptions(dataset=(str(folder),), **TINY | changed), tmp_path / "run")
     record = json.loads((tmp_path / "run" / "release" / "training.json").read_text())
     assert (record["epochs_run"], record["earlier"]["epochs_run"]) == (0, 5)
     before, after = (ReSegNet.from_pretrained(run / "release") for run in (finished, tmp_path / "run"))
@@ -358,7 +360,7 @@ def test_without_an_epoch_a_release_is_calibrated_at_other_sizes(finished, folde
         expected = record["logits_scaled"]["slope"] * before(rgb) + record["logits_scaled"]["offset"]
         torch.testing.assert_close(after(rgb), expected, atol=2e-2, rtol=1e-2)  # kernels are stored as float16
     with pytest.raises(TrainingError, match="0 with --start-from"):
-        Options(dataset=("drawn",), epochs=0)
+        TrainingOptions(dataset=("synthetic",), epochs=0)
 
 
 def test_the_last_epochs_may_train_on_every_eye_with_the_calibration_of_before(caplog, folder, finished, tmp_path):
@@ -370,7 +372,7 @@ def test_the_last_epochs_may_train_on_every_eye_with_the_calibration_of_before(c
         "freeze_norm": True,
         "preview_every": 1,
     }
-    options = Options(dataset=(str(folder),), **TINY | changed)
+    options = TrainingOptions(dataset=(str(folder),), **TINY | changed)
     train(options, tmp_path / "run")
     train(dataclasses.replace(options, epochs=2), tmp_path / "run", resume=True)
     release = tmp_path / "run" / "release"
@@ -397,7 +399,7 @@ def test_the_last_epochs_may_train_on_every_eye_with_the_calibration_of_before(c
     with pytest.raises(TrainingError, match="does not note how it was calibrated"):
         train(options, tmp_path / "other")
     with pytest.raises(TrainingError, match="nothing to choose a threshold by"):
-        Options(dataset=("drawn",), validation_fraction=0)
+        TrainingOptions(dataset=("synthetic",), validation_fraction=0)
 
 
 def test_a_large_photograph_gives_more_of_the_crops():
@@ -412,7 +414,7 @@ def test_a_large_photograph_gives_more_of_the_crops():
 def drawn(side: int) -> Sample:
     """A drawn photograph as a sample."""
     eye = draw_fundus(3, (side, side))
-    return Sample(eye.image, eye.vessels, eye.fov, "eye", "eye", "drawn")
+    return Sample(eye.image, eye.vessels, eye.fov, "eye", "eye", "synthetic")
 
 
 def test_a_crop_lies_where_it_is_said_to():
@@ -482,7 +484,7 @@ def test_compression_does_what_jpeg_does(quality):
 
 def test_frozen_statistics_stay_and_the_weights_do_not(finished, folder, tmp_path):
     options = TINY | {"start_from": str(finished / "release"), "freeze_norm": True, "epochs": 1}
-    train(Options(dataset=(str(folder),), **options), tmp_path / "run")
+    train(TrainingOptions(dataset=(str(folder),), **options), tmp_path / "run")
     before = ReSegNet.from_pretrained(finished / "release").state_dict()
     after = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
@@ -521,7 +523,7 @@ def test_centreline_loss_counts_a_thin_vessel_as_a_wide_one_of_its_length():
     vessels[20:32, 8:88] = 255
     vessels[60:62, 8:88] = 255
     flat = np.full((96, 96, 3), 90, np.uint8)
-    sample = Sample(flat, vessels > 0, fov=None, image_id="eye", patient="eye", dataset="drawn")
+    sample = Sample(flat, vessels > 0, fov=None, image_id="eye", patient="eye", dataset="synthetic")
     masks = WorkingSample.of(sample, Config(input_size=96)).planes()[None, 3:] / 255
     truth, field, lines = masks.split(1, dim=1)
     wide, thin = truth.clone(), truth.clone()
@@ -623,7 +625,7 @@ def test_unusable_options_are_explained(capsys, tmp_path, arguments, words):
 
 
 def test_the_plateau_schedule_halves_the_rate(folder, tmp_path):
-    options = Options(
+    options = TrainingOptions(
         dataset=(str(folder),), **(TINY | {"epochs": 6, "steps_per_epoch": 1, "patience": 6}), schedule="plateau",
         learning_rate=1e-12,
     )  # fmt: skip
@@ -634,7 +636,10 @@ def test_the_plateau_schedule_halves_the_rate(folder, tmp_path):
 
 
 def test_accumulated_batches_make_one_step(finished, folder, tmp_path):
-    train(Options(dataset=(str(folder),), **TINY | {"epochs": 1, "batch_size": 1, "accumulate": 2}), tmp_path / "run")
+    train(
+        TrainingOptions(dataset=(str(folder),), **TINY | {"epochs": 1, "batch_size": 1, "accumulate": 2}),
+        tmp_path / "run",
+    )
     state, whole = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (tmp_path / "run", finished))
     assert state["average"]["n_averaged"] == TINY["steps_per_epoch"]
     assert whole["average"]["n_averaged"] == TINY["steps_per_epoch"] * TINY["epochs"]
@@ -662,7 +667,7 @@ def test_a_preset_gives_way_to_what_is_given(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(train_script, "train", lambda options, out, resume: seen.append(options))
     for preset, values in PRESETS.items():
-        line = ["--preset", preset, "--dataset", "drawn", "--out", str(tmp_path), "--epochs", "7"]
+        line = ["--preset", preset, "--dataset", "synthetic", "--out", str(tmp_path), "--epochs", "7"]
         assert train_script.main(line) == 0
         expected = values | {"epochs": 7}
         assert {name: getattr(seen[-1], name) for name in expected} == expected

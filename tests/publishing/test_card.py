@@ -334,7 +334,7 @@ def test_the_terms_of_the_training_data_are_told(card):
     text = card()
     assert "**DRIVE, terms: research and education only, no redistribution.**" in text
     assert text.index("Trained on DRIVE (terms: research and education only, no redistribution)") < text.index("## Use")
-    free = card(**changed("training", "options", "dataset", to=["chase_db1", "hrf", "drawn"]))
+    free = card(**changed("training", "options", "dataset", to=["chase_db1", "hrf", "synthetic"]))
     assert "may bind you" not in free and "| DRIVE | scores |" in free
     unknown = card(**changed("training", "options", "dataset", to=["my_clinic"]))
     assert r"**my\_clinic, terms: not known to ReSegNet.**" in unknown
@@ -389,7 +389,7 @@ def test_captions_tell_what_was_found_in_the_dark(network, share):
     photograph = read_image(EXAMPLES / "retina_cc0.jpg")
     warnings = segmenter(np.round(photograph * 0.12).astype(np.uint8)).warnings
     assert warnings and all(warning in dark for warning in warnings)
-    scores = segmenter(EXAMPLES / "drawn_orange.jpg").compare(EXAMPLES / "drawn_orange_vessels.png").scores()
+    scores = segmenter(EXAMPLES / "synthetic_orange.jpg").compare(EXAMPLES / "synthetic_orange_vessels.png").scores()
     assert f"Sensitivity {scores['sensitivity']:.3f}" in captions["pictures/errors_on_a_drawn_eye.jpg"]
 
 

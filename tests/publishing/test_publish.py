@@ -27,14 +27,14 @@ from support.stand_in import small_photographs
 import push_to_hub
 from resegnet import Config, ReSegNet, Segmenter
 from resegnet.errors import DataError, HubError
-from resegnet.hub import patiently
+from resegnet.hub import retry_hub_call
 from resegnet.learning.prepare import publish
 from resegnet.publishing.publish import check_tag, space_contents
 from resegnet.releases.release import write_release
 from resegnet.synthetic import draw_fundus
 
 ROOT = Path(__file__).parents[2]
-PHOTOGRAPH = ROOT / "examples" / "drawn_orange.jpg"
+PHOTOGRAPH = ROOT / "examples" / "synthetic_orange.jpg"
 NET, SPACE = "someone/net", "someone/demo"
 
 # What a stranger runs: a new process, an empty cache.
@@ -53,7 +53,7 @@ def write_tiny(folder, threshold=0.5, seed=0):
 
     torch.manual_seed(seed)
     config = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 8), input_size=64, threshold=threshold)
-    training = {"options": {"dataset": ["drawn"]}, "threshold_fitted_on": "drawn eyes"}
+    training = {"options": {"dataset": ["synthetic"]}, "threshold_fitted_on": "drawn eyes"}
     return write_release(ReSegNet(config).eval(), training, {}, folder, small_photographs(64))
 
 
@@ -345,7 +345,7 @@ def test_the_hub_is_asked_again_when_it_says(monkeypatch, headers, wait_s):
             raise answers.pop()
         return "yes"
 
-    assert patiently(ask) == "yes"
+    assert retry_hub_call(ask) == "yes"
     assert waits == [pytest.approx(wait_s, abs=2 if wait_s == 30 else 0)]
 
 
@@ -367,7 +367,7 @@ def test_what_does_not_pass_is_told_in_one_sentence(monkeypatch, error, temporar
         raise error
 
     with pytest.raises(HubError, match=r"^The Hub did not do it \([^\n]+\)\.$") as caught:
-        patiently(ask)
+        retry_hub_call(ask)
     assert (caught.value.temporary, len(asked)) == (temporary, attempts)
 
 
@@ -576,9 +576,11 @@ def test_what_lies_around_is_not_published(tmp_path):
     for stray in (Path(folder, name) for folder, names in strays.items() for name in names):
         (tmp_path / stray).write_bytes(b"mine")
     assert space_contents(tmp_path, NET, "0" * 40) == before
-    assert {"examples/retina_cc0.jpg", "examples/drawn_pink.jpg", "resegnet/releases/bundled/model.safetensors"} <= set(
-        before
-    )
+    assert {
+        "examples/retina_cc0.jpg",
+        "examples/synthetic_pink.jpg",
+        "resegnet/releases/bundled/model.safetensors",
+    } <= set(before)
 
 
 def test_a_name_that_cannot_be_is_refused_at_once(release, capsys):

@@ -1,4 +1,4 @@
-"""A segmentation against a tracing: scores of known masks, and every way a tracing's file may come."""
+"""A segmentation against a reference: scores of known masks, and every way a reference's file may come."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from sklearn import metrics as sklearn_metrics
 from resegnet.errors import ImageError
 from resegnet.image import read_image
 from resegnet.results import render
-from resegnet.results.compare import Comparison, compare, read_tracing
+from resegnet.results.compare import Comparison, compare, read_reference
 from resegnet.results.segmentation import Segmentation
 from resegnet.synthetic import draw_fundus
 
@@ -46,11 +46,11 @@ def bars():
     probability = np.full((12, 20), 0.125, np.float32)
     probability[3, 4:14] = 0.75
     probability[0] = 1
-    fov, tracing = np.zeros((12, 20), bool), np.zeros((12, 20), bool)
+    fov, reference = np.zeros((12, 20), bool), np.zeros((12, 20), bool)
     fov[1:-1, 1:-1] = True
-    tracing[3, 4:12] = tracing[8, 4:12] = True
-    tracing[-1] = True
-    return Comparison(Segmentation(np.zeros((12, 20, 3), np.uint8), probability, fov, 0.5), tracing)
+    reference[3, 4:12] = reference[8, 4:12] = True
+    reference[-1] = True
+    return Comparison(Segmentation(np.zeros((12, 20, 3), np.uint8), probability, fov, 0.5), reference)
 
 
 def encoded(picture, kind="PNG", **options):
@@ -70,7 +70,7 @@ def dice(one, other):
 
 def read(source, result):
     """Mask inside the field and which kinds of note there are."""
-    vessels, notes = read_tracing(source, result)
+    vessels, notes = read_reference(source, result)
     assert (vessels.dtype, vessels.shape) == (bool, result.fov.shape)
     assert all(note.endswith(".") for note in notes)
     kinds = [kind for note in notes for kind in (SHADES, DARK, LABELS, OUTSIDE) if kind in note]
@@ -146,7 +146,7 @@ def test_a_perfect_prediction_scores_1_throughout(eye, result):
 def test_another_threshold_keeps_tracing_and_notes(eye, result):
     comparison = compare(result, grey(~eye.vessels))
     other = comparison.at(0.7)
-    assert other.tracing is comparison.tracing
+    assert other.reference is comparison.reference
     assert other.notes == comparison.notes != ()
     assert (comparison.segmentation.threshold, other.segmentation.threshold) == (0.4, 0.7)
     assert other.scores()["specificity"] > comparison.scores()["specificity"]
@@ -164,7 +164,7 @@ def test_error_map_is_that_of_the_mask_inside_the_field(bars):
 @pytest.mark.parametrize("threshold", [0, 0.5])
 def test_a_tracing_of_another_size_made_by_hand_is_refused(bars, threshold):
     with pytest.raises(ValueError, match="shape"):
-        replace(bars.at(threshold), tracing=bars.tracing[1:]).scores()
+        replace(bars.at(threshold), reference=bars.reference[1:]).scores()
 
 
 def test_reading_a_tracing_does_not_load_the_training_libraries():
@@ -172,11 +172,11 @@ def test_reading_a_tracing_does_not_load_the_training_libraries():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# Files that are tracings
+# Files that are references
 
 
 def test_white_on_black_is_read_as_it_is_from_every_kind_of_source(eye, result, tmp_path):
-    path = tmp_path / "tracing.tif"
+    path = tmp_path / "reference.tif"
     path.write_bytes(encoded(grey(eye.vessels), "TIFF"))
     picture = Image.fromarray(grey(eye.vessels))
     rgba = np.dstack([np.full((*eye.vessels.shape, 3), 255, np.uint8), grey(eye.vessels)])
@@ -223,7 +223,7 @@ def sides(vessels, values):
 )
 def test_labels_and_colours_are_vessels_all_but_the_background(eye, result, values, ground, number, kinds):
     painted, vessels = sides(eye.vessels, values)
-    found, notes = read_tracing(encoded(np.where(vessels, painted, np.array(ground, np.uint8))), result)
+    found, notes = read_reference(encoded(np.where(vessels, painted, np.array(ground, np.uint8))), result)
     assert np.array_equal(found, eye.vessels)
     assert len(notes) == len(kinds)
     assert all(kind in note for kind, note in zip(kinds, notes, strict=True))
@@ -280,7 +280,7 @@ def test_inverted_on_white_and_on_a_black_surround(eye, result):
     assert np.array_equal(vessels, eye.vessels)
     assert kinds == [DARK]
     black = np.where(eye.fov, white, np.uint8(0))
-    assert not read_tracing(black, result)[0][~eye.fov].any()
+    assert not read_reference(black, result)[0][~eye.fov].any()
     vessels, kinds = read(black, result)
     assert dice(vessels, eye.vessels) > 0.99
     assert kinds == [DARK]
@@ -385,7 +385,7 @@ def test_a_photograph_without_a_field_is_refused(eye, result):
     assert "no field of view" in refusal(grey(eye.vessels), replace(result, fov=eye.fov & False))
 
 
-# Real tracings
+# Real references
 
 
 @pytest.mark.data
@@ -400,7 +400,7 @@ def test_real_tracings_are_read_and_real_photographs_refused(real, name, number,
         truth = read_image(folder / row["mask_file_name"])[..., 0] > 127
         fov = read_image(folder / row["fov_file_name"])[..., 0] > 127
         result = Segmentation(image, np.zeros(fov.shape, np.float32), fov, 0.5)
-        vessels, notes = read_tracing(folder / row["mask_file_name"], result)
+        vessels, notes = read_reference(folder / row["mask_file_name"], result)
         assert np.array_equal(vessels, truth)
         assert notes == ()
         for quality in qualities:

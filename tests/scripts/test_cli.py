@@ -102,7 +102,7 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path, photograph, monkeypatch, 
 def test_evaluate_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     report = tmp_path / "report.json"
-    assert main(["evaluate", "--dataset", "drawn", "--split", "test", "--json", str(report)]) == 0
+    assert main(["evaluate", "--dataset", "synthetic", "--split", "test", "--json", str(report)]) == 0
     assert "pooled" in capsys.readouterr().out
     assert json.loads(report.read_text())["pooled"]["f1"] > 0.6
-    assert len(list((tmp_path / "errors" / "drawn").glob("*_errors.png"))) == 3
+    assert len(list((tmp_path / "errors" / "synthetic").glob("*_errors.png"))) == 3

@@ -48,7 +48,7 @@ def dataset(tmp_path_factory):
 def release(tmp_path_factory):
     torch.manual_seed(0)
     config = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 8), input_size=64)
-    training = {"options": {"dataset": ["drawn"]}}
+    training = {"options": {"dataset": ["synthetic"]}}
     folder = tmp_path_factory.mktemp("runs") / "release"
     return write_release(ReSegNet(config).eval(), training, {}, folder, small_photographs(64))
 

@@ -74,8 +74,8 @@ def run_example(language, part, url, *command):
 
 def test_the_python_client_example_runs(url, segmenter):
     printed = run_example("python", "gradio_client", url, sys.executable, "-c")
-    truth = ROOT / "examples/drawn_pink_vessels.png"
-    comparison = segmenter(ROOT / "examples/drawn_pink.jpg").compare(truth)
+    truth = ROOT / "examples/synthetic_pink_vessels.png"
+    comparison = segmenter(ROOT / "examples/synthetic_pink.jpg").compare(truth)
     assert float(printed.splitlines()[-1]) == comparison.scores()["f1"]
 
 
@@ -94,9 +94,9 @@ def test_the_example_of_many_photographs_runs(monkeypatch, capsys):
     (code,) = [block for block in blocks if "segment_many" in block]
     exec(code, {})
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
-        "drawn_brown.jpg",
-        "drawn_orange.jpg",
-        "drawn_pink.jpg",
+        "synthetic_brown.jpg",
+        "synthetic_orange.jpg",
+        "synthetic_pink.jpg",
     ]
 
 
@@ -113,7 +113,7 @@ def test_the_network_alone_is_the_same(monkeypatch):
 
 
 def test_every_picture_that_the_page_offers_has_its_origin_told():
-    """The page takes all pictures beside the examples' README but tracings; figures lie a folder deeper."""
+    """The page takes all pictures beside the examples' README but references; figures lie a folder deeper."""
     told = re.findall(r"^\| `([^`]+)` \|", (ROOT / "examples/README.md").read_text(encoding="utf-8"), re.MULTILINE)
     pictures = [path for kind in ("jpg", "png") for path in (ROOT / "examples").glob(f"*.{kind}")]
     assert {path.name for path in pictures if "_vessels" not in path.stem} == set(told)

@@ -11,7 +11,7 @@ from scipy import ndimage
 from resegnet.config import Config
 from resegnet.hub import SHIPPED
 from resegnet.releases.records import runs
-from resegnet.segmenter import prepare
+from resegnet.segmenter import prepare_input
 from resegnet.synthetic import draw_fundus
 
 
@@ -48,4 +48,6 @@ def bundled_records() -> dict[str, dict]:
 
 def small_photographs(input_size: int, count: int = 2) -> list[np.ndarray]:
     """Drawn photographs as the network gets them, (S, S, 3) uint8."""
-    return [prepare(draw_fundus(seed, (128, 128)).image, Config(input_size=input_size))[0] for seed in range(count)]
+    return [
+        prepare_input(draw_fundus(seed, (128, 128)).image, Config(input_size=input_size))[0] for seed in range(count)
+    ]

@@ -65,9 +65,9 @@ def pixels(path):
 
 
 @pytest.fixture(scope="module")
-def tracing(tmp_path_factory):
+def reference(tmp_path_factory):
     """The exact truth of the first photograph."""
-    path = tmp_path_factory.mktemp("tracing") / "eye by hand.png"
+    path = tmp_path_factory.mktemp("reference") / "eye by hand.png"
     Image.fromarray(draw_fundus(1, (230, 300)).vessels).save(path)
     return path
 
@@ -147,20 +147,20 @@ def test_programs_see_two_endpoints_with_their_parameters_described(client):
     parameters = {name: [p["parameter_name"] for p in endpoint["parameters"]] for name, endpoint in endpoints.items()}
     assert parameters == {
         "/segment": ["photograph", "threshold"],
-        "/compare": ["photograph", "tracing", "threshold"],
+        "/compare": ["photograph", "reference", "threshold"],
     }
     assert [r["label"] for r in endpoints["/segment"]["returns"]] == ["overlay", "mask", "probability", "numbers"]
     assert [r["label"] for r in endpoints["/compare"]["returns"]] == ["error_map", "numbers"]
     assert "Find the vessels" in endpoints["/segment"]["description"]
-    assert "against a person's tracing" in endpoints["/compare"]["description"]
+    assert "against a person's reference" in endpoints["/compare"]["description"]
 
 
 # /compare
 
 
-def test_scores_and_error_map_are_those_of_the_python_interface(client, segmenter, photographs, tracing):
-    error_map, numbers = client.predict(handle_file(photographs[0]), handle_file(tracing), 0.55, api_name="/compare")
-    comparison = compare(segmenter(photographs[0]).at(0.55), tracing)
+def test_scores_and_error_map_are_those_of_the_python_interface(client, segmenter, photographs, reference):
+    error_map, numbers = client.predict(handle_file(photographs[0]), handle_file(reference), 0.55, api_name="/compare")
+    comparison = compare(segmenter(photographs[0]).at(0.55), reference)
     np.testing.assert_array_equal(pixels(error_map), comparison.error_map())
     scores = numbers.pop("comparison")
     assert scores.pop("notes") == []
@@ -169,8 +169,8 @@ def test_scores_and_error_map_are_those_of_the_python_interface(client, segmente
     assert numbers == export.summary(comparison.segmentation)
 
 
-def test_a_tracing_of_another_size_is_told(client, photographs, tracing, tmp_path):
-    with Image.open(tracing) as image:
+def test_a_tracing_of_another_size_is_told(client, photographs, reference, tmp_path):
+    with Image.open(reference) as image:
         image.resize((150, 115)).save(tmp_path / "small.png")
     with pytest.raises(AppError, match=r"150 x 115.*300 x 230"):
         client.predict(handle_file(photographs[0]), handle_file(tmp_path / "small.png"), api_name="/compare")

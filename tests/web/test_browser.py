@@ -49,9 +49,9 @@ def photographs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tracing(tmp_path_factory):
+def reference(tmp_path_factory):
     """The exact truth of the first photograph."""
-    path = tmp_path_factory.mktemp("tracing") / "by hand.png"
+    path = tmp_path_factory.mktemp("reference") / "by hand.png"
     Image.fromarray(draw_fundus(1, (400, 480)).vessels).save(path)
     return path
 
@@ -333,8 +333,8 @@ def test_an_example_is_one_click(open_page, segmenter):
     page = open_page()
     page.locator(".examples button").nth(1).click()
     page.wait_for_selector(SHOWN)
-    assert page.inner_text(".viewer .name") == "drawn_orange.jpg"
-    density = segmenter("examples/drawn_orange.jpg").measure()["vessel_density"]
+    assert page.inner_text(".viewer .name") == "synthetic_orange.jpg"
+    density = segmenter("examples/synthetic_orange.jpg").measure()["vessel_density"]
     assert page.inner_text(".share strong") == f"{density:.1%}"
 
 
@@ -342,7 +342,7 @@ def test_an_example_is_one_click(open_page, segmenter):
 
 
 def scores_of(page):
-    rows = page.locator(".tracing tr").all_inner_texts()
+    rows = page.locator(".reference tr").all_inner_texts()
     return dict(row.split("\t") for row in rows)
 
 
@@ -352,24 +352,24 @@ def shown_scores(comparison):
     return {title: f"{comparison.scores()[name]:.3f}" for name, title in names.items()}
 
 
-def test_comparison_with_the_exact_truth_follows_the_slider(open_page, segmenter, photographs, tracing):
+def test_comparison_with_the_exact_truth_follows_the_slider(open_page, segmenter, photographs, reference):
     page = open_page()
     upload(page, photographs[0])
-    page.set_input_files(".viewer .pick-tracing", tracing)
-    page.wait_for_selector(".tracing[data-tracing=shown]")
-    comparison = compare(segmenter(photographs[0]), tracing)
+    page.set_input_files(".viewer .pick-reference", reference)
+    page.wait_for_selector(".reference[data-reference=shown]")
+    comparison = compare(segmenter(photographs[0]), reference)
     settle(page)
     assert scores_of(page) == shown_scores(comparison)
 
     press(page, "#viewer-threshold", *["ArrowLeft"] * 10)
     comparison = comparison.at(threshold_of(page))
-    page.wait_for_function("() => !document.querySelector('.tracing tbody').textContent.includes('…')")
+    page.wait_for_function("() => !document.querySelector('.reference tbody').textContent.includes('…')")
     assert scores_of(page) == shown_scores(comparison)
 
     actual_size(page)
     result = comparison.segmentation
     drawn = canvas(page, "paint", result.mask.shape)
-    truth = comparison.tracing & result.fov
+    truth = comparison.reference & result.fov
     for kind, where in [
         ("hit", result.mask & truth),
         ("miss", ~result.mask & truth),
@@ -390,7 +390,7 @@ def test_comparison_with_the_exact_truth_follows_the_slider(open_page, segmenter
     assert json.loads(numbers)["comparison"]["f1"] == comparison.scores()["f1"]
 
     page.get_by_role("button", name="Remove").click()
-    page.wait_for_selector(".tracing[data-tracing=none]")
+    page.wait_for_selector(".reference[data-reference=none]")
     settle(page)
     assert page.get_attribute(".viewer", "data-view") == "overlay"
     assert_overlay_is(page, result)  # at the threshold that was chosen
@@ -400,22 +400,22 @@ def test_a_wrong_tracing_is_told_and_the_photograph_stays(open_page, photographs
     Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
     page = open_page()
     upload(page, photographs[0])
-    page.set_input_files(".viewer .pick-tracing", tmp_path / "small.png")
-    message = page.wait_for_selector(".tracing [role=alert]").inner_text()
+    page.set_input_files(".viewer .pick-reference", tmp_path / "small.png")
+    message = page.wait_for_selector(".reference [role=alert]").inner_text()
     assert "20 x 20" in message and "480 x 400" in message
     assert page.is_visible(".viewer .share")
     assert not page.is_visible(".viewer .scores")
 
 
-def test_a_wrong_tracing_leaves_the_right_one(open_page, photographs, tracing, tmp_path):
+def test_a_wrong_tracing_leaves_the_right_one(open_page, photographs, reference, tmp_path):
     Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
     page = open_page()
     upload(page, photographs[0])
-    page.set_input_files(".viewer .pick-tracing", tracing)
-    page.wait_for_selector(".tracing[data-tracing=shown]")
+    page.set_input_files(".viewer .pick-reference", reference)
+    page.wait_for_selector(".reference[data-reference=shown]")
     before = scores_of(page)
-    page.set_input_files(".viewer .pick-tracing", tmp_path / "small.png")
-    page.wait_for_selector(".tracing [role=alert]")
+    page.set_input_files(".viewer .pick-reference", tmp_path / "small.png")
+    page.wait_for_selector(".reference [role=alert]")
     assert scores_of(page) == before
 
 
@@ -630,13 +630,13 @@ def test_who_leaves_the_page_ends_the_batch(open_page, network, photographs, tmp
 
 
 @pytest.mark.parametrize("width", [360, 390, 768])
-def test_narrow_screens_do_not_scroll_sideways(open_page, photographs, tracing, width):
+def test_narrow_screens_do_not_scroll_sideways(open_page, photographs, reference, width):
     page = open_page(viewport={"width": width, "height": 844}, device_scale_factor=2, is_mobile=True, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.is_visible("[data-do=take]")
     upload(page, photographs[0])
-    page.set_input_files(".viewer .pick-tracing", tracing)
-    page.wait_for_selector(".tracing[data-tracing=shown]")
+    page.set_input_files(".viewer .pick-reference", reference)
+    page.wait_for_selector(".reference[data-reference=shown]")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.locator(".viewer .stage").bounding_box()["width"] > 0.85 * width
     page.get_by_role("tab", name="About").click()
@@ -645,12 +645,12 @@ def test_narrow_screens_do_not_scroll_sideways(open_page, photographs, tracing, 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read_in_light_and_dark(open_page, photographs, tracing, scheme):
+def test_text_can_be_read_in_light_and_dark(open_page, photographs, reference, scheme):
     """Contrast of 4.5 or more (WCAG 2.1, AA) of every text on the page."""
     page = open_page(color_scheme=scheme)
     upload(page, photographs[0])
-    page.set_input_files(".viewer .pick-tracing", tracing)
-    page.wait_for_selector(".tracing[data-tracing=shown]")
+    page.set_input_files(".viewer .pick-reference", reference)
+    page.wait_for_selector(".reference[data-reference=shown]")
     texts = page.evaluate(
         """() => {
           const rgba = (text) => {  // "rgb(1, 2, 3)", "rgba(1, 2, 3, 0.5)" or "color(srgb 0.1 0.2 0.3 / 0.5)"
@@ -699,4 +699,4 @@ def test_everything_can_be_reached_and_is_named(open_page, photographs):
     for _ in range(40):
         seen.add(page.evaluate("((node) => node.id || node.textContent.trim())(document.activeElement)"))
         page.keyboard.press("Tab")
-    assert {"Overlay", "Mask", "Fit", "viewer-threshold", "All as ZIP", "Choose a tracing", "New photograph"} <= seen
+    assert {"Overlay", "Mask", "Fit", "viewer-threshold", "All as ZIP", "Choose a reference", "New photograph"} <= seen

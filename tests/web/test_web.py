@@ -52,7 +52,7 @@ def photograph(tmp_path):
 
 
 @pytest.fixture
-def tracing(tmp_path):
+def reference(tmp_path):
     path = tmp_path / "by hand.png"
     Image.fromarray(draw_fundus(1, (150, 180)).vessels).save(path)
     return str(path)
@@ -60,7 +60,7 @@ def tracing(tmp_path):
 
 def settings(photo, **changed):
     """What the browser sends along."""
-    known = {"request": 7, "photo": photo, "tracing": None, "threshold": 0.55}
+    known = {"request": 7, "photo": photo, "reference": None, "threshold": 0.55}
     return known | {"color": "#ff8000", "opacity": 0.5, "what": "mask"} | changed
 
 
@@ -114,13 +114,13 @@ def test_results_in_memory_are_bounded_and_the_longest_unused_goes_first(tmp_pat
     assert network.calls == 5
 
 
-def test_results_in_memory_go_when_their_time_is_over(segmenter, network, photograph, tracing):
+def test_results_in_memory_go_when_their_time_is_over(segmenter, network, photograph, reference):
     now = [0.0]
     results = RecentResults(segmenter, keep_s=3600, clock=lambda: now[0])
     results(photograph)
     now[0] = 1800
-    results(tracing)
-    for now[0], kept in [(3599, [photograph, tracing]), (3600, [tracing]), (5400, [])]:
+    results(reference)
+    for now[0], kept in [(3599, [photograph, reference]), (3600, [reference]), (5400, [])]:
         results.sweep()
         assert list(results._results) == kept
     results(photograph)
@@ -136,10 +136,10 @@ def test_they_go_by_themselves(segmenter, photograph):
     assert not results._results
 
 
-def test_two_who_wait_for_one_photograph_take_one_forward_pass(segmenter, network, photograph, tracing):
+def test_two_who_wait_for_one_photograph_take_one_forward_pass(segmenter, network, photograph, reference):
     results = RecentResults(segmenter)
     network.go_on.clear()
-    threads = [threading.Thread(target=results, args=[path]) for path in (tracing, photograph, photograph)]
+    threads = [threading.Thread(target=results, args=[path]) for path in (reference, photograph, photograph)]
     for thread in threads:
         thread.start()
     while network.calls == 0:
@@ -150,15 +150,15 @@ def test_two_who_wait_for_one_photograph_take_one_forward_pass(segmenter, networ
     assert network.calls == 2
 
 
-def test_a_session_gives_its_memory_back_when_it_opens_another_photograph(segmenter, photograph, tracing):
-    handlers = Handlers(segmenter, examples=[tracing])
+def test_a_session_gives_its_memory_back_when_it_opens_another_photograph(segmenter, photograph, reference):
+    handlers = Handlers(segmenter, examples=[reference])
     _, files = handlers.show(photograph, [], None)
-    handlers.show(tracing, files, settings(photograph))
-    assert list(handlers.results._results) == [tracing]
-    handlers.show(photograph, [tracing], settings(tracing))  # examples stay for the other sessions
-    assert set(handlers.results._results) == {tracing, photograph}
-    handlers.show(tracing, [], settings(photograph))  # nobody drops what is another session's
-    assert set(handlers.results._results) == {tracing, photograph}
+    handlers.show(reference, files, settings(photograph))
+    assert list(handlers.results._results) == [reference]
+    handlers.show(photograph, [reference], settings(reference))  # examples stay for the other sessions
+    assert set(handlers.results._results) == {reference, photograph}
+    handlers.show(reference, [], settings(photograph))  # nobody drops what is another session's
+    assert set(handlers.results._results) == {reference, photograph}
 
 
 # What the browser gets
@@ -215,30 +215,30 @@ def test_an_example_that_is_not_there_is_told(segmenter, photograph, data):
 # Comparison
 
 
-def test_a_tracing_comes_with_its_counts_and_scores(segmenter, photograph, tracing):
+def test_a_tracing_comes_with_its_counts_and_scores(segmenter, photograph, reference):
     handlers = Handlers(segmenter, [])
     shown, files = handlers.show(photograph, [], None)
-    answer, files = handlers.show_tracing(tracing, files, settings(photograph))
-    assert files == [photograph, tracing]
-    comparison = compare(segmenter(photograph), tracing)
-    sent = answer["tracing"]
+    answer, files = handlers.show_reference(reference, files, settings(photograph))
+    assert files == [photograph, reference]
+    comparison = compare(segmenter(photograph), reference)
+    sent = answer["reference"]
     for k in (0, 60, shown["fitted"]):
-        hits = comparison.tracing & segmenter(photograph).at(shown["stops"][k]).mask
+        hits = comparison.reference & segmenter(photograph).at(shown["stops"][k]).mask
         assert sum(sent["counts"][k:]) == hits.sum()
     scores = comparison.scores()
     assert sent["auroc"] == scores["auroc"]
     assert sent["cldice"] == {"threshold": FITTED, "value": scores["cldice"]}
-    refined = handlers.refine(files, settings(photograph, tracing=tracing, threshold=0.55))
+    refined = handlers.refine(files, settings(photograph, reference=reference, threshold=0.55))
     assert refined == {"threshold": 0.55, "value": comparison.at(0.55).scores()["cldice"]}
     assert refined["value"] != scores["cldice"]
 
 
 def test_a_wrong_tracing_gives_its_sentence(segmenter, photograph, tmp_path):
     Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
-    answer, files = Handlers(segmenter, []).show_tracing(
+    answer, files = Handlers(segmenter, []).show_reference(
         str(tmp_path / "small.png"), [photograph], settings(photograph)
     )
-    assert "20 x 20" in answer["tracing"]["error"]
+    assert "20 x 20" in answer["reference"]["error"]
     assert files == [photograph]
 
 
@@ -251,9 +251,9 @@ def saved(handlers, files, settings):
         return path.rpartition("/")[2], file.read()
 
 
-def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter, photograph, tracing):
+def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter, photograph, reference):
     handlers = Handlers(segmenter, [])
-    files = [photograph, tracing]
+    files = [photograph, reference]
     result = segmenter(photograph).at(0.55)
     overlay = export.overlay_png(result, color=(255, 128, 0), opacity=0.5)
     assert saved(handlers, files, settings(photograph)) == ("my eye_mask_0.55.png", export.mask_png(result))
@@ -262,16 +262,16 @@ def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter
         "my eye_probability.png",
         export.probability_png(result),
     )
-    comparison = compare(result, tracing)
-    name, error_map = saved(handlers, files, settings(photograph, tracing=tracing, what="errors"))
+    comparison = compare(result, reference)
+    name, error_map = saved(handlers, files, settings(photograph, reference=reference, what="errors"))
     assert (name, error_map) == ("my eye_errors_0.55.png", export.png(comparison.error_map()))
 
-    name, numbers = saved(handlers, files, settings(photograph, tracing=tracing, what="numbers"))
+    name, numbers = saved(handlers, files, settings(photograph, reference=reference, what="numbers"))
     assert name == "my eye_numbers_0.55.json"
     expected = export.summary(result) | {"comparison": {**comparison.scores(), "notes": []}}
     assert json.loads(numbers) == expected
 
-    name, archive = saved(handlers, files, settings(photograph, tracing=tracing, what="all"))
+    name, archive = saved(handlers, files, settings(photograph, reference=reference, what="all"))
     assert name == "my eye_resegnet_0.55.zip"
     with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
         assert zipped.testzip() is None
@@ -297,7 +297,7 @@ def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter
         ({"color": "red"}, "The colour is 'red'"),
         ({"color": ["#ffffff"]}, "The colour is"),
         ({"what": "../../etc/passwd"}, "There is no file"),
-        ({"what": "errors"}, "There is no file 'errors'"),  # without a tracing
+        ({"what": "errors"}, "There is no file 'errors'"),  # without a reference
     ],
 )
 def test_a_browser_that_sends_nonsense_is_refused_in_a_sentence(segmenter, photograph, changed, sentence):
@@ -305,14 +305,14 @@ def test_a_browser_that_sends_nonsense_is_refused_in_a_sentence(segmenter, photo
         Handlers(segmenter, []).save([photograph], settings(photograph, **changed))
 
 
-def test_files_of_others_cannot_be_asked_for(segmenter, photograph, tracing):
-    """The browser names the photograph and the tracing; only those that the session itself opened are given."""
+def test_files_of_others_cannot_be_asked_for(segmenter, photograph, reference):
+    """The browser names the photograph and the reference; only those that the session itself opened are given."""
     handlers = Handlers(segmenter, [])
     for asked in (None, "", photograph, "/etc/passwd", {}):
         with pytest.raises(Error, match="deleted after an hour"):
-            handlers.save([tracing], settings(asked))
+            handlers.save([reference], settings(asked))
     with pytest.raises(Error, match="deleted after an hour"):
-        handlers.save([photograph], settings(photograph, tracing=tracing))
+        handlers.save([photograph], settings(photograph, reference=reference))
     with pytest.raises(Error, match="deleted after an hour"):
         handlers.save([photograph], None)
 
@@ -355,7 +355,7 @@ def test_names_from_outside_are_text(network):
     assert "<img" not in foot.value
 
 
-def test_three_examples_or_more_are_offered_and_no_tracing(segmenter):
+def test_three_examples_or_more_are_offered_and_no_reference(segmenter):
     examples = block_of(app.build_app(segmenter), "viewer").props["examples"]
     assert len(examples) >= 3
     assert not any("vessels" in example["name"] for example in examples)
