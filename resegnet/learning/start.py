@@ -14,7 +14,7 @@ from resegnet.config import PLAIN, Config
 from resegnet.errors import TrainingError, first_line
 from resegnet.hub import CONFIG_NAME, TRAINING_NAME, find_release
 from resegnet.model import ReSegNet
-from resegnet.releases.records import as_list, as_number, as_object, runs
+from resegnet.releases.records import as_list, as_number, as_object, training_runs
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def earlier_record(source: str) -> dict[str, Any]:
 
 def known_photographs(source: str) -> set[str]:
     """Ids of the photographs that a release and those it went on from were trained on, as far as they are on record."""
-    return {str(name) for run in runs(earlier_record(source)) for name in as_list(run.get("train_ids"))}
+    return {str(name) for run in training_runs(earlier_record(source)) for name in as_list(run.get("train_ids"))}
 
 
 def calibration_of(source: str, config: Config) -> tuple[float, float, float]:

@@ -45,7 +45,7 @@ from resegnet.learning.start import (
     load_release,
 )
 from resegnet.model import ReSegNet, round_to_half, scale_logits
-from resegnet.releases.records import trained_on
+from resegnet.releases.records import training_datasets
 from resegnet.releases.release import write_release
 from resegnet.results.metrics import (
     fit_scaling,
@@ -398,7 +398,7 @@ def finish(
         "labelled_ids": list(labelled["image_id"]),
         "earlier": earlier_record(options.start_from) if options.start_from else {},
         "teachers": [
-            {"name": name, "trained_on": trained_on(earlier_record(source))}
+            {"name": name, "trained_on": training_datasets(earlier_record(source))}
             for name, source in zip(by_name["teacher"], options.teacher, strict=True)
         ],
         "data_sha256": _fingerprint(chosen, kept_back, labelled),

@@ -24,19 +24,19 @@ from resegnet.releases.records import (
     as_list,
     as_number,
     as_object,
-    continues,
-    count,
-    figure,
-    labelled,
-    plain,
+    dataset_title,
+    escape_markdown,
+    format_count,
+    format_score,
+    markdown_table,
+    one_line,
+    pseudo_labelled_datasets,
     read_record,
-    runs,
-    seen,
-    table,
-    teachers,
-    text,
-    title,
-    trained_on,
+    teacher_releases,
+    training_datasets,
+    training_runs,
+    unrecorded_parent,
+    was_trained_on,
 )
 
 TAGS = "retina fundus vessel-segmentation retinal-vessel-segmentation ophthalmology medical-imaging medical unet"
@@ -75,7 +75,7 @@ def model_card(
     config = Config.load(folder / CONFIG_NAME)
     training = read_record(folder / TRAINING_NAME)
     # Sets by name. In place of what is no report comes an empty one: the set is then shown, without figures.
-    reports = {plain(name): as_object(report) for name, report in read_record(folder / METRICS_NAME).items()}
+    reports = {one_line(name): as_object(report) for name, report in read_record(folder / METRICS_NAME).items()}
     sections = [
         _introduction(training),
         _use(repo_id, revision),
@@ -94,13 +94,13 @@ def model_card(
 
 
 def _terms(name: str) -> str:
-    return text(SOURCES[name].terms) if name in SOURCES else "not known to ReSegNet"
+    return escape_markdown(SOURCES[name].terms) if name in SOURCES else "not known to ReSegNet"
 
 
 def _bound(training: Mapping[str, Any]) -> list[str]:
     """Sets that were trained on and whose terms may forbid some use: all but CC0 and CC BY."""
     free = {name for name, source in SOURCES.items() if re.search(r"\bCC(0| BY \d)", source.terms)}
-    return [name for name in trained_on(training) if name not in free]
+    return [name for name in training_datasets(training) if name not in free]
 
 
 def _per_set(reports: Mapping[str, dict], key: str) -> str:
@@ -113,7 +113,7 @@ def _per_set(reports: Mapping[str, dict], key: str) -> str:
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
         if value not in (None, ""):
-            groups.setdefault(text(value), []).append(title(name))
+            groups.setdefault(escape_markdown(value), []).append(dataset_title(name))
     if len(groups) == 1 and len(*groups.values()) == len(reports):
         return next(iter(groups))
     return "; ".join(f"{value} ({', '.join(titles)})" for value, titles in groups.items())
@@ -126,14 +126,14 @@ def _front_matter(name: str, reports: Mapping[str, dict], training: Mapping[str,
             task_type="image-segmentation",
             task_name="Retinal vessel segmentation",
             dataset_type=set_name,
-            dataset_name=plain(SOURCES[set_name].title) if set_name in SOURCES else set_name,
+            dataset_name=one_line(SOURCES[set_name].title) if set_name in SOURCES else set_name,
             dataset_split=_split(report),
             metric_type=HUB_METRICS.get(score, score),
             metric_name=f"{SCORES.get(score, score)}, pooled",
             metric_value=value,
         )
         for set_name, report in reports.items()
-        for score, value in ((plain(key), value) for key, value in as_object(report.get("pooled")).items())
+        for score, value in ((one_line(key), value) for key, value in as_object(report.get("pooled")).items())
         if as_number(value) is not None
     ]
     return ModelCardData(
@@ -150,7 +150,7 @@ def _front_matter(name: str, reports: Mapping[str, dict], training: Mapping[str,
 
 def _split(report: Mapping[str, Any]) -> str:
     # `resegnet evaluate` notes the split; training scores `test` alone and does not.
-    return plain(report.get("split") or "test")
+    return one_line(report.get("split") or "test")
 
 
 def _introduction(training: Mapping[str, Any]) -> str:
@@ -162,7 +162,7 @@ photograph's own size, it gives the probability that a vessel is there, and from
 
 > **{DISCLAIMER}** No authority has approved it, and no clinical study has tested it."""
     ]
-    bound = [f"{title(name)} (terms: {_terms(name)})" for name in _bound(training)]
+    bound = [f"{dataset_title(name)} (terms: {_terms(name)})" for name in _bound(training)]
     if bound:
         lines.append(
             f"> **Terms of the training data.** Trained on {', '.join(bound)}. These terms may bind you, as a "
@@ -174,7 +174,7 @@ photograph's own size, it gives the probability that a vessel is there, and from
 def _use(repo_id: str, revision: str | None) -> str:
     where = json.dumps(repo_id)
     if revision is not None:
-        where += f", revision={json.dumps(plain(revision), ensure_ascii=False)}"
+        where += f", revision={json.dumps(one_line(revision), ensure_ascii=False)}"
     return f"""## Use
 
 The package is not on PyPI. In a copy of the ReSegNet repository (Python 3.11 or newer): `pip install .`. Then:
@@ -192,7 +192,7 @@ files. A plain CPU will do, and no picture leaves your machine."""
 
 def _pictures(pictures: Mapping[str, str]) -> str:
     shown = [
-        f"![{text(Path(path).stem.replace('_', ' '))}](<{quote(path)}>)\n\nPicture {number}. {text(caption)}"
+        f"![{escape_markdown(Path(path).stem.replace('_', ' '))}](<{quote(path)}>)\n\nPicture {number}. {escape_markdown(caption)}"
         for number, (path, caption) in enumerate(pictures.items(), 1)
     ]
     return "\n\n".join(["## Pictures", *shown]) if shown else ""
@@ -204,25 +204,32 @@ def _results(reports: Mapping[str, dict], training: Mapping[str, Any], config: C
     rows, observers = [], []
     for name, report in reports.items():
         pooled, mean, sd = (as_object(report.get(key)) for key in ("pooled", "mean", "sd"))
-        spread = figure(mean.get("f1")) + (f" ± {figure(sd.get('f1'))}" if as_number(sd.get("f1")) is not None else "")
-        known = {True: "yes", False: "no", None: "-"}[seen(name, training)]
-        figures = [figure(pooled.get(score)) for score in TABLE_SCORES]
-        about = [title(name), text(_split(report)), count(report.get("count")), known]
-        rows.append([*about, *figures, spread, figure(report.get("ceiling"))])
+        spread = format_score(mean.get("f1")) + (
+            f" ± {format_score(sd.get('f1'))}" if as_number(sd.get("f1")) is not None else ""
+        )
+        known = {True: "yes", False: "no", None: "-"}[was_trained_on(name, training)]
+        figures = [format_score(pooled.get(score)) for score in TABLE_SCORES]
+        about = [dataset_title(name), escape_markdown(_split(report)), format_count(report.get("count")), known]
+        rows.append([*about, *figures, spread, format_score(report.get("ceiling"))])
         observer = as_object(report.get("second_observer"))
         if observer:
             for who, part in (("a second person", "pooled"), ("this model", "model")):
-                figures = [figure(as_object(observer.get(part)).get(score)) for score in TABLE_SCORES]
-                observers.append([title(name), count(observer.get("count")), who, *figures])
+                figures = [format_score(as_object(observer.get(part)).get(score)) for score in TABLE_SCORES]
+                observers.append([dataset_title(name), format_count(observer.get("count")), who, *figures])
     names = [SCORES[score] for score in TABLE_SCORES]
     header = ["set", "split", "pictures", "trained on this set", *names, "F1 per picture, mean ± SD", "ceiling"]
-    parts = ["## Results", _reading(reports, training, config), table(header, rows), _overlap(reports, training)]
+    parts = [
+        "## Results",
+        _reading(reports, training, config),
+        markdown_table(header, rows),
+        _overlap(reports, training),
+    ]
     if observers:
         parts += [
             "How far two people agree: the references of a second person, scored against those of the first in the same "
             "way. Where the model scores higher, that does not make it better than a person: it may have learned the "
             "first person's manner of drawing, which the second does not share.",
-            table(["set", "pictures", "who", *names], observers),
+            markdown_table(["set", "pictures", "who", *names], observers),
         ]
     protocol = _per_set(reports, "protocol")
     if protocol:
@@ -240,7 +247,7 @@ def _reading(reports: Mapping[str, dict], training: Mapping[str, Any], config: C
     ]
     for what, value in (
         ("Threshold", _per_set(reports, "threshold")),
-        ("Threshold fitted on", fitted_on and text(fitted_on)),
+        ("Threshold fitted on", fitted_on and escape_markdown(fitted_on)),
         ("Field of view taken", _per_set(reports, "field_of_view")),
     ):
         if value:
@@ -263,7 +270,7 @@ def _reading(reports: Mapping[str, dict], training: Mapping[str, Any], config: C
         "* Trained on this set: whether other photographs of the same set were trained on. A set marked `no` tells "
         "more about how the model does elsewhere.",
     ]
-    if continues(training):
+    if unrecorded_parent(training):
         lines.append("* The run went on from an earlier release. What else that was trained on is not in the record.")
     return "\n".join(lines)
 
@@ -271,8 +278,8 @@ def _reading(reports: Mapping[str, dict], training: Mapping[str, Any], config: C
 def _overlap(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
     """Whether a scored picture was trained on. Only within sets trained on: elsewhere the same id is another eye."""
     keys = ("train_ids", "validation_ids", "labelled_ids")
-    used = {str(x) for run in runs(training) for key in keys for x in as_list(run.get(key))}
-    pictures = [x for name in trained_on(training) for x in as_list(reports.get(name, {}).get("pictures"))]
+    used = {str(x) for run in training_runs(training) for key in keys for x in as_list(run.get(key))}
+    pictures = [x for name in training_datasets(training) for x in as_list(reports.get(name, {}).get("pictures"))]
     if not used or not pictures:
         return ""
     twice = sum(str(as_object(picture).get("image_id")) in used for picture in pictures)
@@ -286,14 +293,21 @@ def _limits(reports: Mapping[str, dict], config: Config) -> str:
     for name, report in reports.items():
         recall = as_number(as_object(report.get("pooled")).get("recall"))
         if recall is not None:
-            missed.append(f"{title(name)} {100 * (1 - recall):.1f} %")
+            missed.append(f"{dataset_title(name)} {100 * (1 - recall):.1f} %")
         pictures = [as_object(picture) for picture in as_list(report.get("pictures"))]
         scored = [picture for picture in pictures if as_number(picture.get("f1")) is not None]
         if scored:
             worst = min(scored, key=lambda picture: picture["f1"])
             warned = sum(bool(picture.get("warnings")) for picture in pictures)
-            figures = [figure(worst.get(score)) for score in ("f1", "recall", "precision")]
-            lowest.append([title(name), text(worst.get("image_id", "-")), *figures, f"{warned} of {len(pictures)}"])
+            figures = [format_score(worst.get(score)) for score in ("f1", "recall", "precision")]
+            lowest.append(
+                [
+                    dataset_title(name),
+                    escape_markdown(worst.get("image_id", "-")),
+                    *figures,
+                    f"{warned} of {len(pictures)}",
+                ]
+            )
     lines = [
         "## Limits and known failures",
         "",
@@ -314,7 +328,7 @@ def _limits(reports: Mapping[str, dict], config: Config) -> str:
     ]
     if lowest:
         header = ["set", "picture of the lowest F1", "F1", "sensitivity", "precision", "pictures with a warning"]
-        lines += ["", "The worst picture of each set:", "", table(header, lowest)]
+        lines += ["", "The worst picture of each set:", "", markdown_table(header, lowest)]
     lines += [
         "",
         "## What it must not be used for",
@@ -327,16 +341,16 @@ def _limits(reports: Mapping[str, dict], config: Config) -> str:
 
 
 def _data(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
-    used, by_models = trained_on(training), labelled(training)
+    used, by_models = training_datasets(training), pseudo_labelled_datasets(training)
     names = list(dict.fromkeys([*used, *reports]))
     rows = []
     for name in names:
         training_use = "training, on vessels that models marked" if name in by_models else "training"
         uses = [use for use, users in ((training_use, used), ("scores", reports)) if name in users]
         paper = _paper(SOURCES[name]) if name in SOURCES else "not known to ReSegNet"
-        rows.append([title(name), ", ".join(uses), paper, _terms(name)])
+        rows.append([dataset_title(name), ", ".join(uses), paper, _terms(name)])
     header = ["set", "used for", "paper", "terms of its publishers"]
-    parts = ["## Data and terms", table(header, rows) if rows else "The data sets are not recorded."]
+    parts = ["## Data and terms", markdown_table(header, rows) if rows else "The data sets are not recorded."]
     ids = [len(as_list(training.get(key))) for key in ("train_ids", "validation_ids")]
     if any(ids):
         chosen = "none on record"
@@ -350,7 +364,7 @@ def _data(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
     if by_models:
         marked = len(as_list(training.get("labelled_ids")))
         parts.append(
-            f"In the photographs of {', '.join(map(title, by_models))}, {marked} in this run, nobody had traced "
+            f"In the photographs of {', '.join(map(dataset_title, by_models))}, {marked} in this run, nobody had traced "
             "vessels. Models had marked them: that teaches another camera, and the models' manner and mistakes too. No "
             "score and no threshold was taken from them."
         )
@@ -360,20 +374,22 @@ def _data(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
     )
     for name in _bound(training):
         parts.append(
-            f"**{title(name)}, terms: {_terms(name)}.** These weights were learned from this set. The MIT licence "
+            f"**{dataset_title(name)}, terms: {_terms(name)}.** These weights were learned from this set. The MIT licence "
             "cannot lift its terms, and they may bind you as a user of the weights: the law on that is not settled. "
             "For any use that they do not allow, ask the publishers of the set or a lawyer, or train without it."
         )
-    if continues(training):
+    if unrecorded_parent(training):
         parts.append(
-            f'Training went on from the weights of an earlier release, named "{text(continues(training))}". Its data '
+            f'Training went on from the weights of an earlier release, named "{escape_markdown(unrecorded_parent(training))}". Its data '
             "are not in this record. Their terms count too."
         )
-    taught = teachers(training)
+    taught = teacher_releases(training)
     if taught:
-        unknown = ", ".join(text(name) for name, known in taught.items() if not known)
+        unknown = ", ".join(escape_markdown(name) for name, known in taught.items() if not known)
         more = f" The data of {unknown} are not in this record. Their terms count too." if unknown else ""
-        parts.append(f"It learned from the answers of other releases too: {', '.join(map(text, taught))}.{more}")
+        parts.append(
+            f"It learned from the answers of other releases too: {', '.join(map(escape_markdown, taught))}.{more}"
+        )
     if any(_terms(name).startswith("CC BY") for name in names):
         parts.append("CC BY asks for credit: name the papers of those sets where you publish.")
     return "\n\n".join(parts)
@@ -382,7 +398,11 @@ def _data(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
 def _paper(source: Source) -> str:
     """The paper with its DOI as a link."""
     authors, found, doi = source.paper.partition("doi:")
-    return f"{text(authors)} [doi:{text(doi)}](https://doi.org/{quote(doi)})" if found else text(source.paper)
+    return (
+        f"{escape_markdown(authors)} [doi:{escape_markdown(doi)}](https://doi.org/{quote(doi)})"
+        if found
+        else escape_markdown(source.paper)
+    )
 
 
 def _training(training: Mapping[str, Any]) -> str:
@@ -403,13 +423,15 @@ def _training(training: Mapping[str, Any]) -> str:
         "epoch that was kept": training.get("best_epoch"),
         "steps": None if run is None or per_epoch is None else f"{run * per_epoch:,}",
         "crops in a step": None if None in crops else math.prod(crops),
-        "F1 on the validation photographs": None if f1 is None else figure(f1),
+        "F1 on the validation photographs": None if f1 is None else format_score(f1),
         "device": environment.get("device") or options.get("device"),
         "threads": options.get("threads") or None,  # 0: torch's own choice
         "processor": environment.get("machine"),
     }
-    listed = "\n".join(f"* {what}: {text(value)}" for what, value in facts.items() if value is not None)
-    more = " What the earlier release cost comes on top, and is not in this record." if continues(training) else ""
+    listed = "\n".join(f"* {what}: {escape_markdown(value)}" for what, value in facts.items() if value is not None)
+    more = (
+        " What the earlier release cost comes on top, and is not in this record." if unrecorded_parent(training) else ""
+    )
     return f"""## Training
 
 {listed}
@@ -421,13 +443,13 @@ hours and carbon were not measured.{more}"""
 
 
 def _start(training: Mapping[str, Any]) -> str:
-    if continues(training):
-        return f'all weights of an earlier release, named "{continues(training)}"'
-    first = runs(training)[-1]
+    if unrecorded_parent(training):
+        return f'all weights of an earlier release, named "{unrecorded_parent(training)}"'
+    first = training_runs(training)[-1]
     if first is not training:
-        epochs = ", ".join(plain(run.get("epochs_run", "-")) for run in runs(training)[1:])
+        epochs = ", ".join(one_line(run.get("epochs_run", "-")) for run in training_runs(training)[1:])
         return f"the weights of earlier runs ({epochs} epochs), the first of them from {_start(first)}"
-    weights = plain(as_object(training.get("options")).get("encoder_weights"))
+    weights = one_line(as_object(training.get("options")).get("encoder_weights"))
     known = {"none": "random weights", "imagenet": "an encoder with ImageNet weights", "None": "not recorded"}
     return known.get(weights, f'an encoder with the weights "{weights}"')
 
@@ -438,7 +460,7 @@ def _network(config: Config) -> str:
     loads = ""
     if config.encoder != PLAIN:
         stages = f"{config.encoder_depth} stages; decoder channels, coarse to fine: {channels}."
-        body = f"with the encoder {text(config.encoder)}, {stages}"
+        body = f"with the encoder {escape_markdown(config.encoder)}, {stages}"
         loads = "It loads into `segmentation_models_pytorch` too: see the README of ReSegNet. "
     return f"""## The network
 
@@ -454,7 +476,7 @@ the threshold inside the field."""
 
 
 def _verify(repo_id: str, revision: str | None) -> str:
-    at = "" if revision is None else f" --revision {shlex.quote(plain(revision))}"
+    at = "" if revision is None else f" --revision {shlex.quote(one_line(revision))}"
     return f"""## Verify what you downloaded
 
 ```bash
@@ -469,9 +491,11 @@ in `selftest/` with the one noted at release."""
 def _versions(reports: Mapping[str, dict], training: Mapping[str, Any]) -> str:
     environment = {k: v for k, v in as_object(training.get("environment")).items() if v is not None}
     facts = {
-        "Trained with": ", ".join(f"{text(key)} {text(value)}" for key, value in environment.items()),
+        "Trained with": ", ".join(
+            f"{escape_markdown(key)} {escape_markdown(value)}" for key, value in environment.items()
+        ),
         "Scored with": _per_set(reports, "versions"),
-        "SHA-256 of the training data": text(training["data_sha256"]) if training.get("data_sha256") else "",
+        "SHA-256 of the training data": escape_markdown(training["data_sha256"]) if training.get("data_sha256") else "",
     }
     lines = [f"* {what}: {value}" for what, value in facts.items() if value]
     return "\n".join(["## Versions", "", *lines]) if lines else ""

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from resegnet.image import read_image
-from resegnet.releases.records import figure
+from resegnet.releases.records import format_score
 from resegnet.segmenter import Segmenter
 
 DARKENED = 0.12
@@ -54,8 +54,8 @@ def card_pictures(segmenter: Segmenter, examples: Path) -> tuple[dict[str, bytes
         "pictures/errors_on_a_drawn_eye.jpg": (
             (drawn.image, errors.error_map()),
             "A drawn eye (CC0), of which every vessel is known, and where this model errs in it. White: vessel, found. "
-            f"Orange: vessel, missed. Blue: called a vessel, but is none. Sensitivity {figure(scores['sensitivity'])}, "
-            f"precision {figure(scores['precision'])}. It shows kinds of errors, not how frequent they are in real "
+            f"Orange: vessel, missed. Blue: called a vessel, but is none. Sensitivity {format_score(scores['sensitivity'])}, "
+            f"precision {format_score(scores['precision'])}. It shows kinds of errors, not how frequent they are in real "
             "eyes.",
         ),
         "pictures/dark_photograph.jpg": (

@@ -1,27 +1,29 @@
-"""What a model's card and page say of it alike: its purpose, the names of its scores, the records of its release.
+"""The records of a release, `training.json` and `metrics.json`, and the wording that card and page share.
 
-The records may come from anyone's training run, so that nothing in them is trusted: neither types nor text.
+The records may come from a stranger's training run. Neither the types nor the texts in them are trusted.
 """
 
 from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from resegnet.errors import ReleaseError, first_line
 from resegnet.io import read_json
 from resegnet.releases.datasheets import SOURCES
 
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
 
 NOT_FOR = """* Diagnosis, screening, treatment, triage, or any other decision about a patient.
-* Scanning laser, fluorescein or OCT angiography pictures: it knows colour photographs only.
-* Arteries against veins: it says vessel or not. Micrometres, unless the camera's scale is known.
-* Comparing vessel area or width between cameras or programs: how wide a vessel is drawn differs."""
+* Pictures of other kinds: scanning laser ophthalmoscopy, fluorescein angiography, OCT angiography.
+* Telling arteries from veins.
+* Measurements in micrometres, unless the scale of the camera is known.
+* Comparing vessel area or calibre between cameras, or with the output of other programs."""
 
-# Names of the recorded scores.
+# Names of the recorded scores, as they are shown.
 SCORES = {
     "f1": "F1 (Dice)",
     "recall": "Sensitivity",
@@ -34,8 +36,8 @@ SCORES = {
     "accuracy": "Accuracy",
 }
 
-# Of Markdown, of its tables and of HTML. The Hub sets formulas for "$" and for a doubled backslash before a bracket, so
-# that these two are better not escaped by a backslash.
+# Characters with a meaning in Markdown, in its tables or in HTML. The Hub reads "$" and a backslash before a bracket as
+# the start of a formula even behind another backslash, so these two become HTML entities.
 _ESCAPES = str.maketrans(
     {character: f"\\{character}" for character in "`*_[]{}#|~"}
     | {"\\": "&#92;", "$": "&#36;", "&": "&amp;", "<": "&lt;", ">": "&gt;"}
@@ -43,123 +45,172 @@ _ESCAPES = str.maketrans(
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """`training.json` or `metrics.json` of a release.
+    """Read `training.json` or `metrics.json` of a release.
 
     Raises
     ------
-    ValueError
-        If it is missing or no JSON object.
+    ReleaseError
+        If the file is missing, cannot be read, or does not hold a JSON object.
     """
     try:
         record = read_json(path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error}): write or download the release again.") from error
+        raise ReleaseError(
+            f"{path} cannot be read as JSON ({first_line(error)}): write or download the release again."
+        ) from error
     if not isinstance(record, dict):
-        raise ValueError(
-            f"{path} holds a {type(record).__name__}, expected an object of named values: write or download the "
-            "release again."
+        raise ReleaseError(
+            f"{path} holds a {type(record).__name__}, expected a JSON object: write or download the release again."
         )
     return record
 
 
 def as_object(value: Any) -> dict[str, Any]:
-    """The value, or an empty object in place of anything else."""
+    """Return the value if it is a JSON object, otherwise an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def as_list(value: Any) -> list[Any]:
-    """The value, or an empty list in place of anything else."""
+    """Return the value if it is a list, otherwise an empty one."""
     return value if isinstance(value, list) else []
 
 
 def as_number(value: Any) -> int | float | None:
-    """The value if it is a finite number that a float can hold, else None."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    return value if good else None
+    """Return the value if it is a finite number that fits a float, otherwise None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) <= sys.float_info.max else None
 
 
-def figure(value: Any) -> str:
-    """A score with three decimals, or "-"."""
+def format_score(value: Any) -> str:
+    """Return a score with three decimals, or "-" if the value is not a finite number."""
     number = as_number(value)
     return "-" if number is None else f"{number:.3f}"
 
 
-def count(value: Any) -> str:
-    """A number of things, or "-"."""
+def format_count(value: Any) -> str:
+    """Return a number with commas between the thousands, or "-" if the value is not a finite number."""
     number = as_number(value)
     return "-" if number is None else f"{number:,}"
 
 
-def plain(value: Any) -> str:
-    """Text in one line, without control and other invisible characters or half of a pair."""
+def one_line(value: Any) -> str:
+    """Return the value as text on one line, without control characters, other invisible ones and lone surrogates."""
     visible = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in str(value))
     return " ".join(visible.split()) or "unnamed"
 
 
-def text(value: Any) -> str:
-    """Text that stands for itself in Markdown and in its tables. It must not begin a line: there "1." makes a list."""
-    return plain(value).translate(_ESCAPES)
+def escape_markdown(value: Any) -> str:
+    """Return the value as one line that Markdown shows as it is, in tables too.
+
+    Do not put the result at the start of a line: Markdown would turn a leading "1." into a list.
+    """
+    return one_line(value).translate(_ESCAPES)
 
 
-def title(name: str) -> str:
-    """What a data set is called, for Markdown."""
-    return text(SOURCES[name].title if name in SOURCES else name)
+def dataset_title(name: str) -> str:
+    """Return the title of a data set, escaped for Markdown."""
+    return escape_markdown(SOURCES[name].title if name in SOURCES else name)
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table. The cells must be escaped already."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
-def runs(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The record of the run, then those of the runs that its weights came from, as far as they are known."""
+def training_runs(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List the record of the last training run, then those of the runs that its weights came from, newest first."""
     found = [training]
     while found[-1].get("earlier"):
         found.append(as_object(found[-1]["earlier"]))
     return found
 
 
-def trained_on(training: Mapping[str, Any]) -> list[str]:
-    """Names of the sets that the weights were trained on: those with `labelled` vessels, and teachers' too."""
-    of_teachers = [
-        plain(name)
-        for run in runs(training)
+def training_datasets(training: Mapping[str, Any]) -> list[str]:
+    """List the data sets that the weights were trained on, pseudo-labelled ones and those of teachers included."""
+    from_teachers = [
+        one_line(name)
+        for run in training_runs(training)
         for teacher in as_list(run.get("teachers"))
         for name in as_list(as_object(teacher).get("trained_on"))
     ]
-    return list(dict.fromkeys([*_named(training, "dataset"), *labelled(training), *of_teachers]))
+    names = [*_option_names(training, "dataset"), *pseudo_labelled_datasets(training), *from_teachers]
+    return list(dict.fromkeys(names))
 
 
-def teachers(training: Mapping[str, Any]) -> dict[str, bool]:
-    """Names of the releases whose answers were learned, and whether their own data are on record."""
+def pseudo_labelled_datasets(training: Mapping[str, Any]) -> list[str]:
+    """List the data sets whose vessel masks were made by models, not by people."""
+    return list(dict.fromkeys(_option_names(training, "extra")))
+
+
+def teacher_releases(training: Mapping[str, Any]) -> dict[str, bool]:
+    """Map the name of each teacher release to whether the record lists the teacher's own training data."""
     found: dict[str, bool] = {}
-    for run in runs(training):
-        noted = [as_object(teacher) for teacher in as_list(run.get("teachers"))]
-        noted += [{"name": name} for name in as_list(as_object(run.get("options")).get("teacher"))[len(noted) :]]
-        for teacher in noted:  # two may go by one name
-            name = plain(teacher.get("name"))
-            found[name] = found.get(name, True) and bool(as_list(teacher.get("trained_on")))
+    for run in training_runs(training):
+        recorded = [as_object(teacher) for teacher in as_list(run.get("teachers"))]
+        # Records of early versions hold the names only.
+        names_only = as_list(as_object(run.get("options")).get("teacher"))[len(recorded) :]
+        for teacher in (*recorded, *({"name": name} for name in names_only)):
+            name = one_line(teacher.get("name"))
+            known = bool(as_list(teacher.get("trained_on")))
+            found[name] = found.get(name, True) and known  # two teachers may share a name
     return found
 
 
-def labelled(training: Mapping[str, Any]) -> list[str]:
-    """Names of the sets whose vessels models had marked, not people."""
-    return list(dict.fromkeys(_named(training, "extra")))
+def _option_names(training: Mapping[str, Any], option: str) -> list[str]:
+    return [one_line(name) for run in training_runs(training) for name in as_list(_options(run).get(option))]
 
 
-def _named(training: Mapping[str, Any], option: str) -> list[str]:
-    return [plain(name) for run in runs(training) for name in as_list(as_object(run.get("options")).get(option))]
+def _options(run: Mapping[str, Any]) -> dict[str, Any]:
+    return as_object(run.get("options"))
 
 
-def continues(training: Mapping[str, Any]) -> str:
-    """Name of the release that the run went on from and that nothing is known of, or nothing."""
-    start = as_object(runs(training)[-1].get("options")).get("start_from")
-    return plain(start) if start else ""
+def unrecorded_parent(training: Mapping[str, Any]) -> str:
+    """Return the name of the release that training started from if that release's own record is missing, else ""."""
+    start = _options(training_runs(training)[-1]).get("start_from")
+    return one_line(start) if start else ""
 
 
-def seen(name: str, training: Mapping[str, Any]) -> bool | None:
-    """Whether the model was trained on a set; None where that is not known, as what an earlier release had seen."""
-    if name in trained_on(training):
+def was_trained_on(name: str, training: Mapping[str, Any]) -> bool | None:
+    """Return whether the model was trained on a data set, or None if the records do not tell."""
+    datasets = training_datasets(training)
+    if name in datasets:
         return True
-    known = trained_on(training) and not continues(training) and all(teachers(training).values())
-    return False if known else None
+    complete = datasets and not unrecorded_parent(training) and all(teacher_releases(training).values())
+    return False if complete else None
+
+
+def threshold_origin(training: Mapping[str, Any]) -> str:
+    """Return one sentence that says where the threshold was fitted, and whether the model was trained there too.
+
+    Parameters
+    ----------
+    training
+        Content of `training.json`.
+
+    Notes
+    -----
+    A run without validation photographs (`--validation-fraction 0`) keeps the threshold of the release that it started
+    from, though it may train on the photographs that this threshold was fitted on.
+    """
+    runs = training_runs(training)
+    fitting = next((index for index, run in enumerate(runs) if as_list(run.get("validation_ids"))), None)
+    if fitting is None or any(_options(run).get("validation_fraction") != 0 for run in runs[:fitting]):
+        return "The records do not name the photographs that the threshold was fitted on."
+    fitted_on = {str(name) for name in as_list(runs[fitting]["validation_ids"])}
+    before, later = (len(fitted_on & _training_ids(part)) for part in (runs[fitting:], runs[:fitting]))
+    photographs = f"{len(fitted_on)} validation photograph{'s' if len(fitted_on) > 1 else ''}"
+    start = f"The threshold was fitted on {photographs}"
+    if before:
+        return f"{start}; the model had already been trained on {before} of them."
+    if later:
+        share = "" if later == len(fitted_on) else f"{later} of "
+        return f"{start} before the model was trained on {share}them, and was not changed afterwards."
+    if unrecorded_parent(training) or not all(as_list(run.get("train_ids")) for run in runs):
+        return f"{start}; the records do not tell whether the model was trained on them."
+    return f"{start} that the model was not trained on."
+
+
+def _training_ids(runs: Sequence[Mapping[str, Any]]) -> set[str]:
+    keys = ("train_ids", "labelled_ids")
+    return {str(name) for run in runs for key in keys for name in as_list(run.get(key))}

@@ -11,15 +11,15 @@ from resegnet.releases.records import (
     NOT_FOR,
     SCORES,
     as_object,
-    count,
-    figure,
-    plain,
+    dataset_title,
+    escape_markdown,
+    format_count,
+    format_score,
+    markdown_table,
+    one_line,
     read_record,
-    seen,
-    table,
-    text,
-    title,
-    trained_on,
+    training_datasets,
+    was_trained_on,
 )
 from resegnet.segmenter import Segmenter
 from resegnet.version import __version__
@@ -64,12 +64,12 @@ def about(segmenter: Segmenter) -> str:
     config = segmenter.config
     parts = [
         "### The model that is running",
-        f"**{text(model_name(segmenter))}**: {text(config.network)}, input a square of "
+        f"**{escape_markdown(model_name(segmenter))}**: {escape_markdown(config.network)}, input a square of "
         f"{config.input_sides} px, fitted threshold {config.threshold:.4g}.",
     ]
     training, metrics = _record(segmenter, TRAINING_NAME), _record(segmenter, METRICS_NAME)
-    if trained_on(training):
-        parts.append("Trained on " + "; ".join(map(_described, trained_on(training))) + ".")
+    if training_datasets(training):
+        parts.append("Trained on " + "; ".join(map(_described, training_datasets(training))) + ".")
     parts.append(_scores(metrics, training) if metrics else "This model came without a record of its scores.")
     return "\n\n".join(parts) + "\n" + USE
 
@@ -90,14 +90,20 @@ def _record(segmenter: Segmenter, name: str) -> dict[str, Any]:
 
 def _described(name: str) -> str:
     source = SOURCES.get(name)
-    return text(name if source is None else f"{source.title} ({source.paper}; {source.terms})")
+    return escape_markdown(name if source is None else f"{source.title} ({source.paper}; {source.terms})")
 
 
 def _scores(metrics: dict[str, Any], training: dict[str, Any]) -> str:
     rows = []
-    for name, report in ((plain(name), as_object(report)) for name, report in metrics.items()):
-        unseen = " (not trained on)" if seen(name, training) is False else ""
+    for name, report in ((one_line(name), as_object(report)) for name, report in metrics.items()):
+        unseen = " (not trained on)" if was_trained_on(name, training) is False else ""
         pooled = as_object(report.get("pooled"))
-        rows.append([title(name) + unseen, count(report.get("count")), *(figure(pooled.get(score)) for score in SHOWN)])
+        rows.append(
+            [
+                dataset_title(name) + unseen,
+                format_count(report.get("count")),
+                *(format_score(pooled.get(score)) for score in SHOWN),
+            ]
+        )
     protocol = "All pixels inside the field of view pooled, at the photographs' own size, at the one fitted threshold."
-    return table(["test set", "photographs", *(SCORES[score] for score in SHOWN)], rows) + "\n\n" + protocol
+    return markdown_table(["test set", "photographs", *(SCORES[score] for score in SHOWN)], rows) + "\n\n" + protocol

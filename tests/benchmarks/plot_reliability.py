@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt  # comes with pvbm
 
 from resegnet.hub import SHIPPED, TRAINING_NAME
-from resegnet.releases.records import runs
+from resegnet.releases.records import training_runs
 
 
 def main() -> int:
@@ -23,7 +23,7 @@ def main() -> int:
     arguments = parser.parse_args()
     training = json.loads((arguments.model / TRAINING_NAME).read_text(encoding="utf-8"))
     # A release whose last epochs trained on every eye is calibrated as the one before it.
-    record = next(run["validation_reliability"] for run in runs(training) if "validation_reliability" in run)
+    record = next(run["validation_reliability"] for run in training_runs(training) if "validation_reliability" in run)
     figure, (upper, lower) = plt.subplots(
         2, 1, figsize=(4.6, 5.4), height_ratios=(3, 1), sharex=True, layout="constrained"
     )

@@ -15,7 +15,7 @@ from resegnet.errors import ReleaseError
 from resegnet.hub import SHIPPED
 from resegnet.releases.datasheets import SOURCES
 from resegnet.releases.quantise import write_onnx
-from resegnet.releases.records import continues, trained_on
+from resegnet.releases.records import training_datasets, unrecorded_parent
 from resegnet.releases.release import sha256, verify_release, write_release
 from resegnet.synthetic import draw_fundus
 
@@ -115,5 +115,5 @@ def test_a_model_that_is_not_there_is_an_error_not_a_stand_in(tmp_path):
 def test_the_bundled_release_is_the_default_and_that_for_any_use_saw_no_set_of_other_terms():
     assert Segmenter.from_pretrained().model == "bundled"
     training = json.loads((SHIPPED["bundled-cc-by"] / "training.json").read_text())
-    assert {SOURCES[name].terms for name in trained_on(training)} == {"CC BY 4.0"}
-    assert not continues(training)
+    assert {SOURCES[name].terms for name in training_datasets(training)} == {"CC BY 4.0"}
+    assert not unrecorded_parent(training)

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from resegnet.config import Config
 from resegnet.hub import SHIPPED
-from resegnet.releases.records import runs
+from resegnet.releases.records import training_runs
 from resegnet.segmenter import prepare_input
 from resegnet.synthetic import draw_fundus
 
@@ -40,7 +40,7 @@ def bundled_records() -> dict[str, dict]:
     for report in records["metrics"].values():
         report["smallest_input_size_px"] = None
     # The last epochs keep no eye back.
-    records["training"] = next(run for run in runs(records["training"]) if run.get("validation_ids"))
+    records["training"] = next(run for run in training_runs(records["training"]) if run.get("validation_ids"))
     records["training"] |= {"earlier": {}, "teachers": []}
     records["training"]["options"] |= {"start_from": "", "teacher": []}
     return records

@@ -1,0 +1,111 @@
+"""Records of releases: text in them stays text, and the origin of the threshold is told as it was."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from resegnet.errors import ReleaseError
+from resegnet.hub import SHIPPED
+from resegnet.releases.records import (
+    as_number,
+    escape_markdown,
+    format_count,
+    format_score,
+    one_line,
+    read_record,
+    threshold_origin,
+)
+
+ONE_RUN = {
+    "options": {"dataset": ["drive"], "validation_fraction": 0.25, "start_from": ""},
+    "train_ids": ["a", "b", "c"],
+    "validation_ids": ["x", "y"],
+}
+# Trained further on all photographs, without validation.
+FINE_TUNED = {
+    "options": {"dataset": ["drive"], "validation_fraction": 0, "start_from": "release"},
+    "train_ids": ["a", "b", "c", "x", "y"],
+    "validation_ids": [],
+    "earlier": ONE_RUN,
+}
+FITTED = "The threshold was fitted on 2 validation photographs"
+UNKNOWN = "The records do not name the photographs that the threshold was fitted on."
+
+
+def changed(record: dict, **values: object) -> dict:
+    return copy.deepcopy(record) | values
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "bundled",
+            "The threshold was fitted on 9 validation photographs before the model was trained on them, and was not "
+            "changed afterwards.",
+        ),
+        (
+            "bundled-cc-by",
+            "The threshold was fitted on 6 validation photographs that the model was not trained on.",
+        ),
+    ],
+)
+def test_the_threshold_of_a_bundled_release(name, sentence):
+    assert threshold_origin(json.loads((SHIPPED[name] / "training.json").read_text())) == sentence
+
+
+@pytest.mark.parametrize(
+    ("training", "sentence"),
+    [
+        (ONE_RUN, f"{FITTED} that the model was not trained on."),
+        (changed(ONE_RUN, validation_ids=["x"]), f"{FITTED[:-1].replace('2', '1')} that the model was not trained on."),
+        (FINE_TUNED, f"{FITTED} before the model was trained on them, and was not changed afterwards."),
+        (
+            changed(FINE_TUNED, train_ids=["a", "x"]),
+            f"{FITTED} before the model was trained on 1 of them, and was not changed afterwards.",
+        ),
+        (
+            changed(FINE_TUNED, train_ids=["a"], labelled_ids=["y"]),
+            f"{FITTED} before the model was trained on 1 of them, and was not changed afterwards.",
+        ),
+        (
+            changed(ONE_RUN, earlier=changed(ONE_RUN, train_ids=["x"])),
+            f"{FITTED}; the model had already been trained on 1 of them.",
+        ),
+        (changed(FINE_TUNED, train_ids=["a"]), f"{FITTED} that the model was not trained on."),
+        (
+            changed(ONE_RUN, options={"start_from": "theirs"}),
+            f"{FITTED}; the records do not tell whether the model was trained on them.",
+        ),
+        (
+            changed(FINE_TUNED, train_ids=None),
+            f"{FITTED}; the records do not tell whether the model was trained on them.",
+        ),
+        (changed(FINE_TUNED, earlier={}), UNKNOWN),
+        (changed(FINE_TUNED, options={}), UNKNOWN),
+        ({}, UNKNOWN),
+        ({"validation_ids": 3, "train_ids": "x", "options": [1], "earlier": ["x"]}, UNKNOWN),
+    ],
+)
+def test_the_threshold_of_other_records(training, sentence):
+    assert threshold_origin(training) == sentence
+
+
+@pytest.mark.parametrize("content", [None, "[]", "3", "{", "<html>"])
+def test_a_record_that_is_not_a_json_object_is_refused(tmp_path, content):
+    path = tmp_path / "metrics.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ReleaseError, match=r"metrics\.json .*: write or download the release again\.$"):
+        read_record(path)
+
+
+def test_numbers_and_texts_are_formatted_without_trust():
+    assert [format_score(value) for value in (0.12345, 1, "x", None, float("nan"), True)] == ["0.123", "1.000", *"----"]
+    assert [format_count(value) for value in (12345, None, [1])] == ["12,345", "-", "-"]
+    assert as_number(10**400) is None
+    assert one_line(" a\n\u202eb\ud800 ") == "a b" and one_line("\0") == "unnamed"
+    assert escape_markdown("a|b <i> $x$ \\(y\\) `c`") == r"a\|b &lt;i&gt; &#36;x&#36; &#92;(y&#92;) \`c\`"
