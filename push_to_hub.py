@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="only show files and card; nothing is sent or fetched")
     arguments = parser.parse_args(argv)
     # What it takes to publish is slow to import; `--help` needs none of it.
-    from resegnet.hub import NEEDED
+    from resegnet.hub import DOWNLOADED_FILES
     from resegnet.publishing.publish import is_private, publish_release, publish_space, release_contents, space_contents
 
     try:
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{constants.ENDPOINT}/{arguments.repo_id}/tree/{at}")
         if arguments.space_id is not None:
             private = is_private(arguments.repo_id)
-            preload = [] if private else [name for name in NEEDED if name in contents]
+            preload = [] if private else [name for name in DOWNLOADED_FILES if name in contents]
             space = space_contents(ROOT, arguments.repo_id, commit, preload)
             publish_space(space, arguments.space_id, arguments.repo_id, commit, private=arguments.private)
             print(f"{constants.ENDPOINT}/spaces/{arguments.space_id}")

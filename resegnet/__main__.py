@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resegnet.engine import ENGINES
-from resegnet.hub import ENVIRONMENT, SHIPPED
+from resegnet.hub import BUNDLED_RELEASES, MODEL_VARIABLE
 from resegnet.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     serve = commands.add_parser("serve", help="serve the page")
-    asked = f"bundled, bundled-cc-by, folder, Hub id, ID@REVISION (default: ${ENVIRONMENT}, else bundled)"
+    asked = f"bundled, bundled-cc-by, folder, Hub id, ID@REVISION (default: ${MODEL_VARIABLE}, else bundled)"
     serve.add_argument("--model", help=asked)
     serve.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
     serve.add_argument("--host", help="address to listen at (default: this machine only)")
@@ -261,7 +261,7 @@ def _label(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from resegnet.releases.release import verify_release
 
-    for folder in SHIPPED.values() if arguments.folder is None else [arguments.folder]:
+    for folder in BUNDLED_RELEASES.values() if arguments.folder is None else [arguments.folder]:
         print(f"{folder}: sound, self-test off by {verify_release(folder):.6f}")
     return 0
 

@@ -29,7 +29,7 @@ from resegnet.io import read_json
 
 logger = logging.getLogger(__name__)
 
-ENVIRONMENT = "RESEGNET_MODEL"  # the variable that names the model for the app to serve
+MODEL_VARIABLE = "RESEGNET_MODEL"  # environment variable that names the model to load
 
 WEIGHTS_NAME = "model.safetensors"
 ONNX_NAME = "model.onnx"  # the same network for the fast engine; a release may lack it
@@ -38,11 +38,11 @@ TRAINING_NAME = "training.json"
 METRICS_NAME = "metrics.json"
 EXPECTED_NAME = "selftest/expected.json"
 
-# Releases that come with the package, by the names that they may be asked for.
+# Releases that come with the package, by the names that load them.
 _RELEASES = Path(__file__).parent / "releases"
-SHIPPED = {name: _RELEASES / name.replace("-", "_") for name in ("bundled", "bundled-cc-by")}
-# What is fetched from the Hub: no pickle ever, nor anything else that somebody may have put beside a release.
-NEEDED = (CONFIG_NAME, WEIGHTS_NAME, ONNX_NAME, TRAINING_NAME, METRICS_NAME, EXPECTED_NAME)
+BUNDLED_RELEASES = {name: _RELEASES / name.replace("-", "_") for name in ("bundled", "bundled-cc-by")}
+# Files of a release that are downloaded from the Hub. Nothing else that lies beside them is, above all no pickle.
+DOWNLOADED_FILES = (CONFIG_NAME, WEIGHTS_NAME, ONNX_NAME, TRAINING_NAME, METRICS_NAME, EXPECTED_NAME)
 
 # The client's errors of the connection are those of the HTTP library that its version is built on. A large file that
 # could not be sent or fetched it tells by a plain RuntimeError.
@@ -76,7 +76,7 @@ def find_release(
     Parameters
     ----------
     name
-        Folder, name of a release that is `SHIPPED`, or Hub id such as `user/resegnet`.
+        Folder, name of a release that is `BUNDLED_RELEASES`, or Hub id such as `user/resegnet`.
     revision
         Branch, tag or commit on the Hub; None is `main`.
     cache_dir, force_download, local_files_only, token
@@ -96,7 +96,7 @@ def find_release(
     """
     folder = Path(name)
     if not folder.is_dir():
-        folder = SHIPPED.get(str(name), folder)
+        folder = BUNDLED_RELEASES.get(str(name), folder)
     if folder.is_dir():
         if revision is not None:
             raise ValueError(f"Got the revision {revision} for the folder {name}; only models of the Hub have one.")
@@ -109,15 +109,15 @@ def find_release(
             force_download=force_download,
             local_files_only=local_files_only,
             token=token,
-            allow_patterns=list(NEEDED),
+            allow_patterns=list(DOWNLOADED_FILES),
         )
     except (OSError, HFValidationError, *CONNECTION_ERRORS) as error:
-        raise OSError(_reason(str(name), revision, error)) from error
+        raise OSError(_explain_missing_release(str(name), revision, error)) from error
     # The cache names a snapshot by its commit.
     return Path(folder), Path(folder).name
 
 
-def _reason(name: str, revision: str | None, error: Exception) -> str:
+def _explain_missing_release(name: str, revision: str | None, error: Exception) -> str:
     at = name if revision is None else f"{name} at {revision}"
     match error:
         case HFValidationError():
@@ -162,14 +162,14 @@ def retry_hub_call(call: Callable[..., T], *arguments: Any, **options: Any) -> T
             temporary = not isinstance(error, OfflineModeIsEnabled)
             temporary = temporary and (response is None or response.status_code in _PASSING)
             if wait_s is None or not temporary:
-                raise HubError(_refusal(error, response), temporary) from error
+                raise HubError(_explain_refusal(error, response), temporary) from error
             wait_s = max(wait_s, min(_asked_to_wait_s(response), _LONGEST_WAIT_S))
             logger.warning("%s: once more in %.0f s", first_line(error), wait_s)
             time.sleep(wait_s)
     raise AssertionError  # not reached: the last attempt returns or raises
 
 
-def _refusal(error: Exception, response: Any) -> str:
+def _explain_refusal(error: Exception, response: Any) -> str:
     if response is not None and response.status_code in (401, 403):
         said = getattr(error, "server_message", None) or first_line(error)
         return f"The Hub refuses it ({said}): {_LOG_IN} write there."

@@ -77,7 +77,7 @@ class Segmenter:
         OSError
             If there is no such folder and the model cannot be had from the Hub.
         """
-        from resegnet.hub import CONFIG_NAME, ONNX_NAME, SHIPPED, check_hashes, find_release
+        from resegnet.hub import BUNDLED_RELEASES, CONFIG_NAME, ONNX_NAME, check_hashes, find_release
 
         if engine not in (None, *ENGINES) or (engine == "onnx" and device != "cpu"):
             raise ValueError(f"Got engine {engine!r} on {device}, expected 'onnx' (on cpu only), 'torch' or None.")
@@ -86,7 +86,7 @@ class Segmenter:
 
             if not (device.startswith("cuda") and torch.cuda.is_available()):
                 raise ValueError(f"Got device {device!r}, and torch sees no such device here. Use device='cpu'.")
-        folder, commit = find_release(SHIPPED["bundled"] if name is None else name, revision)
+        folder, commit = find_release(BUNDLED_RELEASES["bundled"] if name is None else name, revision)
         if engine is None:
             engine = "onnx" if device == "cpu" and (folder / ONNX_NAME).is_file() else "torch"
         if engine == "onnx":

@@ -33,7 +33,7 @@ _TINTS = ((206, 88, 62), (208, 108, 62), (196, 62, 34), (160, 60, 14), (136, 62,
 
 
 @dataclass(frozen=True)
-class DrawnFundus:
+class SyntheticFundus:
     """A drawn photograph and what is true of it.
 
     Attributes
@@ -90,7 +90,7 @@ class _Frame:
         return x.astype(np.float32), y.astype(np.float32)
 
 
-def draw_fundus(seed: int, size: tuple[int, int] = (584, 565)) -> DrawnFundus:
+def draw_fundus(seed: int, size: tuple[int, int] = (584, 565)) -> SyntheticFundus:
     """Draw the photograph of an eye.
 
     Parameters
@@ -117,7 +117,7 @@ def draw_fundus(seed: int, size: tuple[int, int] = (584, 565)) -> DrawnFundus:
     coverage, depth, reflex = _draw_vessels(vessels, frame)
     retina = _draw_retina(retina_rng, frame, fovea)
     image = _photograph(camera_rng, retina, depth, reflex, fov, frame)
-    return DrawnFundus(image, (coverage >= 0.5) & (fov >= 0.5), fov >= 0.5)
+    return SyntheticFundus(image, (coverage >= 0.5) & (fov >= 0.5), fov >= 0.5)
 
 
 def _choose_frame(rng: np.random.Generator, size: tuple[int, int], fovea: tuple[float, float]) -> _Frame:

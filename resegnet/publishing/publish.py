@@ -13,14 +13,14 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, me
 from huggingface_hub.utils import validate_repo_id, yaml_dump
 
 from resegnet.errors import PublishError
-from resegnet.hub import ENVIRONMENT, NEEDED, make_repo, retry_hub_call
+from resegnet.hub import DOWNLOADED_FILES, MODEL_VARIABLE, make_repo, retry_hub_call
 from resegnet.publishing.card import model_card
 from resegnet.publishing.pictures import card_pictures
 from resegnet.releases.records import DISCLAIMER
 from resegnet.releases.release import HASHED, verify_release
 from resegnet.segmenter import Segmenter
 
-RELEASE_FILES = sorted({*NEEDED, *HASHED})
+RELEASE_FILES = sorted({*DOWNLOADED_FILES, *HASHED})
 
 # By this tag, or as `library_name`, a README tells that its repository is one of ours.
 _OURS = "resegnet"
@@ -126,7 +126,9 @@ def check_tag(tag: str | None) -> None:
         )
 
 
-def space_contents(root: Path, repo_id: str, commit: str, preload: Sequence[str] = NEEDED) -> dict[str, bytes]:
+def space_contents(
+    root: Path, repo_id: str, commit: str, preload: Sequence[str] = DOWNLOADED_FILES
+) -> dict[str, bytes]:
     """What a Space consists of that serves a published model: path to content. Whatever else lies around stays behind.
 
     Parameters
@@ -158,7 +160,7 @@ def space_contents(root: Path, repo_id: str, commit: str, preload: Sequence[str]
     contents["README.md"] = (
         f"---\n{yaml_dump(header)}---\n\n# ReSegNet\n\n"
         "Finds the blood vessels in a colour fundus photograph. It serves "
-        f"[{repo_id}](https://huggingface.co/{repo_id}) at commit {commit}, by the variable `{ENVIRONMENT}`.\n\n"
+        f"[{repo_id}](https://huggingface.co/{repo_id}) at commit {commit}, by the variable `{MODEL_VARIABLE}`.\n\n"
         f"{DISCLAIMER}\n"
     ).encode()
     return contents
@@ -172,9 +174,9 @@ def publish_space(contents: Mapping[str, bytes], space_id: str, repo_id: str, co
     api = HfApi()
     make_repo(api, space_id, "space", private=private, space_sdk="gradio")
     space_commit = _commit(api, space_id, "space", contents, f"Serve {repo_id}@{commit[:12]}")
-    present = retry_hub_call(api.get_space_variables, space_id).get(ENVIRONMENT)
+    present = retry_hub_call(api.get_space_variables, space_id).get(MODEL_VARIABLE)
     if present is None or present.value != f"{repo_id}@{commit}":  # setting it restarts the Space
-        retry_hub_call(api.add_space_variable, space_id, ENVIRONMENT, f"{repo_id}@{commit}")
+        retry_hub_call(api.add_space_variable, space_id, MODEL_VARIABLE, f"{repo_id}@{commit}")
     return space_commit
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from resegnet.hub import METRICS_NAME, SHIPPED, TRAINING_NAME
+from resegnet.hub import BUNDLED_RELEASES, METRICS_NAME, TRAINING_NAME
 from resegnet.releases.datasheets import SOURCES
 from resegnet.releases.records import (
     DISCLAIMER,
@@ -76,7 +76,7 @@ def about(segmenter: Segmenter) -> str:
 
 def model_name(segmenter: Segmenter) -> str:
     """What to call the model on the page."""
-    if segmenter.model in SHIPPED:
+    if segmenter.model in BUNDLED_RELEASES:
         return f"{segmenter.model} with ReSegNet {__version__}"
     return segmenter.model or "without a name"
 

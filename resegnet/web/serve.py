@@ -13,7 +13,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from resegnet.hub import ENVIRONMENT
+from resegnet.hub import MODEL_VARIABLE
 from resegnet.segmenter import Segmenter
 from resegnet.web.files import keep_swept, own_folder
 
@@ -37,7 +37,7 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
     status
         1 where the page cannot be served.
     """
-    name = model or os.environ.get(ENVIRONMENT) or None
+    name = model or os.environ.get(MODEL_VARIABLE) or None
     if name is not None and "@" in name and not os.path.isdir(name):
         name, _, at = name.partition("@")
         revision = revision or at

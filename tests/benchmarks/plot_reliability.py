@@ -12,13 +12,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt  # comes with pvbm
 
-from resegnet.hub import SHIPPED, TRAINING_NAME
+from resegnet.hub import BUNDLED_RELEASES, TRAINING_NAME
 from resegnet.releases.records import training_runs
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", type=Path, default=SHIPPED["bundled"], metavar="FOLDER")
+    parser.add_argument("--model", type=Path, default=BUNDLED_RELEASES["bundled"], metavar="FOLDER")
     parser.add_argument("--out", required=True, type=Path, metavar="PNG")
     arguments = parser.parse_args()
     training = json.loads((arguments.model / TRAINING_NAME).read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from support.stand_in import bundled_records
 
 from resegnet import Config, ConfigError, ImageError, Segmenter, read_image
 from resegnet.__main__ import build_parser
-from resegnet.hub import SHIPPED
+from resegnet.hub import BUNDLED_RELEASES
 from resegnet.publishing.card import HUB_METRICS, TABLE_SCORES, model_card
 from resegnet.publishing.pictures import PICTURE_WIDTH_PX, card_pictures
 from resegnet.releases.records import SCORES
@@ -420,14 +420,14 @@ def test_an_impossible_repository_is_refused(card, repo_id):
 
 
 def test_the_card_of_the_bundled_release_tells_its_earlier_runs_and_sizes():
-    told = model_card(SHIPPED["bundled"], "someone/resegnet", "v1.0.0")
+    told = model_card(BUNDLED_RELEASES["bundled"], "someone/resegnet", "v1.0.0")
     assert "| IDRiD | training, on vessels that models marked |" in told
     assert "the weights of earlier runs" in told
     assert "Training photographs: 55. Validation photographs: none, the threshold is that of the release before" in told
-    config = Config.load(SHIPPED["bundled"] / "config.json")
+    config = Config.load(BUNDLED_RELEASES["bundled"] / "config.json")
     assert f"Input: a square of {config.smallest_input_size} to {config.input_size} pixels" in told
     assert "A U-Net" in told and "of residual blocks" in told and "`segmentation_models_pytorch` too" not in told
-    assert "with the encoder tu" in model_card(SHIPPED["bundled-cc-by"], "someone/resegnet", "v1.0.0")
+    assert "with the encoder tu" in model_card(BUNDLED_RELEASES["bundled-cc-by"], "someone/resegnet", "v1.0.0")
 
 
 def test_earlier_runs_and_vessels_marked_by_models_are_told(card):

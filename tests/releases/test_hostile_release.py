@@ -22,7 +22,7 @@ from support.stand_in import small_photographs
 from resegnet import Config, ConfigError, ReSegNet, Segmenter
 from resegnet.engine import OnnxNetwork
 from resegnet.errors import ReleaseError, WeightsError
-from resegnet.hub import SHIPPED, sha256
+from resegnet.hub import BUNDLED_RELEASES, sha256
 from resegnet.model import load_weights
 from resegnet.releases.records import as_number, read_record
 from resegnet.releases.release import verify_release, write_release
@@ -78,7 +78,7 @@ def peak_mb() -> float:
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.onnx"])
 def test_one_flipped_bit_of_the_bundled_release_is_refused_by_both_engines(name, engine, tmp_path):
-    folder = shutil.copytree(SHIPPED["bundled"], tmp_path / "copy")
+    folder = shutil.copytree(BUNDLED_RELEASES["bundled"], tmp_path / "copy")
     noted = json.loads((folder / "selftest" / "expected.json").read_text())["sha256"]
     assert noted[name] == sha256(folder / name)
     content = bytearray((folder / name).read_bytes())

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from resegnet.errors import ReleaseError
-from resegnet.hub import SHIPPED
+from resegnet.hub import BUNDLED_RELEASES
 from resegnet.releases.records import (
     as_number,
     escape_markdown,
@@ -54,7 +54,7 @@ def changed(record: dict, **values: object) -> dict:
     ],
 )
 def test_the_threshold_of_a_bundled_release(name, sentence):
-    assert threshold_origin(json.loads((SHIPPED[name] / "training.json").read_text())) == sentence
+    assert threshold_origin(json.loads((BUNDLED_RELEASES[name] / "training.json").read_text())) == sentence
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from support.stand_in import small_photographs
 
 from resegnet import Config, ReSegNet, Segmenter
 from resegnet.errors import ReleaseError
-from resegnet.hub import SHIPPED
+from resegnet.hub import BUNDLED_RELEASES
 from resegnet.releases.datasheets import SOURCES
 from resegnet.releases.quantise import write_onnx
 from resegnet.releases.records import training_datasets, unrecorded_parent
@@ -90,10 +90,10 @@ def test_other_weights_fail_the_self_test_even_with_a_fitting_hash(release):
         verify_release(release)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", BUNDLED_RELEASES)
 def test_a_bundled_release_is_sound_and_finds_drawn_vessels(name):
-    assert verify_release(SHIPPED[name]) < 0.01
-    assert (SHIPPED[name] / "model.safetensors").stat().st_size < 20e6
+    assert verify_release(BUNDLED_RELEASES[name]) < 0.01
+    assert (BUNDLED_RELEASES[name] / "model.safetensors").stat().st_size < 20e6
     segmenter = Segmenter.from_pretrained(name)
     assert segmenter.model == name
     scores = []
@@ -114,6 +114,6 @@ def test_a_model_that_is_not_there_is_an_error_not_a_stand_in(tmp_path):
 
 def test_the_bundled_release_is_the_default_and_that_for_any_use_saw_no_set_of_other_terms():
     assert Segmenter.from_pretrained().model == "bundled"
-    training = json.loads((SHIPPED["bundled-cc-by"] / "training.json").read_text())
+    training = json.loads((BUNDLED_RELEASES["bundled-cc-by"] / "training.json").read_text())
     assert {SOURCES[name].terms for name in training_datasets(training)} == {"CC BY 4.0"}
     assert not unrecorded_parent(training)

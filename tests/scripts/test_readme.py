@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from resegnet import ReSegNet, Segmenter
-from resegnet.hub import SHIPPED
+from resegnet.hub import BUNDLED_RELEASES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,7 +21,7 @@ NAMES = {"drive": "DRIVE", "chase_db1": "CHASE_DB1", "hrf": "HRF", "les_av": "LE
 
 @pytest.mark.parametrize("name", NAMES)
 def test_results_are_those_of_the_bundled_release(name):
-    report = json.loads((SHIPPED["bundled"] / "metrics.json").read_text())[name]
+    report = json.loads((BUNDLED_RELEASES["bundled"] / "metrics.json").read_text())[name]
     row = next(line for line in README.splitlines() if line.startswith(f"| {NAMES[name]} "))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     pooled = report["pooled"]
@@ -30,15 +30,15 @@ def test_results_are_those_of_the_bundled_release(name):
     assert cells[1] == str(report["count"])
 
 
-@pytest.mark.parametrize("release", SHIPPED)
+@pytest.mark.parametrize("release", BUNDLED_RELEASES)
 def test_each_release_that_ships_has_its_row(release):
-    metrics = json.loads((SHIPPED[release] / "metrics.json").read_text())
+    metrics = json.loads((BUNDLED_RELEASES[release] / "metrics.json").read_text())
     row = next(line for line in README.splitlines() if line.startswith(f"| `{release}`: "))
     assert row.strip("| ").split(" | ")[1:] == [f"{metrics[name]['pooled']['f1']:.3f}" for name in NAMES]
 
 
 def test_the_threshold_is_told():
-    threshold = json.loads((SHIPPED["bundled"] / "config.json").read_text())["threshold"]
+    threshold = json.loads((BUNDLED_RELEASES["bundled"] / "config.json").read_text())["threshold"]
     assert f"threshold of {threshold:.3f}" in README
 
 
@@ -106,7 +106,7 @@ def test_the_network_alone_is_the_same(monkeypatch):
     (code,) = [block for block in blocks if "as smp" in block]
     names = {}
     exec(code, names)
-    net, model = names["net"].eval(), ReSegNet.from_pretrained(SHIPPED["bundled-cc-by"])
+    net, model = names["net"].eval(), ReSegNet.from_pretrained(BUNDLED_RELEASES["bundled-cc-by"])
     rgb = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(net((rgb - model.mean) / model.std), model(rgb))

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from resegnet.config import Config
-from resegnet.hub import SHIPPED
+from resegnet.hub import BUNDLED_RELEASES
 from resegnet.releases.records import training_runs
 from resegnet.segmenter import prepare_input
 from resegnet.synthetic import draw_fundus
@@ -33,7 +33,7 @@ class DarkOnGreen:
 def bundled_records() -> dict[str, dict]:
     """`config`, `training` and `metrics` of the bundled release, as if one run at one input size had made it."""
     records = {
-        name: json.loads((SHIPPED["bundled"] / f"{name}.json").read_text())
+        name: json.loads((BUNDLED_RELEASES["bundled"] / f"{name}.json").read_text())
         for name in ("config", "training", "metrics")
     }
     records["config"]["smallest_input_size"] = None

@@ -25,7 +25,7 @@ from support.stand_in import DarkOnGreen
 
 import app
 from resegnet import Config, ImageError, Segmenter
-from resegnet.hub import ENVIRONMENT
+from resegnet.hub import MODEL_VARIABLE
 from resegnet.results import export
 from resegnet.results.compare import compare
 from resegnet.synthetic import draw_fundus
@@ -368,9 +368,9 @@ class NoModel:
 def test_which_model_is_asked_for(arguments, environment, asked, monkeypatch, capsys):
     monkeypatch.setattr(serve, "Segmenter", NoModel)
     if environment is None:
-        monkeypatch.delenv(ENVIRONMENT, raising=False)
+        monkeypatch.delenv(MODEL_VARIABLE, raising=False)
     else:
-        monkeypatch.setenv(ENVIRONMENT, environment)
+        monkeypatch.setenv(MODEL_VARIABLE, environment)
     assert app.main(arguments) == 1
     assert NoModel.asked == asked
     assert capsys.readouterr().err == f"The model {asked[0] or '(bundled)'} cannot be had: first line.\n"
@@ -384,6 +384,6 @@ def test_a_model_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
 
 
 def test_a_revision_without_a_model_is_refused(monkeypatch, capsys):
-    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    monkeypatch.delenv(MODEL_VARIABLE, raising=False)
     assert app.main(["--revision", "v1"]) == 1
     assert "only models of the Hub have one" in capsys.readouterr().err
