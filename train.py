@@ -59,7 +59,11 @@ def build_parser() -> argparse.ArgumentParser:
         ("patience", int, "epochs without a better validation F1 until training stops"),
         ("dice_weight", float, "of the Dice loss beside cross-entropy"),
         ("centreline_weight", float, "of the share of the centre lines that is missed, in the loss"),
-        ("calm_share", float, "share of the epochs, at the end, in which crops are varied little"),
+        (
+            "weak_augmentation_share",
+            float,
+            "share of the epochs, the last ones, in which most crops are augmented weakly",
+        ),
         ("average_decay", float, "of the running average of the weights; 0 turns it off"),
         ("validation_fraction", float, "share of the patients kept back for validation"),
         ("seed", int, "of weights, split and augmentation"),

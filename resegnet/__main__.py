@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     label.add_argument("destination", type=Path, metavar="DST", help="folder to make, for train.py's --extra")
     label.add_argument("--model", nargs="+", help="releases, likewise (default: bundled)")
     label.add_argument(
-        "--most", type=int, metavar="N", help="so many photographs, evenly over the names (default: all)"
+        "--limit", type=int, metavar="N", help="label at most N photographs, evenly over the names (default: all)"
     )
     label.set_defaults(run=_label)
 
@@ -253,7 +253,7 @@ def _label(arguments: argparse.Namespace) -> int:
     from resegnet.learning.label import label
 
     segmenters = [Segmenter.from_pretrained(model) for model in arguments.model or [None]]
-    count = label(segmenters, arguments.source, arguments.destination, arguments.most)
+    count = label(segmenters, arguments.source, arguments.destination, arguments.limit)
     print(f"{arguments.destination}: {count} photographs labelled")
     return 0
 

@@ -75,7 +75,7 @@ class Camera:
 
 
 def draw_place(rng: np.random.Generator, inside: np.ndarray, size: int, strength: float = 1.0) -> Place:
-    """A place inside the field; half of the crops are scaled and sheared, of calm ones a third.
+    """A place inside the field; half of the crops are scaled and sheared, with weak augmentation a third.
 
     The others keep every pixel as it was and turn by right angles at most: sampling between the pixels blurs the finest
     vessels, which in prediction are sharp. Those that are scaled are scaled freely: a camera of a narrower field, or

@@ -15,8 +15,8 @@ from resegnet.learning.augment import cut, draw_camera, draw_place, vary
 from resegnet.learning.data import Sample
 from resegnet.segmenter import prepare_input
 
-CALM_STRENGTH = 0.2
-STRONG_SHARE = 0.25  # of the crops, when most are calm
+WEAK_STRENGTH = 0.2
+STRONG_SHARE = 0.25  # share of the crops that are augmented strongly also in the epochs of weak augmentation
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Crops(torch.utils.data.Dataset):
         px.
     seed
         0 or more.
-    calm_from
-        Place from which most crops are varied little; None for none.
+    weak_from
+        First place from which most crops are augmented weakly; None augments all strongly.
     device
         Where the photographs are kept and the crops are made.
     """
@@ -78,14 +78,14 @@ class Crops(torch.utils.data.Dataset):
         samples: Sequence[WorkingSample],
         crop_size: int,
         seed: int,
-        calm_from: int | None = None,
+        weak_from: int | None = None,
         extra: Sequence[WorkingSample] = (),
         device: torch.device | str = "cpu",
     ) -> None:
         self.traced, self.labelled = (_in_turn(part, device) for part in (samples, extra))
         self.crop_size = crop_size
         self.seed = seed
-        self.calm_from = calm_from
+        self.weak_from = weak_from
 
     def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Image (3, C, C) and masks (3, C, C): vessels, field, centre lines; float32 in [0, 1]."""
@@ -100,8 +100,8 @@ class Crops(torch.utils.data.Dataset):
             photographs.append(photograph.planes)
             # Strong variation teaches what holds on any camera, but also blurs what tells cameras, and so their
             # annotators, apart; the last epochs see most photographs nearly as they are.
-            calm = self.calm_from is not None and place >= self.calm_from and rng.random() >= STRONG_SHARE
-            strength = CALM_STRENGTH if calm else 1.0
+            weak = self.weak_from is not None and place >= self.weak_from and rng.random() >= STRONG_SHARE
+            strength = WEAK_STRENGTH if weak else 1.0
             cuts.append(draw_place(rng, photograph.inside, photograph.planes.shape[-1], strength))
             cameras.append(draw_camera(rng, strength))
         images, masks = cut(photographs, cuts, self.crop_size).split(3, dim=1)

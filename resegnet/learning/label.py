@@ -20,7 +20,7 @@ from resegnet.segmenter import Segmenter
 logger = logging.getLogger(__name__)
 
 
-def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, most: int | None = None) -> int:
+def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, limit: int | None = None) -> int:
     """Make an image folder of photographs and the vessels that an ensemble of models finds in them.
 
     The ensemble's probability is the mean over the models, each asked for the photograph and its three mirrorings
@@ -37,8 +37,8 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, most
     destination
         Folder to make, in the form that `resegnet.learning.data.load_vessels` reads, with `train` alone. It appears
         only once it is whole.
-    most
-        So many photographs are taken, evenly over the sorted names; None takes all.
+    limit
+        Largest number of photographs to label, chosen evenly over the sorted names; None labels all.
 
     Returns
     -------
@@ -56,8 +56,8 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, most
         raise DataError(f"{source} holds no photograph. Give a folder of pictures.")
     if destination.exists():
         raise DataError(f"{destination} is there already. Remove it or name another folder.")
-    if most is not None and most < len(paths):
-        paths = [paths[index] for index in np.linspace(0, len(paths) - 1, most).astype(int)]
+    if limit is not None and limit < len(paths):
+        paths = [paths[index] for index in np.linspace(0, len(paths) - 1, limit).astype(int)]
     threshold = float(np.mean([segmenter.config.threshold for segmenter in segmenters]))
     networks = [mirrored(segmenter.network) for segmenter in segmenters]
     teacher = Segmenter(lambda rgb: np.mean([network(rgb) for network in networks], axis=0), segmenters[0].config)

@@ -42,7 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 140,
         "patience": 140,
         "centreline_weight": 0.15,
-        "calm_share": 0.5,
+        "weak_augmentation_share": 0.5,
     },
     "laptop": {**_LITE0, "input_size": 640, "epochs": 9},
     # A public notebook's recipe, for comparison: whole pictures; nine steps see DRIVE's training half once.
@@ -91,7 +91,7 @@ class TrainingOptions:
     dice_weight: float = 1.0  # of the Dice loss beside cross-entropy; 0 leaves it out
     centreline_weight: float = 0.0  # of the share of the centre lines that is missed, added to the loss
     freeze_norm: bool = False  # batch normalisation keeps its statistics, which steps of few crops cannot better
-    calm_share: float = 0.4  # of the epochs, the last ones, in which crops are varied little
+    weak_augmentation_share: float = 0.4  # share of the epochs, the last ones, with weak augmentation
     average_decay: float = 0.998  # of the running average of the weights, which is what is kept; 0 turns it off
     # Of the patients. With 0, going on from a release, all are trained on: for the last epochs, when all is chosen.
     validation_fraction: float = 0.15
@@ -127,7 +127,7 @@ class TrainingOptions:
         for name in ("seed", "workers", "threads", "weight_decay", "learning_rate", "dice_weight", "centreline_weight"):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 0 or more.")
-        for name in ("validation_fraction", "average_decay", "calm_share"):
+        for name in ("validation_fraction", "average_decay", "weak_augmentation_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected a share below 1.")
         if not self.validation_fraction and not (self.start_from and self.epochs and self.schedule == "cosine"):

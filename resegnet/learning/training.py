@@ -148,9 +148,13 @@ class Run:
     def crops(self, samples: Sequence[WorkingSample], extra: Sequence[WorkingSample] = ()) -> Crops:
         """What `train_epoch` takes crops from; without workers they are made where the network is."""
         options = self.options
-        calm_from = round((1 - options.calm_share) * options.epochs) * options.steps_per_epoch * self.crops_per_step
+        weak_from = (
+            round((1 - options.weak_augmentation_share) * options.epochs)
+            * options.steps_per_epoch
+            * self.crops_per_step
+        )
         device = "cpu" if options.workers else self.device
-        return Crops(samples, options.crop_size, options.seed, calm_from, extra, device)
+        return Crops(samples, options.crop_size, options.seed, weak_from, extra, device)
 
     def train_epoch(self, crops: Crops) -> dict[str, float]:
         """One epoch of steps; gives its mean loss and its rates."""

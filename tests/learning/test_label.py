@@ -51,7 +51,7 @@ def test_photographs_of_one_name_stay_two(tmp_path):
 
 def test_fewer_are_taken_evenly_and_nothing_is_overwritten(photographs, tmp_path):
     segmenters = [Segmenter(DarkOnGreen(), CONFIG)] * 2
-    assert label(segmenters, photographs / "more", tmp_path / "labelled", most=2) == 2
+    assert label(segmenters, photographs / "more", tmp_path / "labelled", limit=2) == 2
     assert list(load_vessels(str(tmp_path / "labelled"), "train")["image_id"]) == ["0", "3"]
     with pytest.raises(DataError, match="there already"):
         label(segmenters, photographs, tmp_path / "labelled")

@@ -264,9 +264,9 @@ def test_averaging_leaves_constants_alone_and_copies_counts():
 
 def test_the_last_epochs_see_photographs_nearly_as_they_are(folder):
     one = [WorkingSample.of(read_sample(load_vessels(folder, "train")[0]), Config(input_size=192))]
-    strong, calm = Crops(one, 160, 0), Crops(one, 160, 0, calm_from=4)
-    assert torch.equal(strong[3][0], calm[3][0])
-    assert not torch.equal(strong[4][0], calm[4][0])
+    strong, weak = Crops(one, 160, 0), Crops(one, 160, 0, weak_from=4)
+    assert torch.equal(strong[3][0], weak[3][0])
+    assert not torch.equal(strong[4][0], weak[4][0])
 
     def changes(crops):
         lit = [(image[:, masks[1] > 0.99]).mean(dim=1) for image, masks in (crops[place] for place in range(4, 64))]
@@ -274,8 +274,8 @@ def test_the_last_epochs_see_photographs_nearly_as_they_are(folder):
         return (lit - lit.median(dim=0).values).abs().mean(dim=1)
 
     little = changes(strong).median() / 2
-    assert changes(calm).median() < little
-    assert 3 < (changes(calm) > little).sum() < 30  # but not all of them: other cameras are not to be forgotten
+    assert changes(weak).median() < little
+    assert 3 < (changes(weak) > little).sum() < 30  # but not all of them: other cameras are not to be forgotten
 
 
 def test_workers_do_not_change_the_crops(folder):
@@ -311,13 +311,13 @@ def test_augmentation_moves_photograph_and_vessels_together():
 
 def test_crops_turn_freely_but_stand_upright_when_varied_little():
     rng, inside = np.random.default_rng(0), np.argwhere(np.ones((9, 9)))
-    strong, calm = ([draw_place(rng, inside, 9, strength) for _ in range(60)] for strength in (1.0, 0.2))
+    strong, weak = ([draw_place(rng, inside, 9, strength) for _ in range(60)] for strength in (1.0, 0.2))
     up = [place.matrix[0, 0] > abs(place.matrix[1, 0]) and not place.flip for place in strong]
     assert 1 < sum(up) < 30
-    for place in calm:
+    for place in weak:
         assert not place.flip
         assert place.matrix[1, 0] == 0 and place.matrix[0, 0] == place.matrix[1, 1] > 0
-    assert {place.exact for place in calm} == {place.exact for place in strong} == {True, False}
+    assert {place.exact for place in weak} == {place.exact for place in strong} == {True, False}
 
 
 def test_most_crops_varied_little_are_the_photographs_own_pixels():

@@ -51,14 +51,14 @@ def train_cuts(seed: int, cuts: int, dataset: str, folder: str) -> list[str]:
     """Train in `folder`, each run cut again and again until it is done, but for `folder/whole`. Gives their names."""
     import torch
 
-    from resegnet.learning.options import Options
+    from resegnet.learning.options import TrainingOptions
     from resegnet.learning.training import train
     from resegnet.releases.release import verify_release
 
     torch.set_num_threads(1)
     # Brings its many modules in, once and not for each child.
     torch.onnx.export(torch.nn.Identity(), (torch.zeros(1),), dynamo=True, opset_version=20, verbose=False)
-    options = Options(
+    options = TrainingOptions(
         dataset=(dataset,),
         encoder="resnet18",
         encoder_weights="none",
