@@ -6,125 +6,211 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from resegnet.arguments import fraction, non_negative_integer, positive_integer, positive_number
 from resegnet.engine import ENGINES
+from resegnet.errors import ArgumentError, DataError, OutputError, ResegnetError
 from resegnet.hub import BUNDLED_RELEASES, MODEL_VARIABLE
 from resegnet.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from resegnet.cohort.listing import Photograph
 
-MANY = 20  # photographs; of more, only what fails is told one by one
+MAX_LINES = 20  # for more photographs than this, only failures are printed one by one
+
+_MODEL_HELP = "release: bundled, bundled-cc-by, a folder or a Hub id (default: bundled)"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser; each command's `run` takes the parsed arguments and gives the exit status."""
-    parser = argparse.ArgumentParser(prog="resegnet", description="Find the vessels in colour fundus photographs.")
+    """Build the parser. The attribute `run` of the parsed arguments is the function of the chosen command."""
+    parser = argparse.ArgumentParser(
+        prog="resegnet", description="Find the blood vessels in colour fundus photographs."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-
-    serve = commands.add_parser("serve", help="serve the page")
-    asked = f"bundled, bundled-cc-by, folder, Hub id, ID@REVISION (default: ${MODEL_VARIABLE}, else bundled)"
-    serve.add_argument("--model", help=asked)
-    serve.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
-    serve.add_argument("--host", help="address to listen at (default: this machine only)")
-    serve.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
-    serve.add_argument("--examples", type=Path, metavar="DIR", help="folder of photographs to offer as examples")
-    serve.set_defaults(run=_serve)
-
-    segment = commands.add_parser("segment", help="masks, overlays and a table of numbers of photographs")
-    segment.add_argument(
-        "photographs",
-        nargs="+",
-        metavar="PHOTO",
-        help="file, folder, glob, table (.csv, .parquet) with a column `image`, Hub data set, or address such as s3://...",
-    )
-    segment.add_argument("--out", required=True, metavar="DIR", help="folder, or address, for the results")
-    segment.add_argument("--resume", action="store_true", help="go on: leave what is there and fits, make the rest")
-    segment.add_argument("--model", help="bundled, bundled-cc-by, folder or Hub id (default: bundled)")
-    segment.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
-    segment.add_argument(
-        "--engine",
-        choices=(*ENGINES, "ray"),
-        help="what runs the network (default: onnx if the model has it); ray: that default, on a Ray cluster",
-    )
-    segment.add_argument("--address", help="of the Ray cluster, or `auto` (default: $RAY_ADDRESS, else this machine)")
-    segment.add_argument("--workers", type=int, metavar="N", help="photographs at a time (default: one per processor)")
-    segment.add_argument("--threshold", type=float, help="probability from which a pixel is a vessel (default: fitted)")
-    segment.add_argument("--um-per-px", type=float, metavar="X", help="scale, where a table has no column um_per_px")
-    segment.add_argument("--probability", action="store_true", help="write the probabilities too, as 16-bit PNG")
-    segment.add_argument("--no-overlay", action="store_true", help="write no overlays")
-    segment.add_argument("--split", help="split of data sets (default: all)")
-    segment.set_defaults(run=_segment)
-
-    evaluate = commands.add_parser("evaluate", help="score a model on a data set with traced vessels")
-    evaluate.add_argument("--dataset", required=True, metavar="SOURCE", help="folder, Hub id or `synthetic`")
-    evaluate.add_argument("--split", help="split to score (default: test)")
-    evaluate.add_argument("--model", help="bundled, bundled-cc-by, folder or Hub id (default: bundled)")
-    evaluate.add_argument("--revision", help="branch, tag or commit of a model of the Hub")
-    evaluate.add_argument("--engine", choices=ENGINES, help="what runs the network (default: onnx if the model has it)")
-    evaluate.add_argument("--second-observer", type=Path, metavar="DIR", help="a second person's references")
-    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the whole report here")
-    evaluate.add_argument(
-        "--numbers", type=Path, metavar="FILE", help="measure the vessels found and traced, write it here as CSV"
-    )
-    evaluate.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for error maps of the worst pictures (default: errors/SOURCE)"
-    )
-    evaluate.add_argument("--worst", type=int, metavar="N", help="how many of them (default: 3)")
-    evaluate.set_defaults(run=_evaluate)
-
-    prepare = commands.add_parser("prepare", help="turn the original download of a data set into an image folder")
-    prepare.add_argument("name", help="drive, chase_db1, stare, hrf or fives")
-    prepare.add_argument("source", type=Path, metavar="SRC", help="folder of the unpacked download")
-    prepare.add_argument("destination", type=Path, metavar="DST", help="folder to make")
-    prepare.add_argument("--push-to-hub", metavar="USER/NAME", help="publish it as a data set on the Hub, as Parquet")
-    prepare.add_argument("--private", action="store_true", help="make that data set private")
-    prepare.set_defaults(run=_prepare)
-
-    benchmark = commands.add_parser("benchmark", help="time this package against a plain U-Net/ResNet34 script")
-    benchmark.add_argument("photographs", nargs="*", type=Path, metavar="PHOTO", help="default: two drawn ones")
-    benchmark.add_argument("--model", help="bundled, bundled-cc-by, folder or Hub id (default: bundled)")
-    benchmark.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds (default: 5)")
-    benchmark.add_argument(
-        "--files", type=int, default=100, metavar="N", help="photographs in the folder (default: 100)"
-    )
-    benchmark.set_defaults(run=_benchmark)
-
-    label = commands.add_parser("label", help="label photographs without references by models, to train others on")
-    label.add_argument("source", type=Path, metavar="SRC", help="folder of photographs")
-    label.add_argument("destination", type=Path, metavar="DST", help="folder to make, for train.py's --extra")
-    label.add_argument("--model", nargs="+", help="releases, likewise (default: bundled)")
-    label.add_argument(
-        "--limit", type=int, metavar="N", help="label at most N photographs, evenly over the names (default: all)"
-    )
-    label.set_defaults(run=_label)
-
-    verify = commands.add_parser("verify", help="check a release: files, hashes, self-test")
-    verify.add_argument("folder", type=Path, nargs="?", help="default: those that are bundled")
-    verify.set_defaults(run=_verify)
+    _add_serve(commands.add_parser("serve", help="serve the web page"))
+    _add_segment(commands.add_parser("segment", help="find vessels: masks, overlays and a table of measurements"))
+    _add_evaluate(commands.add_parser("evaluate", help="score a release on a data set with reference segmentations"))
+    _add_prepare(commands.add_parser("prepare", help="convert the original download of a data set to an image folder"))
+    _add_benchmark(commands.add_parser("benchmark", help="compare the speed with a plain U-Net/ResNet34 script"))
+    _add_label(commands.add_parser("label", help="pseudo-label photographs by models, as extra training data"))
+    _add_verify(commands.add_parser("verify", help="check a release: files, SHA-256, self-test"))
     return parser
 
 
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    models = f"bundled, bundled-cc-by, a folder, a Hub id or ID@REVISION (default: ${MODEL_VARIABLE}, else bundled)"
+    parser.add_argument("--model", help=f"release: {models}")
+    parser.add_argument("--revision", help="branch, tag or commit of a release on the Hub")
+    parser.add_argument("--host", help="address to listen at (default: this machine only)")
+    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    parser.add_argument("--examples", type=Path, metavar="DIR", help="folder of example photographs")
+    parser.set_defaults(run=_serve)
+
+
+def _add_segment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "photographs",
+        nargs="+",
+        metavar="PHOTO",
+        help="file, folder, glob pattern, table (.csv, .parquet) with a column `image`, Hub data set, or address such "
+        "as s3://...",
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder or address for the results")
+    parser.add_argument("--resume", action="store_true", help="keep results that are already there and still valid")
+    _add_model(parser)
+    parser.add_argument(
+        "--engine",
+        choices=(*ENGINES, "ray"),
+        help="inference engine (default: onnx if the release has it); ray runs the default engine on a Ray cluster",
+    )
+    parser.add_argument(
+        "--address", help="address of the Ray cluster, or `auto` (default: $RAY_ADDRESS, else this machine)"
+    )
+    parser.add_argument(
+        "--workers", type=positive_integer, metavar="N", help="photographs at a time (default: one per processor)"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=fraction,
+        metavar="X",
+        help="probability from which a pixel is called vessel, 0 to 1 (default: the fitted threshold of the release)",
+    )
+    parser.add_argument(
+        "--um-per-px",
+        type=positive_number,
+        metavar="X",
+        help="micrometres per pixel, for photographs whose table has no column um_per_px",
+    )
+    parser.add_argument("--probability", action="store_true", help="also write the probability, as 16-bit PNG")
+    parser.add_argument("--no-overlay", action="store_true", help="do not write overlays")
+    parser.add_argument("--split", help="split of a data set (default: all splits)")
+    parser.set_defaults(run=_segment)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", required=True, metavar="SOURCE", help="folder, Hub id or `synthetic`")
+    parser.add_argument("--split", default="test", help="split to score (default: test)")
+    _add_model(parser)
+    parser.add_argument("--engine", choices=ENGINES, help="inference engine (default: onnx if the release has it)")
+    parser.add_argument(
+        "--second-observer", type=Path, metavar="DIR", help="folder of reference segmentations by a second person"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file")
+    parser.add_argument(
+        "--numbers",
+        type=Path,
+        metavar="FILE",
+        help="measure the vessels found and those of the reference, and write the measurements to this CSV file",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the error maps of the photographs with the lowest F1 (default: errors/SOURCE)",
+    )
+    parser.add_argument(
+        "--worst", type=non_negative_integer, default=3, metavar="N", help="number of error maps (default: 3)"
+    )
+    parser.set_defaults(run=_evaluate)
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="drive, chase_db1, stare, hrf or fives")
+    parser.add_argument("source", type=Path, metavar="SRC", help="folder of the unpacked download")
+    parser.add_argument("destination", type=Path, metavar="DST", help="image folder to create")
+    parser.add_argument("--push-to-hub", metavar="USER/NAME", help="publish it as a data set on the Hub, as Parquet")
+    parser.add_argument("--private", action="store_true", help="make the published data set private")
+    parser.set_defaults(run=_prepare)
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "photographs", nargs="*", type=Path, metavar="PHOTO", help="photographs (default: two synthetic ones)"
+    )
+    parser.add_argument("--model", help=_MODEL_HELP)
+    parser.add_argument(
+        "--repeats", type=positive_integer, default=5, metavar="N", help="rounds; medians are shown (default: 5)"
+    )
+    parser.add_argument(
+        "--files",
+        type=non_negative_integer,
+        default=100,
+        metavar="N",
+        help="photographs in the folder that is segmented as a whole, 0 to skip it (default: 100)",
+    )
+    parser.set_defaults(run=_benchmark)
+
+
+def _add_label(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SRC", help="folder of photographs")
+    parser.add_argument("destination", type=Path, metavar="DST", help="image folder to create, for `train.py --extra`")
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        help="one or more releases, whose probabilities are averaged: bundled, bundled-cc-by, folders or Hub ids "
+        "(default: bundled)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=positive_integer,
+        metavar="N",
+        help="largest number of photographs, taken evenly from the sorted names (default: all)",
+    )
+    parser.set_defaults(run=_label)
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, nargs="?", help="release to check (default: the bundled releases)")
+    parser.set_defaults(run=_verify)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help=_MODEL_HELP)
+    parser.add_argument("--revision", help="branch, tag or commit of a release on the Hub")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit status is 0 if all went well, 1 if something could not be done."""
+    """Run one command.
+
+    Returns
+    -------
+    int
+        Exit status: 0 for success, 1 if something could not be done, 130 if interrupted.
+    """
     arguments = build_parser().parse_args(argv)
+    return run_command(partial(arguments.run, arguments))
+
+
+def run_command(command: Callable[[], int], name: str = "resegnet") -> int:
+    """Run a command, and print errors that the user can mend as one line that starts with `name`.
+
+    An error of any other kind is a defect of this package; it keeps its traceback.
+
+    Returns
+    -------
+    int
+        Exit status of the command, 1 after such an error, 130 if interrupted.
+    """
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("resegnet").setLevel(logging.INFO)  # not the root: the hub client tells every request
+    logging.getLogger("resegnet").setLevel(logging.INFO)  # not the root logger: the Hub client logs every request
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may be of any bytes
+        sys.stdout.reconfigure(errors="backslashreplace")  # the bytes of a file name may not be valid UTF-8
     try:
-        return arguments.run(arguments)
-    except BrokenPipeError:  # of `| head`; Python flushes once more when it ends
+        return command()
+    except BrokenPipeError:  # stdout is closed, for example by `| head`; Python flushes it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError) as error:  # ImageError, ConfigError, DataError, ReleaseError, and the Hub's own
-        print(f"resegnet: {error}", file=sys.stderr)
+    except (ResegnetError, HfHubHTTPError, HFValidationError, OSError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("resegnet: stopped", file=sys.stderr)
+        print(f"{name}: stopped", file=sys.stderr)
         return 130
 
 
@@ -138,13 +224,10 @@ def _segment(arguments: argparse.Namespace) -> int:
     from resegnet.cohort.listing import list_photographs
     from resegnet.cohort.tables import TABLE
     from resegnet.cohort.work import CohortOptions, Work, by_threads, make_folder, segment_cohort
-    from resegnet.errors import OutputError
 
     on_cluster = arguments.engine == "ray"
     if arguments.address is not None and not on_cluster:
-        raise ValueError("--address is that of a Ray cluster: add --engine ray, or leave it out.")
-    if arguments.workers is not None and arguments.workers < 1:
-        raise ValueError(f"--workers is {arguments.workers}, expected 1 or more.")
+        raise ArgumentError("--address is for a Ray cluster: add --engine ray, or leave out --address.")
     options = CohortOptions(
         arguments.out,
         threshold=arguments.threshold,
@@ -155,7 +238,7 @@ def _segment(arguments: argparse.Namespace) -> int:
     )
     photographs = list_photographs(arguments.photographs, arguments.split)
     if not photographs:
-        raise ValueError(f"There is no photograph in {', '.join(arguments.photographs)}.")
+        raise DataError(f"No photograph was found in {', '.join(arguments.photographs)}.")
     load = partial(
         Segmenter.from_pretrained,
         arguments.model,
@@ -163,20 +246,9 @@ def _segment(arguments: argparse.Namespace) -> int:
         engine=None if on_cluster else arguments.engine,
         threads=1 if on_cluster or len(photographs) > 1 else None,
     )
-    segmenter = load()  # also for a cluster: what is wrong with it is told here
-
+    segmenter = load()  # before work on a cluster too, so that a wrong --model is reported at once
     folder = arguments.out.rstrip("/")
-
-    def tell(photograph: Photograph, outcome: dict) -> None:
-        if "error" in outcome:
-            print(f"resegnet: {photograph.id}: {outcome['error']}", file=sys.stderr)
-        elif len(photographs) <= MANY:
-            row = outcome["row"]
-            share = "no field of view" if row["vessel_density"] is None else f"{row['vessel_density']:.1%} of the field"
-            print(f"{photograph.source}: vessels in {share}, {folder}/{row['mask']}")
-            if row["warnings"]:
-                print(f"  note: {row['warnings']}")
-
+    tell = partial(_print_outcome, folder, len(photographs) <= MAX_LINES)
     try:
         make_folder(options)
         if on_cluster:
@@ -187,9 +259,11 @@ def _segment(arguments: argparse.Namespace) -> int:
             outcomes = by_threads(Work(segmenter, options), photographs, arguments.workers)
         counts = segment_cohort(photographs, options, outcomes, tell, shards=on_cluster)
     except OutputError as error:
-        raise OutputError(f"{error}. What was done is in order; once that is mended, --resume goes on.") from error
+        raise OutputError(
+            f"{error}. The results written so far are complete: mend the cause, then run the same command with --resume."
+        ) from error
     except KeyboardInterrupt:
-        print("resegnet: stopped; the same command with --resume goes on.", file=sys.stderr)
+        print("resegnet: stopped; to continue, run the same command with --resume.", file=sys.stderr)
         return 130
     kept = f" ({counts['kept']} of them before)" if counts["kept"] else ""
     failed = f", {counts['failed']} failed, see failures.csv" if counts["failed"] else ""
@@ -198,18 +272,29 @@ def _segment(arguments: argparse.Namespace) -> int:
     return 1 if counts["failed"] else 0
 
 
+def _print_outcome(folder: str, one_by_one: bool, photograph: Photograph, outcome: dict[str, Any]) -> None:
+    """Print the outcome of one photograph: a failure always, a success only if photographs are shown one by one."""
+    if "error" in outcome:
+        print(f"resegnet: {photograph.id}: {outcome['error']}", file=sys.stderr)
+    elif one_by_one:
+        row = outcome["row"]
+        share = "no field of view" if row["vessel_density"] is None else f"{row['vessel_density']:.1%} of the field"
+        print(f"{photograph.source}: vessels in {share}, {folder}/{row['mask']}")
+        if row["warnings"]:
+            print(f"  note: {row['warnings']}")
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
     from resegnet.io import json_bytes, safe_name, write_atomically
     from resegnet.learning.data import load_vessels
     from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table
     from resegnet.results.agreement import format_agreement, numbers_csv
 
-    split = arguments.split or "test"
     report = evaluate_dataset(
         Segmenter.from_pretrained(arguments.model, revision=arguments.revision, engine=arguments.engine),
-        load_vessels(arguments.dataset, split),
+        load_vessels(arguments.dataset, arguments.split),
         second_observer=arguments.second_observer or find_second_observer(arguments.dataset),
-        worst=3 if arguments.worst is None else arguments.worst,
+        worst=arguments.worst,
         out=arguments.out or Path("errors") / safe_name(Path(arguments.dataset).name),
         numbers=arguments.numbers is not None,
     )
@@ -220,7 +305,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         write_atomically(arguments.numbers, numbers_csv(report))
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(arguments.json, json_bytes({"source": arguments.dataset, "split": split, **report}))
+        source = {"source": arguments.dataset, "split": arguments.split}
+        write_atomically(arguments.json, json_bytes(source | report))
     return 0
 
 

@@ -511,7 +511,7 @@ def test_ctrl_c_says_how_to_go_on(many, tmp_path):
     process.send_signal(signal.SIGINT)
     status, said = finish(process)
     assert status == 130
-    assert said == "resegnet: stopped; the same command with --resume goes on.\n"
+    assert said == "resegnet: stopped; to continue, run the same command with --resume.\n"
     for record in (tmp_path / "out/records").iterdir():
         for name, digest in json.loads(record.read_text())["files"].items():
             assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == digest

@@ -1,5 +1,8 @@
+"""The command line: its commands and options, what they write, and how errors are told."""
+
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -8,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resegnet.__main__ import main
+from resegnet.__main__ import build_parser, main
+from resegnet.errors import ResegnetError
+from resegnet.segmenter import Segmenter
 from resegnet.synthetic import draw_fundus
 
 
@@ -82,7 +87,6 @@ def test_a_threshold_of_ones_own(tmp_path, photograph):
     ("line", "words"),
     [
         (["segment", "eye.png", "--out", "out", "--model", "nobody/nothing"], "nobody/nothing"),
-        (["segment", "eye.png", "--out", "out", "--threshold", "7"], "from 0 to 1"),
         (["prepare", "mnist", "here", "there"], "mnist"),
         (["evaluate", "--dataset", "nowhere"], "nowhere"),
         (["verify", "nowhere"], "nowhere"),
@@ -97,6 +101,61 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path, photograph, monkeypatch, 
     assert words in error
     assert "Traceback" not in error
     assert error.count("\n") <= 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        *[("--threshold", value, "a number from 0 to 1") for value in ("7", "-0.1", "nan", "half", "")],
+        *[("--um-per-px", value, "a number above 0") for value in ("0", "-7", "inf", "nan", "7um")],
+        *[("--workers", value, "a whole number of at least 1") for value in ("0", "-1", "1.5", "all")],
+    ],
+)
+def test_a_number_outside_its_range_is_refused_before_any_work(capsys, option, value, expected):
+    with pytest.raises(SystemExit) as stop:
+        main(["segment", "eye.png", "--out", "out", f"{option}={value}"])
+    assert stop.value.code == 2
+    assert f"argument {option}: got {value!r}, expected {expected}" in capsys.readouterr().err
+
+
+def test_only_errors_that_the_user_can_mend_become_one_sentence(monkeypatch, capsys, photograph, tmp_path):
+    def fail_with(error):
+        def fail(*_, **__):
+            raise error
+
+        monkeypatch.setattr(Segmenter, "from_pretrained", fail)
+        return main(["segment", str(photograph), "--out", str(tmp_path / "out")])
+
+    assert fail_with(ResegnetError("Mend it.")) == 1
+    assert capsys.readouterr().err == "resegnet: Mend it.\n"
+    assert fail_with(OSError("No space.")) == 1
+    assert fail_with(KeyboardInterrupt()) == 130
+    for defect in (ValueError("a defect"), KeyError("a defect"), RuntimeError("a defect")):
+        with pytest.raises(type(defect), match="a defect"):
+            fail_with(defect)
+
+
+COMMANDS = {
+    "serve": "--model --revision --host --port --examples",
+    "segment": "photographs --out --resume --model --revision --engine --address --workers --threshold --um-per-px "
+    "--probability --no-overlay --split",
+    "evaluate": "--dataset --split --model --revision --engine --second-observer --json --numbers --out --worst",
+    "prepare": "name source destination --push-to-hub --private",
+    "benchmark": "photographs --model --repeats --files",
+    "label": "source destination --model --limit",
+    "verify": "folder",
+}
+
+
+def test_commands_and_options_stay():
+    (commands,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    found = {
+        name: " ".join(action.option_strings[0] if action.option_strings else action.dest for action in parser._actions)
+        for name, parser in commands.choices.items()
+    }
+    assert found == {name: f"-h {options}" for name, options in COMMANDS.items()}
+    for parser in commands.choices.values():
+        assert all(action.help for action in parser._actions)
 
 
 def test_evaluate_prints_the_table(tmp_path, monkeypatch, capsys):
