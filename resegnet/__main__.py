@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -20,7 +20,8 @@ from resegnet.hub import BUNDLED_RELEASES, MODEL_VARIABLE
 from resegnet.segmenter import Segmenter
 
 if TYPE_CHECKING:
-    from resegnet.cohort.listing import Photograph
+    from resegnet.cohort.photograph import Photograph
+    from resegnet.cohort.work import Outcome
 
 MAX_LINES = 20  # for more photographs than this, only failures are printed one by one
 
@@ -222,8 +223,9 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _segment(arguments: argparse.Namespace) -> int:
     from resegnet.cohort.listing import list_photographs
+    from resegnet.cohort.run import by_threads, make_folder, segment_cohort
     from resegnet.cohort.tables import TABLE
-    from resegnet.cohort.work import CohortOptions, Work, by_threads, make_folder, segment_cohort
+    from resegnet.cohort.work import CohortOptions, Work
 
     on_cluster = arguments.engine == "ray"
     if arguments.address is not None and not on_cluster:
@@ -265,19 +267,19 @@ def _segment(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("resegnet: stopped; to continue, run the same command with --resume.", file=sys.stderr)
         return 130
-    kept = f" ({counts['kept']} of them before)" if counts["kept"] else ""
-    failed = f", {counts['failed']} failed, see failures.csv" if counts["failed"] else ""
-    table = f"; table: {folder}/{TABLE}" if counts["done"] else ""
-    print(f"{counts['done']} of {len(photographs)} done{kept}{failed}{table}")
-    return 1 if counts["failed"] else 0
+    kept = f" ({counts.kept} of them before)" if counts.kept else ""
+    failed = f", {counts.failed} failed, see failures.csv" if counts.failed else ""
+    table = f"; table: {folder}/{TABLE}" if counts.done else ""
+    print(f"{counts.done} of {len(photographs)} done{kept}{failed}{table}")
+    return 1 if counts.failed else 0
 
 
-def _print_outcome(folder: str, one_by_one: bool, photograph: Photograph, outcome: dict[str, Any]) -> None:
+def _print_outcome(folder: str, one_by_one: bool, photograph: Photograph, outcome: Outcome) -> None:
     """Print the outcome of one photograph: a failure always, a success only if photographs are shown one by one."""
-    if "error" in outcome:
-        print(f"resegnet: {photograph.id}: {outcome['error']}", file=sys.stderr)
+    row = outcome.row
+    if row is None:
+        print(f"resegnet: {photograph.id}: {outcome.error}", file=sys.stderr)
     elif one_by_one:
-        row = outcome["row"]
         share = "no field of view" if row["vessel_density"] is None else f"{row['vessel_density']:.1%} of the field"
         print(f"{photograph.source}: vessels in {share}, {folder}/{row['mask']}")
         if row["warnings"]:

@@ -47,6 +47,10 @@ class OutputError(ResegnetError, OSError):
     """Results that cannot be written."""
 
 
+class ClusterError(ResegnetError, OSError):
+    """A Ray cluster that cannot be reached, or that lost too many of its workers."""
+
+
 class HubError(ResegnetError, OSError):
     """A request that the Hub refused or that failed on the way.
 

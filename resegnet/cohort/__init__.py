@@ -1,1 +1,1 @@
-"""Many photographs at once: which they are, what is made of each, the tables of their numbers."""
+"""Cohorts: list many photographs, segment each of them, write the tables of their numbers."""

@@ -1,4 +1,4 @@
-"""Files of a folder, or of any store that fsspec knows: `path` is a path or an address as `s3://bucket/eye.png`."""
+"""Files in a folder or in any store that fsspec knows. A path is a local one or an address like `s3://bucket/eye.png`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,31 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from resegnet.cohort.listing import file_system, is_remote
+from resegnet.errors import first_line
 from resegnet.io import atomic_writer, write_atomically
 
 
+def is_remote(path: str) -> bool:
+    """Return whether a path is an address for fsspec."""
+    return "://" in path
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """Return the fsspec file system of an address, and the path in it."""
+    from fsspec.core import url_to_fs
+
+    return url_to_fs(address)
+
+
 def join(out: str, name: str) -> str:
-    """The address of a file `name` (relative, with /) of the folder or store `out`."""
+    """Return the path of the file `name` (relative, with /) in the folder or store `out`."""
     return f"{out.rstrip('/')}/{name}" if is_remote(out) else os.path.join(out, name)
 
 
 def exists(path: str) -> bool:
-    """True if there is such a file or folder."""
+    """Return whether there is a file or folder at a path."""
     if is_remote(path):
         store, inside = file_system(path)
         return store.exists(inside)
@@ -27,12 +39,12 @@ def exists(path: str) -> bool:
 
 
 def read(path: str) -> bytes:
-    """The content of a file.
+    """Read a file.
 
     Raises
     ------
     OSError
-        If it is not there or cannot be read.
+        If it does not exist or cannot be read.
     """
     if is_remote(path):
         store, inside = file_system(path)
@@ -41,7 +53,7 @@ def read(path: str) -> bytes:
 
 
 def write(path: str, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     if is_remote(path):
         store, inside = file_system(path)
         store.makedirs(inside.rpartition("/")[0], exist_ok=True)
@@ -50,8 +62,25 @@ def write(path: str, content: bytes) -> None:
         write_atomically(Path(path), content)
 
 
+@contextmanager
+def open_atomically(path: str) -> Iterator[IO[bytes]]:
+    """Open a file for writing that appears under its name when the block ends without an error."""
+    if is_remote(path):
+        store, inside = file_system(path)
+        store.makedirs(inside.rpartition("/")[0], exist_ok=True)
+        # A file opened in the store itself would appear also if the block ends with an error, cut where it ended.
+        with tempfile.TemporaryDirectory() as folder:
+            local = os.path.join(folder, "content")
+            with open(local, "wb") as file:
+                yield file
+            store.put_file(local, inside)
+        return
+    with atomic_writer(path) as file:
+        yield file
+
+
 def remove(path: str) -> None:
-    """Remove a file, if it is there."""
+    """Remove a file, if it exists."""
     if is_remote(path):
         store, inside = file_system(path)
         if store.exists(inside):
@@ -60,8 +89,8 @@ def remove(path: str) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def remove_all(pattern: str) -> None:
-    """Remove the files that fit to a pattern in their last part, and their folder, if nothing else is in it."""
+def remove_matching(pattern: str) -> None:
+    """Remove the files that match a glob in the last part of `pattern`, and their folder if it is empty then."""
     folder, _, names = pattern.rpartition("/")
     if is_remote(pattern):
         store, inside = file_system(folder)
@@ -74,18 +103,6 @@ def remove_all(pattern: str) -> None:
         Path(folder).rmdir()
 
 
-@contextmanager
-def atomic_writer_at(path: str) -> Iterator[IO[bytes]]:
-    """A file to be written piece by piece that appears when it is whole."""
-    if is_remote(path):
-        store, inside = file_system(path)
-        store.makedirs(inside.rpartition("/")[0], exist_ok=True)
-        # A store's own file would be whole for it wherever writing breaks off.
-        with tempfile.TemporaryDirectory() as folder:
-            here = os.path.join(folder, "whole")
-            with open(here, "wb") as file:
-                yield file
-            store.put_file(here, inside)
-        return
-    with atomic_writer(path) as file:
-        yield file
+def reason(error: BaseException) -> str:
+    """Return the operating system's words for an error, or the first line of its message."""
+    return getattr(error, "strerror", None) or first_line(error)

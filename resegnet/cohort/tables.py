@@ -1,83 +1,118 @@
-"""The tables of a cohort, CSV and Parquet, written row by row."""
+"""Write the tables of a cohort, CSV and Parquet, row by row."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resegnet.cohort import store
-from resegnet.cohort.listing import ID_COLUMNS, SCALE_COLUMN, Photograph, is_remote
+from resegnet.cohort.entries import ID_COLUMNS, SCALE_COLUMN
+from resegnet.cohort.photograph import Photograph
+from resegnet.cohort.work import Outcome
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TABLE, PARQUET, SHARDS, FAILURES = "results.csv", "results.parquet", "results", "failures.csv"
 
-_CHUNK_ROWS = 10_000  # of the table that are in memory at a time
+_CHUNK_ROWS = 10_000  # rows of the table that are in memory at a time
 _SHARD_ROWS = 50_000
-_WHOLE_NUMBERS = ("width", "height", "field_left", "field_top", "field_width", "field_height")
+_INTEGERS = ("width", "height", "field_left", "field_top", "field_width", "field_height")
+_FIRST = ("id", "source")  # before the columns of the cohort's own table
+
+Stored = Callable[[], Iterable[tuple[Photograph, Outcome]]]
 
 
-def write_tables(
-    out: str, stored: Callable[[], Iterable[tuple[Photograph, dict[str, Any]]]], shards: bool = False
-) -> None:
-    """Write `results.csv`, `results.parquet` (or its shards) and, if need be, `failures.csv`.
+@dataclass
+class _Columns:
+    """Columns of the table: those that `Work` gives and those of the table that lists the photographs."""
+
+    made: dict[str, None] = field(default_factory=dict)  # a set that keeps the order
+    texts: set[str] = field(default_factory=set)  # columns of `made` with text in them
+    given: dict[str, list[Any]] = field(default_factory=dict)  # values of all rows by name
+    done: int = 0
+    failed: int = 0
+
+    @classmethod
+    def collect(cls, stored: Stored) -> _Columns:
+        """Go through all outcomes once."""
+        columns = cls()
+        for photograph, outcome in stored():
+            columns.failed += outcome.row is None
+            if outcome.row is None:
+                continue
+            columns.made |= dict.fromkeys(outcome.row)
+            columns.texts |= {key for key, value in outcome.row.items() if isinstance(value, str)}
+            for name, value in photograph.columns.items():
+                # A column that only a later table has is None in the rows before.
+                columns.given.setdefault(name, [None] * columns.done).append(value)
+            columns.done += 1
+            for values in columns.given.values():
+                values += [None] * (columns.done - len(values))
+        return columns
+
+    def titles(self) -> dict[str, str]:
+        """Return a title for each given column; one that `Work` writes too gets `_given` at its end."""
+        titles: dict[str, str] = {}
+        for name in self.given:
+            if name in (SCALE_COLUMN, *ID_COLUMNS[:1]):  # `Work` takes these over
+                continue
+            title = name
+            while title in self.made or title in titles.values() or (title != name and title in self.given):
+                title += "_given"
+            titles[name] = title
+        return titles
+
+
+def write_tables(out: str, stored: Stored, shards: bool = False) -> None:
+    """Write `results.csv`, `results.parquet` (or its shards) and, if a photograph failed, `failures.csv`.
 
     Parameters
     ----------
     out
         Folder or address.
     stored
-        Called once for every walk over all photographs and their outcomes, in the order of the table.
+        Called once for every pass over all photographs and their outcomes, in the order of the table.
     shards
-        As for `segment_cohort`.
+        See `resegnet.cohort.run.segment_cohort`.
     """
-    keys: dict[str, None] = {}
-    texts: set[str] = set()
-    carried: dict[str, list[Any]] = {}
-    failed = done = 0
-    for photograph, outcome in stored():
-        failed += "error" in outcome
-        if "row" in outcome:
-            keys |= dict.fromkeys(outcome["row"])
-            texts |= {key for key, value in outcome["row"].items() if isinstance(value, str)}
-            for name, value in photograph.columns.items():
-                # From the first row on, also where a column comes with a later table only.
-                carried.setdefault(name, [None] * done).append(value)
-            done += 1
-            for values in carried.values():
-                values += [None] * (done - len(values))
-    titles: dict[str, str] = {}
-    for name in carried:
-        if name not in (SCALE_COLUMN, *ID_COLUMNS[:1]):
-            title = name
-            while title in keys or title in titles.values() or (title != name and title in carried):
-                title += "_given"
-            titles[name] = title
-    first = [key for key in ("id", "source") if key in keys]
-    header = [*first, *titles.values(), *(key for key in keys if key not in first)]
+    columns = _Columns.collect(stored)
+    titles = columns.titles()
+    first = [key for key in _FIRST if key in columns.made]
+    rest = [key for key in columns.made if key not in first]
+    header = [*first, *titles.values(), *rest]
 
     def rows() -> Iterator[list[Any]]:
         for photograph, outcome in stored():
-            if row := outcome.get("row"):
-                given = [photograph.columns.get(name) for name in titles]
-                yield [
-                    *(row.get(key) for key in first),
-                    *given,
-                    *(row.get(k) for k in header[len(first) + len(given) :]),
-                ]
+            if (row := outcome.row) is not None:
+                given = (photograph.columns.get(name) for name in titles)
+                yield [*map(row.get, first), *given, *map(row.get, rest)]
 
-    if failed:
-        failures = ([p.id, p.source, outcome["error"]] for p, outcome in stored() if "error" in outcome)
+    if columns.failed:
+        failures = ([p.id, p.source, outcome.error] for p, outcome in stored() if outcome.row is None)
         _write_csv(store.join(out, FAILURES), ["id", "source", "error"], failures)
-    if done:
+    if columns.done:
         _write_csv(store.join(out, TABLE), header, rows())
-        _write_parquet(out, header, rows(), {titles[name]: carried[name] for name in titles}, texts, shards)
+        given = {titles[name]: columns.given[name] for name in titles}
+        schema = _find_schema(header, given, columns.texts)
+        if not shards:
+            _write_parquet(store.join(out, PARQUET), schema, rows())
+            return
+        if not store.is_remote(out):
+            Path(out, SHARDS).mkdir(exist_ok=True)
+        left = rows()
+        for number, row in enumerate(left):
+            shard = chain([row], islice(left, _SHARD_ROWS - 1))
+            _write_parquet(store.join(out, f"{SHARDS}/part-{number:05d}.parquet"), schema, shard)
 
 
 def _write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with store.atomic_writer_at(path) as file:
+    with store.open_atomically(path) as file:
         text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
@@ -85,56 +120,37 @@ def _write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         text.detach()
 
 
-def _write_parquet(
-    out: str,
-    header: Sequence[str],
-    rows: Iterator[Sequence[Any]],
-    carried: dict[str, list[Any]],
-    texts: set[str],
-    shards: bool,
-) -> None:
+def _find_schema(header: Sequence[str], given: Mapping[str, list[Any]], texts: set[str]) -> pa.Schema:
+    """Return the types of the columns; `given` are those of the cohort's own table, with all their values."""
+    import pyarrow as pa
+
+    def find_type(name: str) -> pa.DataType:
+        if name in given:
+            try:
+                found = pa.array(given[name]).type
+                return pa.string() if pa.types.is_null(found) else found
+            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # mixed types, or integers beyond 64 bits
+                return pa.string()
+        return pa.string() if name in texts else pa.int64() if name in _INTEGERS else pa.float64()
+
+    return pa.schema([(name, find_type(name)) for name in header])
+
+
+def _write_parquet(path: str, schema: pa.Schema, rows: Iterator[Sequence[Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def kind(name: str) -> pa.DataType:
-        if name in carried:
-            try:
-                found = pa.array(carried[name]).type
-                return pa.string() if pa.types.is_null(found) else found
-            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # tables that do not agree; beyond 64 bits
-                return pa.string()
-        return pa.string() if name in texts else pa.int64() if name in _WHOLE_NUMBERS else pa.float64()
+    def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+        if pa.types.is_string(kind):
+            values = [None if value is None else _valid_text(str(value)) for value in values]
+        return pa.array(values, kind)
 
-    schema = pa.schema([(name, kind(name)) for name in header])
-
-    def column(values: Sequence[Any], of: pa.DataType) -> pa.Array:
-        if pa.types.is_string(of):
-            values = [None if value is None else _sound(str(value)) for value in values]
-        return pa.array(values, of)
-
-    if shards and not is_remote(out):
-        Path(out, SHARDS).mkdir(exist_ok=True)
-    number = 0
-    while True:
-        part = islice(rows, _SHARD_ROWS) if shards else rows
-        chunk = list(islice(part, _CHUNK_ROWS))
-        if not chunk and number:
-            break
-        with (
-            store.atomic_writer_at(
-                store.join(out, f"{SHARDS}/part-{number:05d}.parquet" if shards else PARQUET)
-            ) as file,
-            pq.ParquetWriter(file, schema) as writer,
-        ):
-            while chunk:
-                columns = zip(zip(*chunk, strict=True), schema.types, strict=True)
-                writer.write_table(pa.Table.from_arrays([column(*values) for values in columns], schema=schema))
-                chunk = list(islice(part, _CHUNK_ROWS))
-        number += 1
-        if not shards:
-            break
+    with store.open_atomically(path) as file, pq.ParquetWriter(file, schema) as writer:
+        while chunk := list(islice(rows, _CHUNK_ROWS)):
+            columns = zip(zip(*chunk, strict=True), schema.types, strict=True)
+            writer.write_table(pa.Table.from_arrays([to_array(*column) for column in columns], schema=schema))
 
 
-def _sound(text: str) -> str:
-    """Text that UTF-8 can hold; a file name may be of any bytes."""
+def _valid_text(text: str) -> str:
+    """Return text that UTF-8 can hold; a file name may consist of any bytes."""
     return text.encode(errors="surrogateescape").decode(errors="replace")

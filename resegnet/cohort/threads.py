@@ -1,9 +1,9 @@
-"""Many photographs: decoding, network and writing of several at a time, results in order."""
+"""Segment many photographs by several threads, with the results in order."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,10 +16,21 @@ S = TypeVar("S")
 R = TypeVar("R")
 
 
-def in_order(work: Callable[[S], R], items: Iterable[S], workers: int | None = None) -> Iterator[tuple[S, R]]:
-    """Each item with what `work` makes of it, in the items' order, by several threads; see `segment_many`.
+def in_order(
+    work: Callable[[S], R], items: Iterable[S], workers: int | None = None
+) -> Generator[tuple[S, R], None, None]:
+    """Yield each item with the result of `work` for it, in the order of the items, by several threads.
 
-    What `work` raises comes out here and ends it; work that was begun is finished, the rest is dropped.
+    An exception of `work` is raised here and ends the generator: calls under way are finished, the others are dropped.
+
+    Parameters
+    ----------
+    work
+        Called with each item.
+    items
+        Taken from as the work proceeds: at most twice the number of workers wait in memory.
+    workers
+        Number of threads; None takes one for each processor.
     """
     workers = workers or processors()
     waiting: deque[tuple[S, Future[R]]] = deque()
@@ -41,29 +52,30 @@ def segment_many(
     sources: Iterable[S],
     finish: Callable[[S, Segmentation], R],
     workers: int | None = None,
-) -> Iterator[tuple[S, R | ImageError]]:
-    """Segment photographs by several threads at once; what waits in memory does not grow with their number.
+) -> Generator[tuple[S, R | ImageError], None, None]:
+    """Segment photographs by several threads at once; memory in use does not grow with their number.
 
-    Threads suffice, since Pillow, numpy and the engines free the interpreter while they work. With a segmenter of one
-    thread (`Segmenter.from_pretrained(threads=1)`) every processor has a photograph of its own, which is quicker
-    than all of them at one.
+    Threads suffice, since Pillow, numpy and the engines release the interpreter lock while they work. With a segmenter
+    of one thread (`Segmenter.from_pretrained(threads=1)`) each processor works on a photograph of its own, which is
+    faster than all processors on one photograph.
 
     Parameters
     ----------
     segmenter
-        For every photograph.
+        Segments every photograph.
     sources
-        What `Segmenter.__call__` takes; asked for as work goes on.
+        Photographs in any form that `Segmenter.__call__` takes; taken from as the work proceeds.
     finish
-        Called with a source and its result, by the thread that made it, to write or measure; what it gives is handed
-        on in place of the result, which is then free to go.
+        Called with a source and its result, in the thread that made it, for example to write or measure. Its return
+        value is passed on instead of the result, whose memory can then be freed.
     workers
-        Photographs at a time; None takes as many as there are processors.
+        Photographs at a time; None takes one for each processor.
 
     Yields
     ------
     source, outcome
-        In the order of the sources: what `finish` gave, or the `ImageError` of a photograph that cannot be read.
+        In the order of the sources: the return value of `finish`, or the `ImageError` of a photograph that cannot be
+        read.
     """
 
     def work(source: S) -> R | ImageError:

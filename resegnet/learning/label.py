@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from resegnet.cohort.listing import free_name
+from resegnet.cohort.photograph import free_name
 from resegnet.errors import DataError, ImageError
 from resegnet.image import SUFFIXES, read_image
 from resegnet.io import png

@@ -19,10 +19,11 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from resegnet.cohort.listing import Photograph, free_name
+from resegnet.cohort.photograph import Photograph, free_name
+from resegnet.cohort.run import make_folder
 from resegnet.cohort.tables import write_tables
-from resegnet.cohort.work import CohortOptions, Work, make_folder
-from resegnet.errors import ImageError
+from resegnet.cohort.work import CohortOptions, Outcome, Work
+from resegnet.errors import ImageError, OutputError
 from resegnet.segmenter import Segmenter
 from resegnet.web.handlers import RecentResults
 
@@ -49,7 +50,7 @@ class Batch:
 
     folder: Path
     photographs: list[Photograph]
-    outcomes: list[dict[str, Any]] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     cancelled: bool = False
     lines: str = HEAD  # grows only at its end, so that gradio sends what is new and no more
@@ -118,10 +119,13 @@ class Batches:
         batch = Batch(folder, photographs)
         yield _shown(batch, running=True)
         for photograph in photographs:
-            with self._turn:  # of one photograph, so that others come between
-                outcome = work(photograph)
-            if "stop" in outcome:
-                raise gr.Error("The server has no room left for results; try fewer photographs.", print_exception=False)
+            try:
+                with self._turn:  # of one photograph, so that others come between
+                    outcome = work(photograph)
+            except OutputError as error:
+                raise gr.Error(
+                    "The server has no room left for results; try fewer photographs.", print_exception=False
+                ) from error
             batch.outcomes.append(outcome)
             batch.lines += _line(batch, photograph, outcome)
             over = batch.cancelled or len(batch.outcomes) == len(photographs)
@@ -144,7 +148,7 @@ class Batches:
         done = [] if batch is None else list(zip(batch.photographs, batch.outcomes, strict=False))
         if not done:
             raise gr.Error("There is nothing to save yet.", print_exception=False)
-        if not all((batch.folder / outcome["row"]["mask"]).exists() for _, outcome in done if "row" in outcome):
+        if not all((batch.folder / outcome.row["mask"]).exists() for _, outcome in done if outcome.row):
             raise gr.Error("The results were deleted after an hour; run the batch again.", print_exception=False)
         write_tables(str(batch.folder), lambda: done)
         path = Path(tempfile.mkdtemp(prefix="zip-", dir=get_upload_folder())) / "resegnet_batch.zip"
@@ -247,7 +251,7 @@ def _shown(batch: Batch | None, running: bool) -> tuple[Any, ...]:
     if batch is None:
         return None, EMPTY, "", *buttons
     total = len(batch.photographs)
-    failed = sum("error" in outcome for outcome in batch.outcomes)
+    failed = sum(outcome.row is None for outcome in batch.outcomes)
     said = f"{done} of {total} photograph{'s' if total > 1 else ''} done"
     if failed:
         said += f", {failed} of them could not be read"
@@ -260,11 +264,11 @@ def _shown(batch: Batch | None, running: bool) -> tuple[Any, ...]:
     return batch, batch.lines, f"{bar}<p role='status'>{said}.</p>", *buttons
 
 
-def _line(batch: Batch, photograph: Photograph, outcome: dict[str, Any]) -> str:
+def _line(batch: Batch, photograph: Photograph, outcome: Outcome) -> str:
     name = f"<td class='name'>{escape(photograph.source)}</td>"
-    if "error" in outcome:
-        return f"<tr class='failed'><td></td>{name}<td></td><td></td><td>{escape(outcome['error'])}</td></tr>"
-    row = outcome["row"]
+    row = outcome.row
+    if row is None:
+        return f"<tr class='failed'><td></td>{name}<td></td><td></td><td>{escape(outcome.error or '')}</td></tr>"
     file = io.BytesIO()
     with Image.open(batch.folder / row["overlay"]) as overlay:
         overlay.draft("RGB", (160, 160))

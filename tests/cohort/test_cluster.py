@@ -1,4 +1,4 @@
-"""`--engine ray`: the same results by processes of a cluster, here of two on this machine, whatever befalls them."""
+"""`--engine ray`: two processes of a cluster on this machine give the results of the plain run, whatever befalls them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ import pytest
 
 from resegnet import Config, Segmenter, read_image
 from resegnet.__main__ import main
+from resegnet.cohort import cluster
+from resegnet.cohort.photograph import Photograph
+from resegnet.cohort.work import CohortOptions
 from resegnet.geometry import as_network_input
 from resegnet.io import png
 from resegnet.segmenter import prepare_input
@@ -25,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # what Ra
 
 
 class Bright:
-    """Finds what is bright; kills its process once at its second photograph, or at each one of a brightness."""
+    """Find bright pixels; kill the process once at its second photograph, or at each photograph of a brightness."""
 
     def __init__(self, killed: str | None = None, deadly: float | None = None) -> None:
         self.killed = killed
@@ -43,7 +46,8 @@ class Bright:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster():
+def processes():
+    """One Ray instance with two processors."""
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "240")  # on a busy machine
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # other processes cannot import it
     ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
@@ -54,7 +58,7 @@ def cluster():
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
-    for number in range(10):
+    for number in range(8):
         (folder / f"p{number % 3}").mkdir(exist_ok=True)
         (folder / f"p{number % 3}/{number}.png").write_bytes(png(draw_fundus(number, (130, 140)).image))
     (folder / "p0/broken.png").write_text("no picture")
@@ -88,7 +92,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing_and_every_byte_is_that_of_t
     assert (tmp_path / "killed").exists()
     assert tree(tmp_path / "ray") == tree(tmp_path / "plain")
     table = pq.read_table(tmp_path / "ray/results")
-    assert table.num_rows == 10
+    assert table.num_rows == 8
     assert len(set(table.column("vessel_area_px").to_pylist())) > 5
 
     (tmp_path / "ray/masks/p1_1.png").unlink()
@@ -99,43 +103,72 @@ def test_a_worker_killed_in_the_middle_costs_nothing_and_every_byte_is_that_of_t
 def test_a_photograph_that_kills_every_worker_is_a_failure_and_the_others_are_done(
     photographs, segment, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("resegnet.cohort.cluster._RETRIES", 1)  # a new worker takes long to start
+    monkeypatch.setattr(cluster, "_CRASHES", 2)  # a new worker takes long to start
+    monkeypatch.setattr(cluster, "_share_size", lambda *_: 3)  # all three photographs
     image = read_image(photographs / "p1/4.png")
     deadly = float(as_network_input(prepare_input(image, Config(input_size=96))[0]).mean())
     network = Bright(deadly=deadly)
     assert segment(photographs / "p1", "--out", "ray", "--engine", "ray", "--workers", 1, network=network) == 1
     failures = (tmp_path / "ray/failures.csv").read_text().splitlines()
     assert [line.partition(",")[0] for line in failures] == ["id", "4"]
-    assert "workers that tried it died of it" in failures[1]
+    assert "crashed 2 workers" in failures[1]
     assert pq.read_table(tmp_path / "ray/results").column("id").to_pylist() == ["1", "7"]
 
 
+@pytest.mark.parametrize("is_dead", [False, True])
+def test_an_unavailable_worker_costs_no_photograph_of_its_share(photographs, segment, tmp_path, monkeypatch, is_dead):
+    """On a busy machine Ray calls a worker unavailable that is alive, or one that has died just now."""
+    lost = []
+
+    def get(call):
+        answer = ray.get(call)
+        if isinstance(answer, list) and answer and not lost:
+            lost.append(len(answer))
+            if is_dead:
+                ray.kill(actors[-1])
+            raise ray.exceptions.ActorUnavailableError("it is busy", None)
+        return answer
+
+    actors = []
+    start = cluster._RayPool.start
+
+    def note(pool):
+        worker = start(pool)
+        actors.append(pool._actors[worker])
+        return worker
+
+    monkeypatch.setattr(cluster._RayPool, "start", note)
+    monkeypatch.setattr(cluster, "_get", get)
+    monkeypatch.setattr(cluster, "_PAUSE_S", 0.1)
+    monkeypatch.setattr(cluster, "_share_size", lambda *_: 3)  # all three photographs
+    arguments = ("--out", "ray", "--engine", "ray", "--workers", 1)
+    assert segment(photographs / "p1", *arguments, network=Bright()) == 0
+    assert lost == [3]
+    assert len(actors) == (2 if is_dead else 1)
+    assert not (tmp_path / "ray/failures.csv").exists()
+    assert pq.read_table(tmp_path / "ray/results").column("id").to_pylist() == ["1", "4", "7"]
+
+
 def test_workers_read_and_write_by_fsspec(photographs, segment, tmp_path):
-    """By addresses of its local file system, which take the way of any store."""
+    """The addresses are those of fsspec's local file system, which it treats like any store."""
     assert segment(photographs, "--out", "plain", network=Bright()) == 1
     out = f"local://{tmp_path}/ray"
     assert segment(f"local://{photographs}", "--out", out, "--engine", "ray", network=Bright()) == 1
     plain, far = tree(tmp_path / "plain"), tree(tmp_path / "ray")
     assert far.keys() == plain.keys()
     pictures = [name for name in plain if name.startswith(("masks/", "overlays/"))]
-    assert len(pictures) == 20
+    assert len(pictures) == 16
     assert [far[name] for name in pictures] == [plain[name] for name in pictures]
 
 
 def test_only_rows_pass_between_processes():
-    """What a worker gives back for a photograph does not grow with it."""
-    from resegnet.cohort.cluster import _Worker
-    from resegnet.cohort.listing import Photograph
-    from resegnet.cohort.work import CohortOptions
-
-    # "." since it goes to that folder, in this process.
-    worker = _Worker(lambda: Segmenter(Bright(), Config(input_size=96)), CohortOptions("memory://sizes"), ".")
+    """The answer of a worker does not grow with the photograph."""
     import fsspec
 
+    # The folder is ".", since the worker changes to it, here in this process.
+    worker = cluster._Worker(lambda: Segmenter(Bright(), Config(input_size=96)), CohortOptions("memory://sizes"), ".")
     sizes = []
     for side in (130, 520):
         fsspec.filesystem("memory").pipe_file(f"/{side}.png", png(draw_fundus(1, (side, side)).image))
-        photograph = Photograph("eye", "eye", f"memory://{side}.png")
-        answer = worker({"number": np.array([0]), "photograph": np.array([pickle.dumps(photograph)], object)})
-        sizes.append(len(answer["outcome"][0]))
+        sizes.append(len(pickle.dumps(worker.segment([Photograph("eye", "eye", f"memory://{side}.png")]))))
     assert max(sizes) < min(sizes) + 200 < 3000

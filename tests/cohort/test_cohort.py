@@ -21,9 +21,12 @@ import pytest
 from PIL import Image
 from support.stand_in import DarkOnGreen
 
-from resegnet import Config, Segmenter, cohort, store
+from resegnet import Config, Segmenter
 from resegnet.__main__ import main
+from resegnet.cohort import store
 from resegnet.cohort.listing import list_photographs
+from resegnet.cohort.run import make_folder
+from resegnet.cohort.work import CohortOptions
 from resegnet.io import png
 from resegnet.synthetic import draw_fundus
 
@@ -415,14 +418,14 @@ def test_a_file_for_a_store_is_there_whole_or_not_at_all():
     import fsspec
 
     def stopped():
-        with store.whole("memory://cut/results.csv") as file:
+        with store.open_atomically("memory://cut/results.csv") as file:
             file.write(b"half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stopped()
     assert not fsspec.filesystem("memory").exists("/cut/results.csv")
-    with store.whole("memory://cut/results.csv") as file:
+    with store.open_atomically("memory://cut/results.csv") as file:
         file.write(b"all")
     assert store.read("memory://cut/results.csv") == b"all"
 
@@ -564,7 +567,7 @@ def test_photographs_and_results_may_lie_in_any_store(folder, segment, tmp_path)
             if path.startswith(("masks", "overlays")):
                 assert store.cat_file(f"/out/{path}") == content
         # Cut off between a mask and its record, which is written last.
-        cohort.make_folder(cohort.CohortOptions("memory://killed"))
+        make_folder(CohortOptions("memory://killed"))
         store.pipe_file("/killed/masks/a.png", b"of the run that was cut")
         assert segment("memory://in/", "--out", "memory://killed", "--resume") == 0
         assert {path.removeprefix("/killed/") for path in store.find("/killed")} == set(written)

@@ -1,0 +1,152 @@
+"""Segment a whole cohort: the folder of the results, the progress bar, the tables at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from array import array
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from resegnet.cohort import store
+from resegnet.cohort.photograph import Photograph
+from resegnet.cohort.tables import FAILURES, PARQUET, SHARDS, TABLE, write_tables
+from resegnet.cohort.threads import in_order
+from resegnet.cohort.work import MASKS, OVERLAYS, PROBABILITIES, RECORDS, CohortOptions, Outcome, Work
+from resegnet.errors import ArgumentError, OutputError, ResegnetError
+from resegnet.io import json_bytes
+from resegnet.results.export import versions
+
+RUN = "run.json"
+# Marks a store, in which folders are no more than parts of names, until `run.json` is written.
+_BEGUN = f"{RECORDS}/.begun"
+
+
+@dataclass
+class Counts:
+    """How many photographs are done, how many of these an earlier run left, and how many failed."""
+
+    done: int = 0
+    kept: int = 0
+    failed: int = 0
+
+
+def by_threads(
+    work: Work, photographs: Sequence[Photograph], workers: int | None = None
+) -> Generator[tuple[int, Outcome], None, None]:
+    """Yield the number and the outcome of each photograph, in order, by threads of this process.
+
+    See `resegnet.cohort.threads.in_order`.
+    """
+    return in_order(lambda number: work(photographs[number]), range(len(photographs)), workers)
+
+
+def segment_cohort(
+    photographs: Sequence[Photograph],
+    options: CohortOptions,
+    outcomes: Generator[tuple[int, Outcome], None, None],
+    tell: Callable[[Photograph, Outcome], None] | None = None,
+    shards: bool = False,
+) -> Counts:
+    """Wait for all outcomes, with a progress bar if standard error is a terminal, and write the tables.
+
+    Parameters
+    ----------
+    photographs
+        All photographs of the cohort.
+    options
+        The options of the `Work`.
+    outcomes
+        Number and outcome of each photograph, in any order; see `by_threads` and `resegnet.cohort.cluster.on_ray`.
+    tell
+        Called with each photograph and its outcome.
+    shards
+        Write the Parquet table in files of 50,000 rows, `results/part-00000.parquet` and so on, instead of one.
+
+    Raises
+    ------
+    OutputError
+        If the results cannot be written. What was done stays valid, and a later run can resume.
+    """
+    counts = Counts()
+    try:
+        for name in (TABLE, PARQUET, FAILURES, RUN):  # tables of an earlier run would not fit the files that change now
+            store.remove(store.join(options.out, name))
+        store.remove_matching(store.join(options.out, f"{SHARDS}/part-*.parquet"))
+        with closing(outcomes), tempfile.TemporaryFile() as spool:  # on disk, since a cohort may have millions
+            places = array("q", [-1]) * len(photographs)
+            with tqdm(total=len(photographs), unit="photograph", disable=None, smoothing=0.05) as bar:
+                for number, outcome in outcomes:
+                    counts.failed += outcome.row is None
+                    counts.done += outcome.row is not None
+                    counts.kept += options.resume and outcome.kept
+                    places[number] = spool.seek(0, os.SEEK_END)
+                    spool.write(json.dumps(asdict(outcome)).encode() + b"\n")
+                    if tell is not None:
+                        with bar.external_write_mode(file=sys.stdout):
+                            tell(photographs[number], outcome)
+                    bar.update()
+
+            def stored() -> Iterator[tuple[Photograph, Outcome]]:
+                for photograph, place in zip(photographs, places, strict=True):
+                    spool.seek(place)
+                    yield photograph, Outcome(**json.loads(spool.readline()))
+
+            write_tables(options.out, stored, shards)
+            run = {
+                "photographs": len(photographs),
+                "failed": counts.failed,
+                "threshold": options.threshold,
+                "um_per_px": options.um_per_px,
+                "versions": versions(),
+            }
+            store.write(store.join(options.out, RUN), json_bytes(run))
+            store.remove(store.join(options.out, _BEGUN))
+    except (ResegnetError, BrokenPipeError):  # BrokenPipeError comes from `tell`, for example when piped to head
+        raise
+    except OSError as error:
+        raise OutputError(f"{options.out} cannot be written to ({store.reason(error)})") from error
+    return counts
+
+
+def make_folder(options: CohortOptions) -> None:
+    """Make the folder of the results.
+
+    Raises
+    ------
+    ArgumentError
+        If it holds results and `options.resume` is False; or if `resume` is True and they are not those of a cohort.
+    OutputError
+        If it cannot be made or written to.
+    """
+    out = options.out
+    try:
+        results = (RECORDS, MASKS, OVERLAYS, PROBABILITIES, TABLE, PARQUET, SHARDS, FAILURES, RUN)
+        present = [name for name in results if store.exists(store.join(out, name))]
+        if present and not options.resume:
+            raise ArgumentError(
+                f"{out} already holds results ({', '.join(present)}). Add --resume to keep and complete them, or name "
+                "another folder."
+            )
+        # A name alone proves nothing: `masks` may hold a person's references, `results` another program's files.
+        if present and not {RECORDS, RUN} & set(present):
+            raise ArgumentError(
+                f"{out} holds {', '.join(present)} but no {RECORDS}, so no earlier run made them; they would be "
+                "overwritten. Name another folder."
+            )
+        if store.is_remote(out):
+            store.write(store.join(out, _BEGUN), b"")
+            return
+        wanted = {RECORDS: True, MASKS: True, OVERLAYS: options.overlay, PROBABILITIES: options.probability}
+        for name in (name for name, is_wanted in wanted.items() if is_wanted):
+            Path(out, name).mkdir(parents=True, exist_ok=True)
+            for rest in Path(out, name).glob(".*.tmp"):  # left by a run that was killed
+                rest.unlink()
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written to ({store.reason(error)})") from error
