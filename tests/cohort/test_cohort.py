@@ -214,7 +214,7 @@ def test_a_data_set_by_splits(segment, tmp_path, drawings):
     [
         ("file\na.png\n", "no column 'image'; it has: file"),
         ("image,id\na.png,1\nb.png,1\n", "Two photographs have the id '1'"),
-        ("image\n", "no photograph"),
+        ("image\n", "No photograph was found"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_one_sentence(folder, segment, capsys, tmp_path, text, words):
@@ -532,7 +532,9 @@ def test_a_full_disk_is_one_sentence_and_what_was_done_stays(many, tmp_path, dra
     )  # fmt: skip
     status, said = finish(process)
     assert status == 1
-    assert said.startswith(f"resegnet: {tmp_path / 'out'} cannot be written to (File too large). What was done")
+    assert said.startswith(
+        f"resegnet: {tmp_path / 'out'} cannot be written to (File too large). The results written so far"
+    )
     assert said.count("\n") == 1
     assert len(list((tmp_path / "out/records").glob("*.json"))) == 12
     assert not list(tmp_path.rglob("*.tmp"))
