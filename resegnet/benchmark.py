@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from resegnet.cohort.threads import segment_many
 from resegnet.engine import TorchNetwork, processors
-from resegnet.fov import find_fov
+from resegnet.fov import find_field_of_view
 from resegnet.geometry import Geometry, as_network_input
 from resegnet.image import read_image
 from resegnet.model import ReSegNet
@@ -173,13 +173,13 @@ def _stages(segmenter: Segmenter, path: Path, repeats: int) -> dict[str, float]:
 
     for _ in range(repeats):
         image = timed("decode", read_image, path)
-        fov = timed("field", find_fov, image)
-        geometry = Geometry.around(fov, segmenter.config.input_size, segmenter.config.smallest_input_size)
+        fov = timed("field", find_field_of_view, image)
+        geometry = Geometry.around(fov.mask, segmenter.config.input_size, segmenter.config.smallest_input_size)
         tensor = timed("resize", lambda: as_network_input(geometry.to_input(image))[None])  # noqa: B023, called at once
         output = timed("network", segmenter.network, tensor)
         probability = timed("resize back", geometry.to_original, output[0])
         warnings = timed("warnings", find_warnings, image, fov)
-        result = Segmentation(image, probability, fov, segmenter.config.threshold, tuple(warnings))
+        result = Segmentation(image, probability, fov.mask, segmenter.config.threshold, tuple(warnings))
         timed("encode", lambda: (mask_png(result), overlay_png(result)))  # noqa: B023, likewise
     return {name: statistics.median(values) for name, values in times.items()}
 

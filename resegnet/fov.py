@@ -1,30 +1,96 @@
 """Finds the field of view: the part of a fundus photograph that shows the eye, without the camera's surround.
 
-Almost every camera images through a round mask, so the field is a circle that the frame, or a flat strip inside it, may
-cut off. The circle is fitted to where light begins, then placed on the sharpest step along its rim: a threshold alone
-would lose a dark periphery on one photograph and take in the camera's stray light on the next.
+Almost every camera images through a round mask, so the field is a circle. The frame, or a flat strip inside it, may cut
+the circle off. The circle is fitted to where light begins, then placed on the sharpest step along its rim: a threshold
+alone would lose a dark periphery on one photograph and take in the camera's stray light on the next.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
 import numpy as np
 
-SMALL_PX = 256  # longest side of the copy that the circle is first sought on
+from resegnet.errors import ArgumentError
+
+SMALL_PX = 256  # longest side of the copy on which the circle is first sought
 SMALLEST_SIDE_PX = 24  # below this a rim is a handful of pixels; the whole frame is the better answer
-THRESHOLDS = (3, 5, 8, 13, 20, 32, 50, 80)  # grey levels above the surround, steps of about 1.6
-TRIALS = 64  # random circles for each threshold: if half the points are good, all of them miss with chance 2e-4
+THRESHOLDS = (3, 5, 8, 13, 20, 32, 50, 80)  # grey levels above the surround, in steps of about 1.6
+TRIALS = 64  # random circles for each threshold: if half the points are good, all circles miss with chance 2e-4
 TRIAL_POINTS = 160
 RIM_ANGLES = 256
-# A fit scores rim contrast times the share of edge points on the rim. The 571 training photographs: 0.62 to 0.93.
+# A fit scores rim contrast times the share of edge points on the rim: 0.62 to 0.93 on the 571 training photographs.
 GOOD_SCORE, FAIR_SCORE, POOR_SCORE = 0.75, 0.6, 0.15
 STRAY_LIGHT = 8.0  # grey levels; keeps noise of a black surround from passing for contrast
 
 
-def find_fov(image: np.ndarray) -> np.ndarray:
-    """Find the field of view of a fundus photograph.
+class Box(NamedTuple):
+    """Upright rectangle of whole pixels: rows `top` to `bottom`, columns `left` to `right`, both half open."""
 
-    The surround is what the frame's corners show, dark or white. Where no round field stands out against it, the
-    whole frame is returned: a field that fills the frame looks like that, and so does a picture of something else.
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """Number of rows, px."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Number of columns, px."""
+        return self.right - self.left
+
+
+class Ellipse(NamedTuple):
+    """Upright ellipse, px; the middle of a pixel lies at whole numbers."""
+
+    centre_y: float
+    centre_x: float
+    radius_y: float
+    radius_x: float
+
+
+@dataclass(frozen=True, eq=False)
+class FieldOfView:
+    """The field of view of one photograph, in the photograph's own frame.
+
+    Attributes
+    ----------
+    mask
+        (H, W) bool, True inside the field.
+    rim
+        The circle, or upright ellipse on a squashed photograph, of which the frame and flat strips inside it leave
+        `mask`. None where no round rim is in sight.
+    """
+
+    mask: np.ndarray
+    rim: Ellipse | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mask, np.ndarray) or self.mask.dtype != bool:
+            got = f"an array of {self.mask.dtype}" if isinstance(self.mask, np.ndarray) else type(self.mask).__name__
+            raise TypeError(f"Got {got} as the mask of a field of view, expected a bool array: convert it.")
+
+    @cached_property
+    def box(self) -> Box:
+        """The smallest box that holds the field; all 0 for an empty field."""
+        return bounding_box(self.mask)
+
+
+def bounding_box(mask: np.ndarray) -> Box:
+    """Return the smallest box that holds all True pixels of a mask, (H, W) bool; all 0 if there are none."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return Box(0, 0, 0, 0)
+    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+
+def find_fov(image: np.ndarray) -> np.ndarray:
+    """Find the mask of the field of view of a fundus photograph.
 
     Parameters
     ----------
@@ -34,24 +100,41 @@ def find_fov(image: np.ndarray) -> np.ndarray:
     Returns
     -------
     fov
-        (H, W) bool, the image's own frame; True inside the field.
+        (H, W) bool, the image's own frame; True inside the field. The `mask` of `find_field_of_view`.
 
     Raises
     ------
     TypeError
         If `image` is not a uint8 array.
-    ValueError
+    ArgumentError
+        If its shape is not (H, W, 3), or it has no pixels.
+    """
+    return find_field_of_view(image).mask
+
+
+def find_field_of_view(image: np.ndarray) -> FieldOfView:
+    """Find the field of view of a fundus photograph: its mask, its rim and its box.
+
+    The corners of the frame show the surround, dark or white. Where no round field stands out against it, the field is
+    the whole frame: a field that fills the frame looks like that, and so does a picture of something else.
+
+    Parameters
+    ----------
+    image
+        (H, W, 3) uint8, RGB.
+
+    Raises
+    ------
+    TypeError
+        If `image` is not a uint8 array.
+    ArgumentError
         If its shape is not (H, W, 3), or it has no pixels.
     """
     check_image(image)
     height, width = image.shape[:2]
-    whole_frame = np.ones((height, width), bool)
-    if min(height, width) < SMALLEST_SIDE_PX:
-        return whole_frame
-
-    surround = _surround_colour(image)
+    surround = _surround_colour(image) if min(height, width) >= SMALLEST_SIDE_PX else None
     if surround is None:
-        return whole_frame
+        return FieldOfView(np.ones((height, width), bool))
     step = max(1, round(max(height, width) / SMALL_PX))
     small = image[step // 2 :: step, step // 2 :: step]
     light = _without_specks(_difference(small, surround))
@@ -62,60 +145,38 @@ def find_fov(image: np.ndarray) -> np.ndarray:
     bounds = _to_full_size(bounds, light.shape, step, (height, width))
     if has_rim:
         ellipse = _settle_on_rim(image, surround, ellipse, bounds, reach=3 * step)
-    return _draw(ellipse, bounds, (height, width))
-
-
-def fit_rim(fov: np.ndarray) -> tuple[float, float, float, float] | None:
-    """Fit the circle, or upright ellipse, of which a field of view is the part that the frame left.
-
-    Parameters
-    ----------
-    fov
-        (H, W) bool, True inside the field.
-
-    Returns
-    -------
-    rim
-        (centre y, centre x, radius y, radius x) in pixels of `fov`, or None where no rounded edge is in sight.
-    """
-    step = max(1, round(max(fov.shape) / SMALL_PX))
-    small = fov[step // 2 :: step, step // 2 :: step]
-    bounds = _bounds(small)
-    if bounds is None:
-        return None
-    points = _outermost(small, bounds)
-    random = np.random.default_rng(0)
-    ellipse, share = _fit_by_trials(points, small.shape, False, random)
-    if share < 0.9:
-        upright, upright_share = _fit_by_trials(points, small.shape, True, random)
-        if upright_share > share:
-            ellipse = upright
-    if ellipse is None:
-        return None
-    centre_y, centre_x, radius_y, radius_x = (float(value) * step for value in ellipse)
-    return centre_y + step // 2, centre_x + step // 2, radius_y, radius_x
+    mask = _draw(ellipse, bounds, (height, width))
+    return FieldOfView(mask, Ellipse(*map(float, ellipse)) if has_rim else None)
 
 
 def check_image(image: np.ndarray) -> None:
-    """Refuse anything but an (H, W, 3) uint8 array with at least one pixel (TypeError, ValueError)."""
+    """Refuse anything but an (H, W, 3) uint8 array with at least one pixel.
+
+    Raises
+    ------
+    TypeError
+        If `image` is not a uint8 array.
+    ArgumentError
+        If its shape is not (H, W, 3), or it has no pixels.
+    """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         got = f"an array of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
         raise TypeError(f"Got {got}, expected an (H, W, 3) uint8 array: read pictures with resegnet.image.read_image.")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(
+        raise ArgumentError(
             f"Got an array of shape {image.shape}, expected (H, W, 3): read pictures with resegnet.image.read_image."
         )
 
 
 def _surround_colour(image: np.ndarray) -> np.ndarray | None:
-    """The surround's RGB, (3,) float, from the frame's corners; None where they are neither dark nor white."""
+    """Return the surround's RGB, (3,) float, as the frame's corners show it; None if they are neither dark nor white."""
     height, width = image.shape[:2]
-    rows, cols = max(2, height // 50), max(2, width // 50)
+    rows, columns = max(2, height // 50), max(2, width // 50)
     corners = np.array(
         [
             np.median(image[y, x].reshape(-1, 3), axis=0)
             for y in (slice(rows), slice(-rows, None))
-            for x in (slice(cols), slice(-cols, None))
+            for x in (slice(columns), slice(-columns, None))
         ]
     )
     white = corners.min(axis=1) > 200
@@ -126,13 +187,13 @@ def _surround_colour(image: np.ndarray) -> np.ndarray | None:
 
 
 def _difference(image: np.ndarray, surround: np.ndarray) -> np.ndarray:
-    """Largest difference of a channel from the surround: (..., 3) uint8 -> (...) uint8."""
+    """Return the largest difference of a channel from the surround: (..., 3) uint8 to (...) uint8."""
     red, green, blue = (np.abs(image[..., c] - np.float32(surround[c])) for c in range(3))
     return np.maximum(np.maximum(red, green), blue).astype(np.uint8)
 
 
 def _without_specks(light: np.ndarray) -> np.ndarray:
-    """Median of three along the columns, then along the rows: a speck goes, an edge stays where it is."""
+    """Take the median of three along the columns, then along the rows: a speck goes, an edge stays where it is."""
     for _ in range(2):
         padded = np.pad(light, ((1, 1), (0, 0)), mode="edge")
         before, here, after = padded[:-2], padded[1:-1], padded[2:]
@@ -140,22 +201,30 @@ def _without_specks(light: np.ndarray) -> np.ndarray:
     return light
 
 
-def _find_ellipse(light: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, int], bool]:
-    """The circle, or upright ellipse if the picture was squashed, with the strongest rim in `light`.
+def _find_ellipse(light: np.ndarray) -> tuple[np.ndarray, Box, bool]:
+    """Find the circle, or upright ellipse if the picture was squashed, with the strongest rim in `light` (h, w) uint8.
 
-    Returns (centre y, centre x, radius y, radius x), the bounds (top, left, bottom, right; half open) that cut it off,
-    and whether there is such a rim: if not, the ellipse is far larger than the frame and the bounds alone count.
+    Returns
+    -------
+    ellipse
+        (4,) float: centre y, centre x, radius y, radius x; px of `light`.
+    bounds
+        The box that cuts the ellipse off, px of `light`.
+    has_rim
+        False if there is no such rim. The ellipse is then far larger than the frame, and the bounds alone count.
     """
     random = np.random.default_rng(0)  # the same photograph must give the same field
     levels = []
     for threshold in THRESHOLDS:
         lit = light > threshold
-        bounds = _bounds(lit)
-        if bounds is None:
+        lit_box = _bounds(lit)
+        if lit_box is None:
             break
-        levels.append((_outermost(lit, bounds), bounds))
+        levels.append((_outermost(lit, lit_box), lit_box))
 
-    best, best_score = None, 0.0
+    everywhere = np.array([*light.shape, *light.shape]) * np.array([0.5, 0.5, 100.0, 100.0])
+    cut = _keep_cuts(light, everywhere, levels[0][1]) if levels else Box(0, 0, *light.shape)
+    best, best_score = (everywhere, cut, False), POOR_SCORE
     for squashed in (False, True):
         if best_score > FAIR_SCORE:
             break  # a circle explains what is seen; an ellipse could only follow noise
@@ -169,25 +238,21 @@ def _find_ellipse(light: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int, i
                 best, best_score = (ellipse, cut, True), score
             if score > GOOD_SCORE:
                 break
-    if best_score > POOR_SCORE:
-        return best
-    everywhere = np.array([*light.shape, *light.shape]) * np.array([0.5, 0.5, 100.0, 100.0])
-    bounds = _keep_cuts(light, everywhere, levels[0][1]) if levels else (0, 0, *light.shape)
-    return everywhere, bounds, False
+    return best
 
 
-def _bounds(lit: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Rows and columns between which `lit` has more than specks: (top, left, bottom, right), half open."""
+def _bounds(lit: np.ndarray) -> Box | None:
+    """Return the box in which `lit`, (h, w) bool, has more than specks; None if there is none."""
     least = 0.04 * min(lit.shape)
     rows = np.flatnonzero(lit.sum(axis=1) > least)
-    cols = np.flatnonzero(lit.sum(axis=0) > least)
-    if len(rows) == 0 or len(cols) == 0:
+    columns = np.flatnonzero(lit.sum(axis=0) > least)
+    if len(rows) == 0 or len(columns) == 0:
         return None
-    return int(rows[0]), int(cols[0]), int(rows[-1]) + 1, int(cols[-1]) + 1
+    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
-def _outermost(lit: np.ndarray, bounds: tuple[int, int, int, int]) -> np.ndarray:
-    """First and last lit pixel of every row and column, (N, 2) float (y, x), without those on the bounds."""
+def _outermost(lit: np.ndarray, bounds: Box) -> np.ndarray:
+    """Return the first and last lit pixel of every row and column, (N, 2) float (y, x), without those on the bounds."""
     top, left, bottom, right = bounds
     inside = lit[top:bottom, left:right]
     points = []
@@ -204,7 +269,7 @@ def _outermost(lit: np.ndarray, bounds: tuple[int, int, int, int]) -> np.ndarray
 
 
 def _solve(points: np.ndarray, squashed: bool) -> np.ndarray:
-    """Least-squares circle or upright ellipse through (..., N, 2) points: (..., 4), nan where there is none."""
+    """Fit a circle or upright ellipse to (..., N, 2) points by least squares: (..., 4), nan where there is none."""
     y, x = points[..., 0], points[..., 1]
     one = np.ones_like(y)
     columns = [y, x, one, -(x**2)] if squashed else [y, x, one]
@@ -225,7 +290,15 @@ def _solve(points: np.ndarray, squashed: bool) -> np.ndarray:
 def _fit_by_trials(
     points: np.ndarray, shape: tuple[int, int], squashed: bool, random: np.random.Generator
 ) -> tuple[np.ndarray | None, float]:
-    """The ellipse that most points agree on (RANSAC, doi:10.1145/358669.358692), refitted to them, and their share."""
+    """Fit the ellipse on which most of the (N, 2) points lie, by RANSAC (doi:10.1145/358669.358692).
+
+    Returns
+    -------
+    ellipse
+        (4,) float, refitted to the points on it; None if there is none.
+    share
+        Share of the points that lie on it.
+    """
     if len(points) < 12:
         return None, 0.0
     sample = random.choice(points, size=min(len(points), TRIAL_POINTS), replace=False)
@@ -246,7 +319,7 @@ def _fit_by_trials(
 
 
 def _is_plausible(ellipse: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Whether (..., 4) ellipses could be a field in a frame of this shape: not tiny, not far outside, not flat."""
+    """Tell which (..., 4) ellipses could be a field in a frame of this shape: not tiny, not far outside, not flat."""
     with np.errstate(invalid="ignore"):
         radii, centre = ellipse[..., 2:], ellipse[..., :2]
         fits = (radii > 0.12 * min(shape)).all(-1) & (radii < 1.2 * max(shape)).all(-1)
@@ -256,14 +329,14 @@ def _is_plausible(ellipse: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _distance(points: np.ndarray, ellipses: np.ndarray) -> np.ndarray:
-    """Distance of N points from the rims of M ellipses, (M, N), exact for circles."""
+    """Return the distance of (N, 2) points from the rims of (M, 4) ellipses, (M, N) px; it is exact for circles."""
     centre_y, centre_x, radius_y, radius_x = ellipses.T[:, :, None]
     rim_at_one = np.sqrt(((points[:, 0] - centre_y) / radius_y) ** 2 + ((points[:, 1] - centre_x) / radius_x) ** 2)
     return np.abs(rim_at_one - 1) * (radius_y + radius_x) / 2
 
 
 def _rim_points(ellipse: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (y, x), each (angles, offsets), at `offsets` pixels outward of the rim."""
+    """Return the positions y and x, each (angles, offsets), that lie `offsets` pixels outward of the rim."""
     angle = np.linspace(0, 2 * np.pi, RIM_ANGLES, endpoint=False)[:, None]
     return (
         ellipse[0] + (ellipse[2] + offsets) * np.sin(angle),
@@ -271,36 +344,36 @@ def _rim_points(ellipse: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, n
     )
 
 
-def _is_within(y: np.ndarray, x: np.ndarray, bounds: tuple[int, int, int, int]) -> np.ndarray:
+def _is_within(y: np.ndarray, x: np.ndarray, bounds: Box) -> np.ndarray:
     top, left, bottom, right = bounds
     return (y >= top) & (y <= bottom - 1) & (x >= left) & (x <= right - 1)
 
 
 def _contrast(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
-    """Relative step from outside to inside, below 1: a dim rim against black counts as much as a bright one."""
+    """Return the relative step from outside to inside, below 1: a dim rim on black counts as much as a bright one."""
     return (inner - outer) / (inner + outer + STRAY_LIGHT)
 
 
-def _rim_contrast(light: np.ndarray, ellipse: np.ndarray, bounds: tuple[int, int, int, int]) -> float:
-    """Mean contrast across the part of the rim inside the bounds; 0 if that is too little or too patchy."""
+def _rim_contrast(light: np.ndarray, ellipse: np.ndarray, bounds: Box) -> float:
+    """Return the mean contrast across the rim inside the bounds; 0 if that part is too short or too patchy."""
     y, x = _rim_points(ellipse, np.array([-3.0, -2.0, 2.0, 3.0]))
     seen = _is_within(*_rim_points(ellipse, np.array([0.0])), bounds)[:, 0]
     if seen.mean() < 0.12:
         return 0.0
     rows = np.clip(np.rint(y), 0, light.shape[0] - 1).astype(int)
-    cols = np.clip(np.rint(x), 0, light.shape[1] - 1).astype(int)
-    values = light[rows, cols].astype(np.float32)[seen]
+    columns = np.clip(np.rint(x), 0, light.shape[1] - 1).astype(int)
+    values = light[rows, columns].astype(np.float32)[seen]
     contrast = _contrast(values[:, :2].mean(axis=1), values[:, 2:].mean(axis=1))
     return float(contrast.mean()) if (contrast > 0.1).mean() > 0.6 else 0.0
 
 
-def _keep_cuts(light: np.ndarray, ellipse: np.ndarray, bounds: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """Bounds moved out to the frame wherever no sharp, straight step cuts the ellipse: light only fades there."""
+def _keep_cuts(light: np.ndarray, ellipse: np.ndarray, bounds: Box) -> Box:
+    """Move each bound out to the frame unless a sharp, straight step cuts the ellipse there: else light only fades."""
     top, left, bottom, right = bounds
     height, width = light.shape
     upright = ellipse
     lying = ellipse[[1, 0, 3, 2]]
-    return (
+    return Box(
         top if _is_cut(light, upright, top, (left, right)) else 0,
         left if _is_cut(light.T, lying, left, (top, bottom)) else 0,
         bottom if _is_cut(light[::-1], _mirror(upright, height), height - bottom, (left, right)) else height,
@@ -313,7 +386,7 @@ def _mirror(ellipse: np.ndarray, height: int) -> np.ndarray:
 
 
 def _is_cut(light: np.ndarray, ellipse: np.ndarray, row: int, columns: tuple[int, int]) -> bool:
-    """Whether a straight step from dark to light along `row` cuts off the ellipse's upper end."""
+    """Tell whether a straight step from dark to light along `row` cuts off the ellipse's upper end."""
     centre_y, centre_x, radius_y, radius_x = ellipse
     depth = (centre_y - row) / radius_y
     if row < 3 or row + 1 >= len(light) or not -0.9 < depth < 0.97:
@@ -325,12 +398,10 @@ def _is_cut(light: np.ndarray, ellipse: np.ndarray, row: int, columns: tuple[int
     return bool(inner.size and np.median(_contrast(inner, outer)) > 0.4)
 
 
-def _to_full_size(
-    bounds: tuple[int, int, int, int], small_shape: tuple[int, int], step: int, shape: tuple[int, int]
-) -> tuple[int, int, int, int]:
-    """Bounds of the small copy at the photograph's size; those on the small frame go to the photograph's frame."""
+def _to_full_size(bounds: Box, small_shape: tuple[int, int], step: int, shape: tuple[int, int]) -> Box:
+    """Scale bounds of the small copy to the photograph's size; those on the small frame go to the photograph's frame."""
     top, left, bottom, right = bounds
-    return (
+    return Box(
         top * step,
         left * step,
         shape[0] if bottom == small_shape[0] else bottom * step,
@@ -338,9 +409,7 @@ def _to_full_size(
     )
 
 
-def _settle_on_rim(
-    image: np.ndarray, surround: np.ndarray, ellipse: np.ndarray, bounds: tuple[int, int, int, int], reach: int
-) -> np.ndarray:
+def _settle_on_rim(image: np.ndarray, surround: np.ndarray, ellipse: np.ndarray, bounds: Box, reach: int) -> np.ndarray:
     """Move the ellipse onto the strongest step within `reach` pixels of its rim, at full resolution."""
     window = max(2, reach // 4)
     offsets = np.arange(-reach - window, reach + window + 1)
@@ -354,7 +423,7 @@ def _settle_on_rim(
     mean = (total[:, window:] - total[:, :-window]) / window  # mean[:, i] is over offsets i .. i + window - 1
     inner, outer = mean[:, :-window], mean[:, window:]
     contrast = _contrast(inner, outer)
-    # shot noise grows with the root of light; the relative contrast itself would lean outward on a blurred rim
+    # Shot noise grows with the root of light. The relative contrast itself would lean outward on a blurred rim.
     strongest = ((inner - outer) / np.sqrt(inner + outer + STRAY_LIGHT)).argmax(axis=1)
     rim = offsets[window] + strongest - 0.5  # between the two windows
     index = np.arange(len(rim))
@@ -376,8 +445,8 @@ def _settle_on_rim(
     return settled
 
 
-def _draw(ellipse: np.ndarray, bounds: tuple[int, int, int, int], shape: tuple[int, int]) -> np.ndarray:
-    """The filled ellipse, cut off at the bounds: (H, W) bool."""
+def _draw(ellipse: np.ndarray, bounds: Box, shape: tuple[int, int]) -> np.ndarray:
+    """Fill the ellipse, cut off at the bounds: (H, W) bool."""
     centre_y, centre_x, radius_y, radius_x = ellipse
     top, left, bottom, right = bounds
     fov = np.zeros(shape, bool)

@@ -60,10 +60,10 @@ _SLOW_DECODERS = ("bmp_rle", "ppm", "ppm_plain")
 _pillow = threading.Lock()
 
 
-def read_image(
-    source: str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray,
-    max_pixels: int = MAX_PIXELS,
-) -> np.ndarray:
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
+
+
+def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a photograph as 8-bit RGB at its own size.
 
     Parameters

@@ -1,32 +1,41 @@
-"""The line from a photograph to its vessels. The file to read first."""
+"""The steps from a photograph to its vessels, composed into one callable. Read this file first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from resegnet.config import Config
 from resegnet.engine import ENGINES, OnnxNetwork, TorchNetwork
-from resegnet.fov import find_fov
+from resegnet.errors import ArgumentError
+from resegnet.fov import FieldOfView, find_field_of_view
 from resegnet.geometry import Geometry, as_network_input
-from resegnet.image import read_image
+from resegnet.image import ImageSource, read_image
 from resegnet.quality import find_warnings
 from resegnet.results.segmentation import Segmentation
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class Segmenter:
-    """Finds the vessels of a fundus photograph. Calls do not depend on one another, so threads may share one.
+    """Finds the vessels of a fundus photograph.
 
-    `network` maps (N, 3, S, S) float32 RGB in [0, 1] to the vessel probability (N, S, S) float32; S is
-    `config.input_size`, or for a smaller field less, down to `config.smallest_input_size`.
+    Calls are independent of one another, so threads may share one segmenter. It can be pickled, for example to send it
+    to other processes: the engine `torch` takes its weights along, the engine `onnx` reads them from its file again.
+
+    Attributes
+    ----------
+    network
+        Maps RGB, (N, 3, S, S) float32 in [0, 1], to the vessel probability, (N, S, S) float32 in [0, 1]. S is
+        `config.input_size`, or for a smaller field less, down to `config.smallest_input_size`.
+    config
+        The settings that a prediction depends on.
+    model
+        Name of the release: that of a bundled one, a folder, or a Hub id and revision.
+    folder
+        The folder of the release, which holds its records beside the weights. None for a network of your own.
 
     Examples
     --------
@@ -38,8 +47,8 @@ class Segmenter:
 
     network: Callable[[np.ndarray], np.ndarray]
     config: Config
-    model: str = ""  # where the weights came from: a folder, or a Hub id and revision
-    folder: Path | None = None  # the release, where its records lie beside the weights
+    model: str = ""
+    folder: Path | None = None
 
     @classmethod
     def from_pretrained(
@@ -56,39 +65,47 @@ class Segmenter:
         Parameters
         ----------
         name
-            Folder with `config.json` and `model.safetensors`, or a Hub id such as `user/resegnet`. None is `bundled`;
-            `bundled-cc-by` was trained without DRIVE, whose terms do not suit everybody.
+            `bundled` (the default), `bundled-cc-by` (trained without DRIVE, whose terms restrict its use), a folder with
+            `config.json` and `model.safetensors`, or a Hub id such as `user/resegnet`.
         revision
             Branch, tag or commit on the Hub.
         engine
-            What runs the network: `onnx` (ONNX Runtime, 8-bit integers, CPU only, 3 to 6 times as fast) or `torch`
-            (float32, as it was trained). None takes `onnx` where the release has a `model.onnx` and `device` is `cpu`.
+            Program that runs the network: `onnx` (ONNX Runtime, 8-bit integers, CPU only, 3 to 6 times as fast) or
+            `torch` (float32, as it was trained). None takes `onnx` if the release has a `model.onnx` and `device` is
+            `cpu`, else `torch`.
         device
-            Where torch runs, `cpu` or `cuda`.
+            Device for torch, `cpu` or `cuda`.
         threads
-            Of the engine `onnx`; None takes all processors that the process may use.
+            Number of threads for the engine `onnx`. None takes all processors that the process may use.
 
         Raises
         ------
-        resegnet.config.ConfigError, resegnet.hub.WeightsError
-            For a release that cannot be used.
-        ValueError
-            If a revision is asked of a folder, or for an engine that there is not or that cannot use the device.
+        ConfigError, WeightsError
+            If the release cannot be used.
+        ArgumentError
+            If the engine is unknown or cannot use the device, torch does not see the device, or a revision is given for
+            a folder.
         OSError
-            If there is no such folder and the model cannot be had from the Hub.
+            If there is no such folder and the model cannot be downloaded from the Hub.
         """
+        # The Hub's client takes longer to import than the rest of the package.
         from resegnet.hub import BUNDLED_RELEASES, CONFIG_NAME, ONNX_NAME, check_hashes, find_release
 
         if engine not in (None, *ENGINES) or (engine == "onnx" and device != "cpu"):
-            raise ValueError(f"Got engine {engine!r} on {device}, expected 'onnx' (on cpu only), 'torch' or None.")
+            raise ArgumentError(
+                f"Got engine {engine!r} on {device}, expected 'onnx' (on cpu only), 'torch' or None: choose one of these."
+            )
         if device != "cpu":
             import torch
 
             if not (device.startswith("cuda") and torch.cuda.is_available()):
-                raise ValueError(f"Got device {device!r}, and torch sees no such device here. Use device='cpu'.")
+                raise ArgumentError(
+                    f"Got device {device!r}, but torch sees no such device here; expected 'cpu' or 'cuda': use device='cpu'."
+                )
         folder, commit = find_release(BUNDLED_RELEASES["bundled"] if name is None else name, revision)
         if engine is None:
             engine = "onnx" if device == "cpu" and (folder / ONNX_NAME).is_file() else "torch"
+        network: Callable[[np.ndarray], np.ndarray]
         if engine == "onnx":
             config = Config.load(folder / CONFIG_NAME)
             check_hashes(folder)
@@ -104,18 +121,18 @@ class Segmenter:
             label += f"@{commit[:12]}" if revision in (None, commit) else f"@{revision} ({commit[:12]})"
         return cls(network, config, label, folder)
 
-    def __call__(self, source: Any) -> Segmentation:
+    def __call__(self, source: ImageSource) -> Segmentation:
         """Segment one photograph.
 
         Parameters
         ----------
         source
-            Path, bytes, binary file, PIL image or array, see `resegnet.image.read_image`.
+            Path, bytes, binary file, Pillow image or array, see `resegnet.image.read_image`.
 
         Raises
         ------
-        resegnet.image.ImageError
-            For anything that is no readable picture; its text is fit to be shown.
+        ImageError
+            If the source is not a readable picture. Its message can be shown to a user.
         """
         image = read_image(source)
         pixels, fov, geometry = prepare_input(image, self.config)
@@ -123,28 +140,32 @@ class Segmenter:
         return Segmentation(
             image=image,
             probability=probability,
-            fov=fov,
+            fov=fov.mask,
             threshold=self.config.threshold,
             warnings=tuple(find_warnings(image, fov)),
             model=self.model,
         )
 
 
-def prepare_input(image: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, Geometry]:
-    """What comes before the network, in training as in prediction.
+def prepare_input(image: np.ndarray, config: Config) -> tuple[np.ndarray, FieldOfView, Geometry]:
+    """Crop and scale a photograph for the network, in training as in prediction.
 
     Parameters
     ----------
     image
         (H, W, 3) uint8 RGB.
     config
-        States the side S of the network's square, px.
+        Holds the side S of the network's square, px.
 
     Returns
     -------
-    pixels, fov, geometry
-        (S, S, 3) uint8 for `as_network_input`, the field of view (H, W) bool, and the way back.
+    pixels
+        (S, S, 3) uint8, for `as_network_input`.
+    fov
+        The field of view, in the photograph's frame.
+    geometry
+        The transform between the two frames.
     """
-    fov = find_fov(image)
-    geometry = Geometry.around(fov, config.input_size, config.smallest_input_size)
+    fov = find_field_of_view(image)
+    geometry = Geometry.around(fov.mask, config.input_size, config.smallest_input_size)
     return geometry.to_input(image), fov, geometry

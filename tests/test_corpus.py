@@ -19,7 +19,7 @@ from support.corpus import PHOTO, encode, tiff
 
 from resegnet import Config, Segmenter
 from resegnet.errors import ImageError
-from resegnet.fov import find_fov
+from resegnet.fov import find_field_of_view
 from resegnet.image import read_image
 from resegnet.quality import find_warnings
 
@@ -133,9 +133,9 @@ def test_any_picture_has_a_field_and_goes_the_whole_way(height, width, seed, kin
         image[np.hypot(y - centre[0], x - centre[1]) < radius] = random.integers(0, 256, 3)
     if turned:
         image = image.transpose(1, 0, 2)
-    fov = find_fov(image)
-    assert fov.shape == image.shape[:2] and fov.dtype == bool and fov.any()
+    fov = find_field_of_view(image)
+    assert fov.mask.shape == image.shape[:2] and fov.mask.dtype == bool and fov.mask.any()
     assert all(isinstance(warning, str) for warning in find_warnings(image, fov))
     result = Segmenter(lambda rgb: rgb[:, 1], Config(input_size=64))(image)
-    assert result.probability.shape == fov.shape and np.isfinite(result.probability).all()
+    assert result.probability.shape == fov.mask.shape and np.isfinite(result.probability).all()
     assert result.probability.min() >= 0 and result.probability.max() <= 1

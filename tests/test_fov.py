@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resegnet.fov import find_fov, fit_rim
+from resegnet.fov import Box, bounding_box, find_field_of_view, find_fov
 
 
 def draw(shape, centre, radii, *, surround=0, noise=3.0, dim=0.0, seed=0):
@@ -138,15 +138,38 @@ def test_refuses_other_shapes(shape):
 @pytest.mark.parametrize(
     ("centre", "radii"), [((148, 165), (140, 140)), ((150, 160), (190, 190)), ((150, 160), (200, 140))]
 )
-def test_fit_rim_gives_the_uncut_ellipse(centre, radii):
-    _, fov = draw((300, 320), centre, radii)
-    assert fit_rim(fov) == pytest.approx((*centre, *radii), abs=2.5)
+def test_the_rim_is_the_uncut_ellipse(centre, radii):
+    image, _ = draw((300, 320), centre, radii)
+    assert find_field_of_view(image).rim == pytest.approx((*centre, *radii), abs=2.5)
 
 
-def test_fit_rim_finds_none_where_no_edge_is_rounded():
-    whole = np.ones((200, 300), bool)
-    assert fit_rim(whole) is None
-    assert fit_rim(~whole) is None
+@pytest.mark.parametrize("name", CASES)
+def test_mask_rim_and_box_tell_the_same_of_every_field(name):
+    image, _ = CASES[name]
+    fov = find_field_of_view(image)
+    assert np.array_equal(fov.mask, find_fov(image))
+    y, x = np.ogrid[: image.shape[0], : image.shape[1]]
+    rim = fov.rim
+    inside = ((y - rim.centre_y) / rim.radius_y) ** 2 + ((x - rim.centre_x) / rim.radius_x) ** 2 <= 1
+    assert overlap(fov.mask, inside) > 0.99
+    rows, columns = np.nonzero(fov.mask)
+    assert fov.box == (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+
+
+@pytest.mark.parametrize("image", [np.zeros((200, 300, 3), np.uint8), np.full((200, 300, 3), 128, np.uint8)])
+def test_no_rim_where_no_edge_is_rounded(image):
+    fov = find_field_of_view(image)
+    assert fov.rim is None
+    assert fov.box == (0, 0, 200, 300)
+
+
+def test_the_box_holds_the_mask_and_is_empty_without_one():
+    mask = np.zeros((20, 30), bool)
+    assert bounding_box(mask) == Box(0, 0, 0, 0)
+    mask[4, 7] = mask[9, 2] = True
+    box = bounding_box(mask)
+    assert box == Box(top=4, left=2, bottom=10, right=8)
+    assert (box.height, box.width) == (6, 6)
 
 
 @pytest.mark.data

@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 from PIL import Image, ImageFilter
 
-from resegnet.fov import find_fov
+from resegnet.fov import FieldOfView, find_field_of_view, find_fov
 from resegnet.quality import BLURRED, CUT_OFF, NOT_FUNDUS, OVEREXPOSED, POOR_CONTRAST, TOO_DARK, find_warnings
 from resegnet.synthetic import draw_fundus
 
@@ -21,7 +21,7 @@ EVERYDAY = [
 
 def warnings_for(image):
     image = np.ascontiguousarray(image)
-    return find_warnings(image, find_fov(image))
+    return find_warnings(image, find_field_of_view(image))
 
 
 def blur(image, sigma):
@@ -52,9 +52,8 @@ def test_smaller_copies_of_it_are_fine(retina, longest_px):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_drawn_fundus_is_fine(seed):
-    drawn = draw_fundus(seed)
-    assert find_warnings(drawn.image, drawn.fov) == []
+def test_a_synthetic_photograph_is_fine(seed):
+    assert warnings_for(draw_fundus(seed).image) == []
 
 
 def test_cut_at_top_and_bottom_as_cameras_do_is_fine(retina):
@@ -97,8 +96,8 @@ def test_too_small_to_show_thin_vessels(retina):
 
 
 def test_blur_and_poor_contrast_are_told_apart(retina):
-    fov = find_fov(retina)
-    assert BLURRED not in find_warnings(flatten(retina, fov, 0.25), fov)
+    fov = find_field_of_view(retina)
+    assert BLURRED not in find_warnings(flatten(retina, fov.mask, 0.25), fov)
     assert POOR_CONTRAST not in find_warnings(blur(retina, 6), fov)
 
 
@@ -132,31 +131,37 @@ def test_noise_warns():
 
 
 def test_empty_field_of_view_warns(retina):
-    assert find_warnings(retina, np.zeros(retina.shape[:2], bool)) == [NOT_FUNDUS]
+    assert find_warnings(retina, FieldOfView(np.zeros(retina.shape[:2], bool))) == [NOT_FUNDUS]
 
 
 def test_a_field_of_one_pixel_is_survived(retina):
     fov = np.zeros(retina.shape[:2], bool)
     fov[700, 700] = True
-    assert find_warnings(retina, fov) != []
+    assert find_warnings(retina, FieldOfView(fov)) != []
 
 
-@pytest.mark.parametrize("fov", [np.ones((9, 9), np.uint8), [[True]], None])
-def test_refuses_a_field_that_is_not_bool(fov):
-    with pytest.raises(TypeError, match="bool"):
+@pytest.mark.parametrize("fov", [np.ones((9, 9), bool), [[True]], None])
+def test_refuses_what_is_no_field_of_view(fov):
+    with pytest.raises(TypeError, match="expected a FieldOfView"):
         find_warnings(np.zeros((9, 9, 3), np.uint8), fov)
+
+
+@pytest.mark.parametrize("mask", [np.ones((9, 9), np.uint8), [[True]], None])
+def test_refuses_a_mask_that_is_not_bool(mask):
+    with pytest.raises(TypeError, match="expected a bool array"):
+        FieldOfView(mask)
 
 
 @pytest.mark.parametrize("shape", [(8, 9), (9, 9, 1), (9,)])
 def test_refuses_a_field_of_another_size(shape):
     with pytest.raises(ValueError, match=r"\(9, 9\)"):
-        find_warnings(np.zeros((9, 9, 3), np.uint8), np.ones(shape, bool))
+        find_warnings(np.zeros((9, 9, 3), np.uint8), FieldOfView(np.ones(shape, bool)))
 
 
 @pytest.mark.parametrize("image", [np.zeros((9, 9, 3)), None])
 def test_refuses_other_images(image):
     with pytest.raises(TypeError, match="uint8"):
-        find_warnings(image, np.ones((9, 9), bool))
+        find_warnings(image, FieldOfView(np.ones((9, 9), bool)))
 
 
 @pytest.mark.data

@@ -18,6 +18,7 @@ from resegnet.cohort.entries import SCALE_COLUMN
 from resegnet.cohort.photograph import Photograph
 from resegnet.engine import OnnxNetwork
 from resegnet.errors import ArgumentError, ImageError, OutputError, ResegnetError
+from resegnet.fov import bounding_box
 from resegnet.hub import CONFIG_NAME, ONNX_NAME, WEIGHTS_NAME
 from resegnet.io import without_nan
 from resegnet.results.export import mask_png, probability_png
@@ -233,15 +234,8 @@ def _overlay_jpeg(result: Segmentation) -> bytes:
 
 def _field_box(fov: np.ndarray) -> dict[str, int]:
     """Return the bounding box of the field of view, (H, W) bool, in pixels of the photograph; zeros without one."""
-    rows, columns = np.flatnonzero(fov.any(axis=1)), np.flatnonzero(fov.any(axis=0))
-    top, bottom = (rows[0], rows[-1] + 1) if rows.size else (0, 0)
-    left, right = (columns[0], columns[-1] + 1) if columns.size else (0, 0)
-    return {
-        "field_left": int(left),
-        "field_top": int(top),
-        "field_width": int(right - left),
-        "field_height": int(bottom - top),
-    }
+    box = bounding_box(fov)
+    return {"field_left": box.left, "field_top": box.top, "field_width": box.width, "field_height": box.height}
 
 
 def _model_digest(segmenter: Segmenter) -> str:

@@ -41,7 +41,7 @@ class WorkingSample:
         al. 2015, arXiv:1503.02531.
         """
         pixels, fov, geometry = prepare_input(sample.image, config)
-        traced, field = (geometry.to_input(mask) for mask in (sample.vessels, fov))
+        traced, field = (geometry.to_input(mask) for mask in (sample.vessels, fov.mask))
         lines = binary_dilation(skeletonize(np.round(traced * 255) > 127), np.ones((3, 3), bool))
         vessels = traced if answer is None else (traced + geometry.to_input(answer)) / 2
         vessels, field = (np.round(mask * 255).astype(np.uint8) for mask in (vessels, field))
