@@ -1,4 +1,4 @@
-"""Datasheets of the public data sets that a model may have been trained or scored on."""
+"""Datasheets of public data sets for training and scoring: title, paper, terms and address."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as its publishers describe it."""
+    """Datasheet of one data set, as its publishers describe it."""
 
     title: str
     paper: str  # authors, year, journal and DOI
-    terms: str
+    terms: str  # licence, or conditions of use
     url: str = ""
 
 
@@ -58,5 +58,5 @@ SOURCES = {
         "CC BY 4.0",
         "https://ieee-dataport.org/open-access/indian-diabetic-retinopathy-image-dataset-idrid",
     ),
-    "synthetic": Source("drawn photographs", "made by resegnet.synthetic; no patient", "CC0"),
+    "synthetic": Source("synthetic photographs", "drawn by resegnet.synthetic, without any patient", "CC0"),
 }

@@ -1,4 +1,4 @@
-"""From the trained network to `model.onnx`: the same network in 8-bit integers, for ONNX Runtime on a CPU."""
+"""Quantisation: writes `model.onnx`, the trained network in 8-bit integers for ONNX Runtime on a CPU."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from torch import nn
 from resegnet.geometry import as_network_input
 from resegnet.model import ReSegNet
 
-# What the first convolutions lose of thin vessels, no later one brings back. Seen on four photographs, mean difference
-# from float32: all in integers 0.042, without the first 0.032, three 0.008, five 0.006, eight 0.004. They are few of
-# all operations. The last ones may be integers: 0.042 without those.
+# Number of convolutions at the input that stay in float32: thin vessels that they lose cannot be recovered later, and
+# they are a small part of all operations. Mean difference from float32, measured on four photographs, with this many
+# convolutions in float32: none 0.042, one 0.032, three 0.008, five 0.006, eight 0.004. Leaving out the last
+# convolutions instead has no effect (0.042).
 FLOAT_CONVOLUTIONS = 8
 
-# Of a photograph that is not normalised, which is then not rounded at all.
-_OWN_BITS = {"rgb": [{"scale": np.array(1 / 255, np.float32), "zero_point": np.array(0, np.uint8)}]}
+# Scale and zero point of an input in the photograph's own 8 bits, which therefore loses nothing.
+_INPUT_IN_8_BITS = {"rgb": [{"scale": np.array(1 / 255, np.float32), "zero_point": np.array(0, np.uint8)}]}
 
 
 class _Probability(nn.Module):
-    """The network with what `TorchNetwork` does after it."""
+    """The network, followed by the sigmoid as in `TorchNetwork`: (B, 3, S, S) RGB to (B, S, S) probability."""
 
     def __init__(self, model: ReSegNet) -> None:
         super().__init__()
@@ -44,19 +45,22 @@ class _Probability(nn.Module):
 
 
 class _Photographs(CalibrationDataReader):
+    """Feeds photographs to the calibration, one at a time."""
+
     def __init__(self, photographs: Sequence[np.ndarray]) -> None:
-        self._left = iter(photographs)
+        self._remaining = iter(photographs)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        pixels = next(self._left, None)
+        pixels = next(self._remaining, None)
         return None if pixels is None else {"rgb": as_network_input(pixels)[None]}
 
 
-def _free_size(path: Path) -> None:
-    """Let an exported network take squares of any side that its stages can halve, in place.
+def _allow_any_size(path: Path) -> None:
+    """Rewrite an exported network in place, so that it accepts squares of any side that its stages can halve.
 
-    Only the decoder's doublings and the sides of input and output are noted in numbers. An export with symbolic sides
-    would keep the encoder's paddings as computations of a quarter of the graph, though they are the same for all sides.
+    The exported file states fixed sizes in the decoder's resize nodes and in the shapes of input and output only. An
+    export with symbolic sides would instead compute the encoder's paddings at run time, a quarter of the graph, though
+    they are the same for all sides.
     """
     graph = (network := onnx.load(path)).graph
     unused = {name for node in graph.node if node.op_type == "Resize" for name in node.input[3:]}
@@ -75,26 +79,26 @@ def _free_size(path: Path) -> None:
 
 
 def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -> None:
-    """Export the network and quantise it (static, per channel) with the ranges that it shows on real photographs.
+    """Export the network and quantise it (static, per channel) by the ranges that it shows on real photographs.
 
-    The first `FLOAT_CONVOLUTIONS` stay in float32, but of a network that takes the photograph as it is: that begins
-    with the photograph's own 8 bits.
+    The first `FLOAT_CONVOLUTIONS` convolutions stay in float32, unless the network takes the photograph without
+    normalisation: its input is then exact in 8 bits.
 
-    Weights are kept to 7 bits: with 8 the sums of two products overflow on processors without VNNI, and the result
-    would depend on the machine.
+    Weights have 7 bits. With 8, sums of two products overflow on processors without VNNI, and the result would depend
+    on the processor.
 
     Parameters
     ----------
     model
-        In float32; its weights stay as they are.
+        Network in float32. It is not changed.
     photographs
-        Some training photographs at their working sizes, (S, S, 3) uint8, of every camera.
+        Training photographs of every camera, scaled as the network's input, (S, S, 3) uint8.
     path
-        File to write, one picture in and its probability out.
+        File to write. Input `rgb`: (1, 3, S, S) float32; output `probability`: (1, S, S) float32 in [0, 1].
     """
     size = model.config.input_size
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about its own inner workings
+        warnings.simplefilter("ignore")  # the exporter warns about its own internals
         program = torch.onnx.export(
             _Probability(model).eval(),
             (torch.zeros(1, 3, size, size),),
@@ -105,12 +109,12 @@ def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -
             external_data=False,
             verbose=False,
         )
-        plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
-        program.save(plain)
+        exported, prepared = Path(folder) / "exported.onnx", Path(folder) / "prepared.onnx"
+        assert program is not None  # only an export with `dynamo=False` returns None
+        program.save(exported)
         if model.config.smallest_input_size is not None:
-            _free_size(plain)
-        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
-        raw = not model.config.normalises
+            _allow_any_size(exported)
+        quant_pre_process(exported, prepared, skip_symbolic_shape=True)
         convolutions = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
         quantize_static(
             prepared,
@@ -121,11 +125,11 @@ def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
-            nodes_to_exclude=[] if raw else convolutions[:FLOAT_CONVOLUTIONS],
+            nodes_to_exclude=convolutions[:FLOAT_CONVOLUTIONS] if model.config.normalises else [],
             extra_options={
-                # The mean of the photographs' ranges, not the widest: one odd photograph then shifts no other.
+                # Averages the ranges of the photographs. The widest range would let one odd photograph change all.
                 "CalibMovingAverage": True,
                 "CalibMovingAverageConstant": 0.2,
-                "TensorQuantOverrides": _OWN_BITS if raw else {},
+                "TensorQuantOverrides": {} if model.config.normalises else _INPUT_IN_8_BITS,
             },
         )

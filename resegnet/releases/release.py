@@ -1,9 +1,9 @@
-"""A release: the folder that carries a model, where it came from, and a test of itself."""
+"""A release: a folder with a model, the records of its training and its scores, and a self-test."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,28 @@ import numpy as np
 from PIL import Image
 from safetensors import SafetensorError
 
-from resegnet.errors import ConfigError, ImageError, ReleaseError, WeightsError
+from resegnet.errors import ConfigError, ImageError, ReleaseError, WeightsError, first_line
 from resegnet.hub import CONFIG_NAME, EXPECTED_NAME, METRICS_NAME, ONNX_NAME, TRAINING_NAME, WEIGHTS_NAME, sha256
-from resegnet.io import json_bytes, png, read_json
+from resegnet.io import atomic_folder, json_bytes, png, read_json
 from resegnet.model import ReSegNet, save_weights
 from resegnet.releases.quantise import write_onnx
 from resegnet.results.export import probability_png
 from resegnet.segmenter import Segmenter
 from resegnet.synthetic import draw_fundus
 
-SELFTEST = "selftest"
-
-# Other processors and library versions add up a convolution in another order. Seen: 1.1e-5 with one thread in place of
-# two, 3.1e-5 with SSE4.1 in place of AVX2; 0.8e-5 is the rounding to 16 bit.
-TOLERANCE = 0.01
-# Of the fast engine, on average over the picture: 8-bit integers move single pixels at a vessel's edge by more than any
-# bound would catch. Seen: 0.003 to 0.012 on six pictures, at no cost in F1; a bad export was off by 0.08.
-ONNX_TOLERANCE = 0.03
+PHOTOGRAPH_NAME = "selftest/photograph.png"
+PROBABILITY_NAME = "selftest/probability.png"
+HASHED = (WEIGHTS_NAME, ONNX_NAME, CONFIG_NAME, PHOTOGRAPH_NAME, PROBABILITY_NAME)
 SELFTEST_SEED = 7
-HASHED = (WEIGHTS_NAME, ONNX_NAME, CONFIG_NAME, f"{SELFTEST}/photograph.png", f"{SELFTEST}/probability.png")
+
+# Largest difference of a pixel's probability with torch. Other processors and library versions sum a convolution in
+# another order. Measured: 1.1e-5 with one thread in place of two, 3.1e-5 with SSE4.1 in place of AVX2; rounding the
+# stored probability to 16 bits costs 0.8e-5.
+TOLERANCE = 0.01
+# Mean difference over the picture with ONNX Runtime. Arithmetic in 8-bit integers changes single pixels at the edge of
+# a vessel by more than any useful bound. Measured: 0.003 to 0.012 on six photographs, at no loss of F1; 0.08 for a
+# broken export.
+ONNX_TOLERANCE = 0.03
 
 
 def write_release(
@@ -39,107 +42,143 @@ def write_release(
     folder: Path,
     photographs: Sequence[np.ndarray],
 ) -> Path:
-    """Write and verify a release folder; it appears only once it is whole.
+    """Write a release and verify it. The folder appears only when it is complete and sound.
 
     Parameters
     ----------
     model
-        Its `config` holds the fitted threshold. Kernels are stored as float16 (see `resegnet.model.save_weights`).
+        Network whose `config` holds the fitted threshold. Convolution kernels are stored as float16 (see
+        `resegnet.model.save_weights`).
     training, metrics
-        Records for `training.json` and `metrics.json`; never read at inference.
+        Content of `training.json` and `metrics.json`. Predictions never read them.
     folder
-        Replaced if there.
+        Folder to create or replace.
     photographs
-        Training photographs that the fast engine's ranges are taken from, see `resegnet.releases.quantise.write_onnx`.
+        Training photographs, (S, S, 3) uint8 each, that calibrate the ONNX network (see
+        `resegnet.releases.quantise.write_onnx`).
+
+    Returns
+    -------
+    Path
+        The folder.
 
     Raises
     ------
     ReleaseError
-        If what was written does not verify.
+        If the written release does not verify.
     OSError
-        If it cannot be written; a release that was in the folder is still there then.
+        If the release cannot be written. An earlier release in the folder is then still there.
     """
     folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-    (partial / SELFTEST).mkdir(parents=True)
-    try:
-        save_weights(model, partial / WEIGHTS_NAME, half=True)
-    except SafetensorError as error:  # of a full disk, and no OSError
-        raise OSError(f"{partial / WEIGHTS_NAME} cannot be written: {error}") from error
-    write_onnx(model, photographs, partial / ONNX_NAME)
-    (partial / CONFIG_NAME).write_text(model.config.to_json(), encoding="utf-8")
-    (partial / TRAINING_NAME).write_bytes(json_bytes(dict(training)))
-    (partial / METRICS_NAME).write_bytes(json_bytes(dict(metrics)))
-    photograph = partial / SELFTEST / "photograph.png"
-    photograph.write_bytes(png(draw_fundus(SELFTEST_SEED).image, compress_level=9))
-    result = Segmenter.from_pretrained(partial, engine="torch")(photograph)
-    (partial / SELFTEST / "probability.png").write_bytes(probability_png(result))
-    expected = {
-        "tolerance": TOLERANCE,
-        "onnx_tolerance": ONNX_TOLERANCE,
-        "sha256": {name: sha256(partial / name) for name in HASHED},
-    }
-    (partial / EXPECTED_NAME).write_bytes(json_bytes(expected))
-    verify_release(partial)
-    old = folder.with_name(folder.name + ".old.partial")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)  # deleted in place, half of it would be there for a while
-    partial.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with atomic_folder(folder) as partial:
+        (partial / PHOTOGRAPH_NAME).parent.mkdir()
+        try:
+            save_weights(model, partial / WEIGHTS_NAME, half=True)
+        except SafetensorError as error:  # raised for a full disk, and not an OSError
+            raise OSError(f"{partial / WEIGHTS_NAME} cannot be written: {error}") from error
+        write_onnx(model, photographs, partial / ONNX_NAME)
+        (partial / CONFIG_NAME).write_text(model.config.to_json(), encoding="utf-8")
+        (partial / TRAINING_NAME).write_bytes(json_bytes(dict(training)))
+        (partial / METRICS_NAME).write_bytes(json_bytes(dict(metrics)))
+        (partial / PHOTOGRAPH_NAME).write_bytes(png(draw_fundus(SELFTEST_SEED).image, compress_level=9))
+        result = Segmenter.from_pretrained(partial, engine="torch")(partial / PHOTOGRAPH_NAME)
+        (partial / PROBABILITY_NAME).write_bytes(probability_png(result))
+        expected = {
+            "tolerance": TOLERANCE,
+            "onnx_tolerance": ONNX_TOLERANCE,
+            "sha256": {name: sha256(partial / name) for name in HASHED},
+        }
+        (partial / EXPECTED_NAME).write_bytes(json_bytes(expected))
+        verify_release(partial)
     return folder
 
 
 def verify_release(folder: str | Path) -> float:
-    """Check the files and hashes of a release, load it strictly and compare both engines with the stored prediction.
+    """Check files and SHA-256 of a release, load it strictly, and repeat its self-test with both engines.
 
     Returns
     -------
-    difference
-        Largest absolute difference of torch's probability, at most the release's tolerance.
+    float
+        Largest absolute difference between the stored probability and that of torch.
 
     Raises
     ------
     ReleaseError
-        With every reason found.
+        If a file is missing or altered (the message lists all of them), the release cannot be loaded, or a prediction
+        differs by more than the tolerance that the release states.
     """
     folder = Path(folder)
+    expected = _read_expected(folder)
+    _check_files(folder, expected.sha256)
+    return _check_predictions(folder, expected)
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """Content of `selftest/expected.json`."""
+
+    sha256: dict[str, str]
+    tolerance: float
+    onnx_tolerance: float
+
+
+def _read_expected(folder: Path) -> _Expected:
     try:
-        expected = read_json(folder / EXPECTED_NAME)
-        hashes = dict(expected["sha256"])
-        tolerance, onnx_tolerance = float(expected["tolerance"]), float(expected["onnx_tolerance"])
-        if not (0 <= tolerance <= 1 and 0 <= onnx_tolerance <= 1):
-            raise ValueError("a tolerance is outside [0, 1]")
+        content = read_json(folder / EXPECTED_NAME)
+        expected = _Expected(dict(content["sha256"]), float(content["tolerance"]), float(content["onnx_tolerance"]))
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise ReleaseError(f"{folder} is no ReSegNet release: {EXPECTED_NAME} cannot be read ({error}).") from error
-    faults = [f"{name} has no hash" for name in HASHED if name not in hashes]
+        raise ReleaseError(
+            f"{folder} is not a ReSegNet release: {EXPECTED_NAME} cannot be read ({first_line(error)}). Give the folder "
+            "of a release, or download or write it again."
+        ) from error
+    for tolerance in (expected.tolerance, expected.onnx_tolerance):
+        if not 0 <= tolerance <= 1:  # also refuses nan, with which no self-test could fail
+            raise ReleaseError(
+                f"{folder}: {EXPECTED_NAME} states a tolerance of {tolerance}, expected 0 to 1. Download or write the "
+                "release again."
+            )
+    return expected
+
+
+def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    faults = [f"{EXPECTED_NAME} has no SHA-256 of {name}" for name in HASHED if name not in digests]
     for name in (*HASHED, TRAINING_NAME, METRICS_NAME):
         if not (folder / name).is_file():
             faults.append(f"{name} is missing")
-        elif name in hashes and sha256(folder / name) != hashes[name]:
-            faults.append(f"{name} was altered: its SHA-256 is not the one noted at release")
+        elif name in digests and sha256(folder / name) != digests[name]:
+            faults.append(f"{name} was altered: its SHA-256 differs from the one in {EXPECTED_NAME}")
     if faults:
         raise ReleaseError(f"{folder}: {'; '.join(faults)}. Download or write the release again.")
+
+
+def _check_predictions(folder: Path, expected: _Expected) -> float:
+    """Return the largest difference of torch's probability from the stored one."""
     try:
-        photograph = folder / SELFTEST / "photograph.png"
-        result, fast = (Segmenter.from_pretrained(folder, engine=engine)(photograph) for engine in ("torch", "onnx"))
-        with Image.open(folder / SELFTEST / "probability.png") as file:
+        results = [
+            Segmenter.from_pretrained(folder, engine=name)(folder / PHOTOGRAPH_NAME) for name in ("torch", "onnx")
+        ]
+        with Image.open(folder / PROBABILITY_NAME) as file:
             stored = np.asarray(file, np.float32) / np.float32(65535)
     except (ConfigError, WeightsError, ImageError, OSError) as error:
         raise ReleaseError(f"{folder}: {error}") from error
-    if stored.shape != result.probability.shape:
-        raise ReleaseError(f"{folder}: the self-test gives {result.probability.shape}, stored is {stored.shape}.")
-    difference = float(np.abs(stored - result.probability).max())
-    if difference > tolerance:
+    by_torch, by_onnx = (result.probability for result in results)
+    if stored.shape != by_torch.shape:
         raise ReleaseError(
-            f"{folder}: the self-test's probability is off by {difference:.4f}, more than {tolerance}. The weights or "
-            "the installed versions do not predict as they did at release."
+            f"{folder}: {PROBABILITY_NAME} has the shape {stored.shape}, expected {by_torch.shape} as "
+            f"{PHOTOGRAPH_NAME}. Download or write the release again."
         )
-    fast_difference = float(np.abs(stored - fast.probability).mean())
-    if fast_difference > onnx_tolerance:
+    difference = float(np.abs(stored - by_torch).max())
+    if difference > expected.tolerance:
         raise ReleaseError(
-            f"{folder}: {ONNX_NAME} is off by {fast_difference:.4f} on average, more than {onnx_tolerance}. It is not "
-            f"the network of {WEIGHTS_NAME}, or the installed onnxruntime does not compute as it did at release."
+            f"{folder}: the self-test's probability is off by {difference:.4f}, expected at most {expected.tolerance}. "
+            f"{WEIGHTS_NAME} does not fit the self-test, or the installed torch computes differently: download the "
+            "release again, or install the version of torch that made it."
+        )
+    onnx_difference = float(np.abs(stored - by_onnx).mean())
+    if onnx_difference > expected.onnx_tolerance:
+        raise ReleaseError(
+            f"{folder}: {ONNX_NAME} is off by {onnx_difference:.4f} on average, expected at most "
+            f"{expected.onnx_tolerance}. It does not hold the network of {WEIGHTS_NAME}, or the installed onnxruntime "
+            "computes differently: download the release again, or install another version of onnxruntime."
         )
     return difference
