@@ -1,0 +1,291 @@
+"""README, docs/ and examples/README.md: figures, links, options and code are those of the repository."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from resegnet import ReSegNet, Segmenter, __version__, read_image
+from resegnet.__main__ import build_parser
+from resegnet.hub import BUNDLED_RELEASES
+from resegnet.learning.options import PRESETS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "README.md", ROOT / "examples" / "README.md", *DOCS.glob("*.md"), *ROOT.glob(".github/*.md")]
+)
+NAMES = {"drive": "DRIVE", "chase_db1": "CHASE_DB1", "hrf": "HRF", "les_av": "LES-AV"}
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def code_blocks(page: str, language: str) -> list[str]:
+    """Code blocks of a language, without those that a comment above marks as not run."""
+    found = re.findall(
+        rf"^( *)(<!-- not run: .* -->\n *)?```{language}\n(.*?)^ *```", text(page), re.MULTILINE | re.DOTALL
+    )
+    return [code for _, skipped, code in found if not skipped]
+
+
+def table_rows(page: str, heading: str) -> dict[str, list[str]]:
+    """Rows of the first table below a heading: first cell to the others."""
+    section = text(page).partition(f"\n{heading}\n")[2]
+    table = re.search(r"^\|.*?(?=\n\n|\Z)", section, re.MULTILINE | re.DOTALL)
+    assert table, f"{page} has no table below {heading}"
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table[0].splitlines()[2:]]
+    return {first: rest for first, *rest in rows}
+
+
+# Length, figures
+
+
+def test_the_readme_is_short():
+    readme = text("README.md")
+    assert len(readme.splitlines()) <= 200 and len(readme.split()) <= 1800
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_are_those_of_the_bundled_release(name):
+    report = json.loads((BUNDLED_RELEASES["bundled"] / "metrics.json").read_text())[name]
+    pooled, mean = report["pooled"], f"{report['mean']['f1']:.3f}"
+    (row,) = [cells for first, cells in table_rows("README.md", "## Results").items() if first.startswith(NAMES[name])]
+    expected = [f"{pooled[score]:.3f}" for score in ("f1", "recall", "specificity", "auroc")]
+    assert row[:6] == [str(report["count"]), f"**{expected[0]}**", *expected[1:], mean]
+
+    row = table_rows("docs/results.md", "## Further scores of the bundled model")[NAMES[name]]
+    worst = min(picture["f1"] for picture in report["pictures"])
+    assert row == [
+        *(f"{pooled[score]:.3f}" for score in ("precision", "mcc", "cldice")),
+        f"{mean} ± {report['sd']['f1']:.3f}",
+        f"{worst:.3f}",
+        f"{report['ceiling']:.3f}",
+    ]
+
+
+@pytest.mark.parametrize("release", BUNDLED_RELEASES)
+def test_each_bundled_release_has_its_row_of_scores(release):
+    metrics = json.loads((BUNDLED_RELEASES[release] / "metrics.json").read_text())
+    rows = table_rows("docs/results.md", "## Other models")
+    (row,) = [cells for first, cells in rows.items() if first.startswith(f"`{release}`: ")]
+    assert row == [f"{metrics[name]['pooled']['f1']:.3f}" for name in NAMES]
+
+
+def test_the_threshold_is_that_of_the_bundled_release():
+    threshold = json.loads((BUNDLED_RELEASES["bundled"] / "config.json").read_text())["threshold"]
+    assert f"threshold of {threshold:.4f}" in text("docs/results.md")
+
+
+def test_every_preset_is_described():
+    described = table_rows("docs/training.md", "## Presets")
+    assert {f"`{name}`" for name in PRESETS} <= set(described)
+
+
+def test_the_citation_has_the_version_of_the_package():
+    assert re.search(r"^version: (.*)$", text("CITATION.cff"), re.MULTILINE)[1] == __version__
+
+
+def test_the_map_shows_every_module():
+    mapped = [path.strip("`") for path in table_rows("docs/architecture.md", "## Map")]
+    assert [path for path in mapped if not (ROOT / path).exists()] == []
+    modules = [path for path in [*ROOT.glob("*.py"), *ROOT.glob("resegnet/**/*.py")] if path.name != "__init__.py"]
+    assert {path.relative_to(ROOT).as_posix() for path in modules} - set(mapped) == set()
+
+
+def test_every_picture_that_the_page_offers_has_its_origin_told():
+    """The page offers all pictures beside the examples' README except references; figures lie a folder deeper."""
+    described = re.findall(r"^\| `([^`]+)` \|", text("examples/README.md"), re.MULTILINE)
+    pictures = [path for kind in ("jpg", "png") for path in (ROOT / "examples").glob(f"*.{kind}")]
+    assert {path.name for path in pictures if "_vessels" not in path.stem} == set(described)
+
+
+# Links
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of the headings, as GitHub makes them."""
+    without_code = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", without_code, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text(page)):
+        if re.match(r"https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_is_reached_from_the_readme_and_the_index():
+    pages = {path.name for path in DOCS.glob("*.md")} - {"index.md"}
+    assert pages == set(re.findall(r"\]\(docs/(\w+\.md)\)", text("README.md")))
+    assert pages == set(re.findall(r"\]\((\w+\.md)\)", text("docs/index.md")))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_exist(page):
+    named = re.findall(r"`((?:tests|resegnet|examples|docs)/[\w./]+)`", text(page))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+# Commands
+
+
+def commands(page: str) -> list[list[str]]:
+    """Commands of the shell blocks that run this repository's scripts, variables of the block expanded."""
+    found = []
+    for block in code_blocks(page, "bash"):
+        variables: dict[str, str] = {}
+        for line in block.replace("\\\n", " ").splitlines():
+            if assignment := re.fullmatch(r'(\w+)="(.*)"', line.strip()):
+                variables[assignment[1]] = string.Template(assignment[2]).substitute(variables)
+                continue
+            words = shlex.split(string.Template(line).safe_substitute(variables), comments=True)
+            if words[:3] == ["python", "-m", "resegnet"]:
+                found.append(["resegnet", *words[3:]])
+            elif words[:1] == ["resegnet"]:
+                found.append(words)
+            elif words and (script := next((word for word in words[:4] if word.endswith(".py")), None)):
+                found.append(words[words.index(script) :])
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_have_the_options_of_today(page):
+    for script, *arguments in commands(page):
+        if script == "resegnet":
+            build_parser().parse_args(arguments)
+        elif script == "train.py":
+            train.build_parser().parse_args(arguments)
+        else:
+            told = subprocess.run(
+                [sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+            )
+            options = {word for word in arguments if word.startswith("--")}
+            assert options <= set(re.findall(r"--[\w-]+", told.stdout)), script
+
+
+def test_commands_are_found():
+    assert len(commands("docs/experiments.md")) == 17
+    assert commands("docs/publishing.md")[1][-2:] == ["--space-id", "user/resegnet-demo"]
+
+
+# Code
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with the examples and the package, to run code blocks in."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / "resegnet").symlink_to(ROOT / "resegnet")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_blocks(page: str) -> dict:
+    """Run a page's Python blocks one after the other in one namespace, as a reader would; gives the namespace."""
+    names: dict = {}
+    for code in code_blocks(page, "python"):
+        exec(compile(code, page, "exec"), names)
+    return names
+
+
+def test_the_readmes_python_runs(workplace, capsys):
+    result = run_blocks("README.md")["result"]
+    assert f"{result.mask.shape} ()" in capsys.readouterr().out
+    assert len(list((workplace / "out").iterdir())) == 4
+
+
+def test_the_examples_are_made_again(workplace):
+    run_blocks("examples/README.md")
+    for path in (ROOT / "examples").glob("synthetic_*"):
+        made, kept = (read_image(folder / path.name).astype(int) for folder in (workplace / "examples", path.parent))
+        assert made.shape == kept.shape and np.abs(made - kept).mean() < 0.5  # processors round differently
+
+
+def test_the_python_page_runs(workplace, capsys):
+    names = run_blocks("docs/python.md")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "True"
+    assert [line.split()[0] for line in lines[3:6]] == [f"synthetic_{name}.jpg" for name in ("brown", "orange", "pink")]
+    assert {"mask.png", "overlay.png", "errors.png", "out"} <= {path.name for path in workplace.iterdir()}
+
+    # The network that the page loads into segmentation_models_pytorch is that of the release.
+    net, model = names["net"].eval(), ReSegNet.from_pretrained(BUNDLED_RELEASES["bundled-cc-by"])
+    rgb = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(net((rgb - model.mean) / model.std), model(rgb))
+
+
+def test_onnx_without_this_package_finds_the_same_vessels(workplace):
+    """In a process of its own, to see that the script imports neither this package nor torch."""
+    (code,) = code_blocks("docs/onnx.md", "python")
+    code += "import sys; assert not {'resegnet', 'torch'} & set(sys.modules)\nnp.save('mask.npy', mask)\n"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=workplace, timeout=300)
+    found, expected = np.load("mask.npy"), Segmenter.from_pretrained()("examples/retina_cc0.jpg").mask
+    assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.98
+
+
+def test_the_onnx_page_states_the_sizes_of_both_releases():
+    page = text("docs/onnx.md")
+    sizes = [json.loads((folder / "config.json").read_text()) for folder in BUNDLED_RELEASES.values()]
+    assert all(f"{size['smallest_input_size']} to {size['input_size']} p" in page for size in sizes)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_enlarged_photographs_score_as_the_results_say(real, workplace, capsys):
+    code = next(block for block in re.findall(r"```python\n(.*?)```", text("docs/results.md"), re.DOTALL))
+    exec(code.replace("data/drive", str(real / "drive")), {})
+    rows = table_rows("docs/results.md", "## Where it fails")
+    printed = [re.findall(r"\d\.\d{3}", line) for line in capsys.readouterr().out.splitlines()]
+    assert printed == list(rows.values())
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return Segmenter.from_pretrained()
+
+
+def run_against(url: str, language: str, part: str, *command: str) -> str:
+    """Run the block of docs/page.md that holds `part` against the running page; gives what it prints."""
+    (code,) = [block for block in code_blocks("docs/page.md", language) if part in block]
+    assert "http://127.0.0.1:7860" in code
+    code = code.replace("http://127.0.0.1:7860", url.rstrip("/"))
+    return subprocess.run([*command, code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
+
+
+def test_the_python_client_runs(url, segmenter):
+    printed = run_against(url, "python", "gradio_client", sys.executable, "-c")
+    truth = ROOT / "examples/synthetic_pink_vessels.png"
+    comparison = segmenter(ROOT / "examples/synthetic_pink.jpg").compare(truth)
+    assert float(printed.splitlines()[-1]) == comparison.scores()["f1"]
+
+
+def test_the_curl_commands_run(url, segmenter):
+    answer = run_against(url, "bash", "curl", "bash", "-euc")
+    assert "event: complete" in answer
+    overlay, mask, _, numbers = json.loads(answer.partition("data: ")[2])
+    assert mask["url"].endswith("retina_cc0_mask.png") and overlay["url"].startswith(url)
+    result = segmenter(ROOT / "examples/retina_cc0.jpg").at(0.4)
+    assert numbers["measures"]["vessel_area_px"] == result.mask.sum()
