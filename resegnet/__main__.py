@@ -16,8 +16,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from resegnet.arguments import fraction, non_negative_integer, positive_integer, positive_number
 from resegnet.engine import ENGINES
 from resegnet.errors import ArgumentError, DataError, OutputError, ResegnetError
-from resegnet.hub import BUNDLED_RELEASES, MODEL_VARIABLE
+from resegnet.hub import BUNDLED_RELEASES
 from resegnet.segmenter import Segmenter
+from resegnet.web.serve import add_serve_arguments
 
 if TYPE_CHECKING:
     from resegnet.cohort.photograph import Photograph
@@ -45,12 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    models = f"bundled, bundled-cc-by, a folder, a Hub id or ID@REVISION (default: ${MODEL_VARIABLE}, else bundled)"
-    parser.add_argument("--model", help=f"release: {models}")
-    parser.add_argument("--revision", help="branch, tag or commit of a release on the Hub")
-    parser.add_argument("--host", help="address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
-    parser.add_argument("--examples", type=Path, metavar="DIR", help="folder of example photographs")
+    add_serve_arguments(parser)
     parser.set_defaults(run=_serve)
 
 

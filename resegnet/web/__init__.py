@@ -1,4 +1,4 @@
-"""The page: layout (`layout`), what happens on it (`handlers`), what it says of its model (`about`).
+"""The page: its layout, the handlers of its events, and what it says about the model.
 
-The picture with its slider is a `gr.HTML` of our own: `viewer.html`, `viewer.css` and `viewer.js`.
+The picture with its threshold slider is a `gr.HTML` of its own: `viewer.html`, `viewer.css` and `viewer.js`.
 """

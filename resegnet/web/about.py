@@ -1,9 +1,11 @@
-"""What the page says of its model, from the records of the release."""
+"""The text of the About tab, from the records of the release."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from resegnet.errors import ReleaseError
 from resegnet.hub import BUNDLED_RELEASES, METRICS_NAME, TRAINING_NAME
 from resegnet.releases.datasheets import SOURCES
 from resegnet.releases.records import (
@@ -18,64 +20,78 @@ from resegnet.releases.records import (
     markdown_table,
     one_line,
     read_record,
+    threshold_origin,
     training_datasets,
     was_trained_on,
 )
 from resegnet.segmenter import Segmenter
 from resegnet.version import __version__
 
-SHOWN = ("f1", "recall", "specificity", "auroc", "cldice")
+# The scores on the page, each with one line that explains it.
+SHOWN = {
+    "f1": "overlap of found and manually segmented vessels; 1 is perfect",
+    "recall": "share of the manually segmented vessel pixels that were found",
+    "specificity": "share of the background pixels that were left out",
+    "auroc": "how well the probability ranks vessel above background at all thresholds; 0.5 is chance",
+    "cldice": "overlap of the centrelines, so that thin vessels count as much as thick ones",
+}
 
-USE = f"""
-### What it is not for
+LIMITS = f"""### What it is not for
 
 **{DISCLAIMER}**
 
 {NOT_FOR}
 
-Known weaknesses: the thinnest vessels of large photographs, very dark photographs, and specks at bleedings and
-exudates.
+### Known failures
+
+* Exudates in the macula can come out as a lattice of thick vessels.
+* Haemorrhages can come out as short, thick vessels.
+* In large, soft photographs even main vessels can be missed.
+* The thinnest vessels of large photographs, and vessels in very dark photographs, are often missed.
 
 ### Your photographs
 
-They are worked on by the machine that serves this page and by no other. An upload and its results are deleted after
-about an hour. The app keeps no record of visits or pictures; only an unexpected error is printed where it runs, which
-may name a file. Nothing is used for training, and the app sends no statistics.
+Only the machine that serves this page works on them. An upload and its results are deleted after about an hour. The
+app keeps no record of visits or pictures; an unexpected error is printed where the app runs, and that message may
+contain the name of a file. Nothing is used for training, and the app sends no statistics.
 
 ### Reading the picture
 
-The slider moves the **probability threshold**: a pixel is called vessel where the model's probability reaches it. The
-marked position was fitted on photographs that the model was not trained on. Comparisons count the pixels inside the
-field of view, at the photograph's own size.
+The slider moves the **probability threshold**: a pixel counts as vessel if the model's probability reaches it. The mark
+below the slider is the fitted threshold. A comparison counts the pixels inside the field of view, at the photograph's
+own size.
 
 ### The numbers
 
-The download **Numbers** holds length, branching, calibre, tortuosity and fractal dimension too, of the field and of its
-quadrants. They are in pixels, differ between cameras, programs and those who trace, and are no clinical measures:
+The download **Numbers** also holds length, branching, calibre, tortuosity and fractal dimension, of the field of view
+and of its quadrants, in pixels. They differ between cameras, programs and annotators, and are no clinical measures:
 compare photographs of one camera only, measured by one version of one program.
 """
 
 
 def about(segmenter: Segmenter) -> str:
-    """Markdown: which model runs, its scores, what it was trained on, what it must not be used for.
+    """Return Markdown: the model, its scores, its training data, its limits.
 
-    Records that are missing or broken are left out: the model works without them.
+    Records that are missing or broken are left out, because the model works without them.
     """
     config = segmenter.config
-    parts = [
-        "### The model that is running",
-        f"**{escape_markdown(model_name(segmenter))}**: {escape_markdown(config.network)}, input a square of "
-        f"{config.input_sides} px, fitted threshold {config.threshold:.4g}.",
-    ]
     training, metrics = _record(segmenter, TRAINING_NAME), _record(segmenter, METRICS_NAME)
-    if training_datasets(training):
-        parts.append("Trained on " + "; ".join(map(_described, training_datasets(training))) + ".")
+    facts = (
+        f"**{escape_markdown(model_name(segmenter))}**: {escape_markdown(config.network)}, input a square of "
+        f"{config.input_sides} px, fitted threshold {config.threshold:.4g}."
+    )
+    parts = ["### The model", facts]
+    if training:
+        parts.append(threshold_origin(training))
     parts.append(_scores(metrics, training) if metrics else "This model came without a record of its scores.")
-    return "\n\n".join(parts) + "\n" + USE
+    if training_datasets(training):
+        rows = [_dataset_row(name) for name in training_datasets(training)]
+        parts += ["### Trained on", markdown_table(["data set", "paper", "terms"], rows)]
+    return "\n\n".join([*parts, LIMITS])
 
 
 def model_name(segmenter: Segmenter) -> str:
-    """What to call the model on the page."""
+    """Return the name of the model for visitors."""
     if segmenter.model in BUNDLED_RELEASES:
         return f"{segmenter.model} with ReSegNet {__version__}"
     return segmenter.model or "without a name"
@@ -84,26 +100,28 @@ def model_name(segmenter: Segmenter) -> str:
 def _record(segmenter: Segmenter, name: str) -> dict[str, Any]:
     try:
         return {} if segmenter.folder is None else read_record(segmenter.folder / name)
-    except ValueError:
+    except ReleaseError:
         return {}
 
 
-def _described(name: str) -> str:
+def _dataset_row(name: str) -> list[str]:
     source = SOURCES.get(name)
-    return escape_markdown(name if source is None else f"{source.title} ({source.paper}; {source.terms})")
+    if source is None:
+        return [escape_markdown(name), "-", "-"]
+    title = f"[{escape_markdown(source.title)}]({source.url})" if source.url else escape_markdown(source.title)
+    paper = re.sub(r"doi:(\S+)", r"[doi:\1](https://doi.org/\1)", source.paper)
+    return [title, paper, escape_markdown(source.terms)]
 
 
 def _scores(metrics: dict[str, Any], training: dict[str, Any]) -> str:
     rows = []
-    for name, report in ((one_line(name), as_object(report)) for name, report in metrics.items()):
+    for key, value in metrics.items():
+        name, report = one_line(key), as_object(value)
         unseen = " (not trained on)" if was_trained_on(name, training) is False else ""
         pooled = as_object(report.get("pooled"))
-        rows.append(
-            [
-                dataset_title(name) + unseen,
-                format_count(report.get("count")),
-                *(format_score(pooled.get(score)) for score in SHOWN),
-            ]
-        )
-    protocol = "All pixels inside the field of view pooled, at the photographs' own size, at the one fitted threshold."
-    return markdown_table(["test set", "photographs", *(SCORES[score] for score in SHOWN)], rows) + "\n\n" + protocol
+        scores = [format_score(pooled.get(score)) for score in SHOWN]
+        rows.append([dataset_title(name) + unseen, format_count(report.get("count")), *scores])
+    protocol = "All pixels inside the field of view pooled, at the photographs' own size, at the fitted threshold."
+    meanings = "\n".join(f"* {SCORES[score]}: {meaning}." for score, meaning in SHOWN.items())
+    header = ["test set", "photographs", *(SCORES[score] for score in SHOWN)]
+    return "\n\n".join([markdown_table(header, rows), protocol, meanings])

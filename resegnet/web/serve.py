@@ -1,7 +1,8 @@
-"""Serve the page until it is interrupted."""
+"""The command `serve`: its arguments, and the page until it is interrupted."""
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 import signal
@@ -10,55 +11,60 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants
+from huggingface_hub.errors import HFValidationError
 
+from resegnet.errors import ResegnetError, first_line
 from resegnet.hub import MODEL_VARIABLE
 from resegnet.segmenter import Segmenter
-from resegnet.web.files import keep_swept, own_folder
+from resegnet.web.files import KEEP_S, keep_swept, own_folder
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `serve` to a parser; `app.py` and `python -m resegnet serve` share them."""
+    models = f"bundled, bundled-cc-by, a folder, a Hub id or ID@REVISION (default: ${MODEL_VARIABLE}, else bundled)"
+    parser.add_argument("--model", help=f"release: {models}")
+    parser.add_argument("--revision", help="branch, tag or commit of a release on the Hub")
+    parser.add_argument("--host", help="address to listen at (default: this machine only)")
+    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    parser.add_argument("--examples", type=Path, metavar="DIR", help="folder of example photographs")
 
 
 def serve(model: str | None, revision: str | None, host: str | None, port: int | None, examples: Path | None) -> int:
-    """Serve the page.
+    """Serve the page until it is interrupted.
 
     Parameters
     ----------
     model
-        Folder, Hub id or ID@REVISION; if not given, what the environment names, else the bundled one.
+        Folder, Hub id or ID@REVISION. The default is the environment variable `RESEGNET_MODEL`, else the bundled model.
     revision
-        Of a model of the Hub.
+        Branch, tag or commit of a model of the Hub.
     host, port
-        Where to listen; if not given, for this machine only, at the first free port from 7860.
+        Address to listen at. The default is this machine only, at the first free port from 7860.
     examples
         Folder of example photographs.
 
     Returns
     -------
-    status
-        1 where the page cannot be served.
+    int
+        Exit status: 1 if the page cannot be served. The reason is printed to standard error.
     """
-    name = model or os.environ.get(MODEL_VARIABLE) or None
-    if name is not None and "@" in name and not os.path.isdir(name):
-        name, _, at = name.partition("@")
-        revision = revision or at
-    try:
-        segmenter = Segmenter.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        print(f"The model {name or '(bundled)'} cannot be had: {reason}", file=sys.stderr)
+    segmenter = _load(model, revision)
+    if segmenter is None:
         return 1
     if examples is not None and not examples.is_dir():
-        print(f"There is no folder {examples} with examples.", file=sys.stderr)
+        print(f"--examples is {examples}, expected a folder of photographs: there is none.", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it cleans up too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM cleans up too
     folder = own_folder()
-    # gradio's `analytics_enabled=False` leaves some of its reports to the Hub on; these are read as they are sent.
+    # gradio's `analytics_enabled=False` leaves some of its reports to the Hub on. It reads these two when it sends them.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    # Of types of gradio and mcp, which are theirs.
+    # Types inside gradio and mcp cause this warning; nothing here can change them.
     warnings.filterwarnings("ignore", r"The '\w+' attribute with value .* was provided to the `Field\(\)` function")
     with _no_stubs():
-        from resegnet.web.handlers import KEEP_S
         from resegnet.web.layout import build_app, launch_options
 
     keep_swept(folder, KEEP_S)
@@ -67,7 +73,7 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
         _, url, _ = app.launch(
             server_name=host, server_port=port, quiet=True, prevent_thread_lock=True, **launch_options()
         )
-    except (OSError, OverflowError) as error:  # the port is taken, or is none
+    except (OSError, OverflowError) as error:  # the port is in use, or is not a port
         print(f"The page cannot be served at that address: {error}", file=sys.stderr)
         return 1
     print(f"The page is at {url} until you stop it with Ctrl+C.", flush=True)
@@ -75,15 +81,28 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
     return 0
 
 
+def _load(model: str | None, revision: str | None) -> Segmenter | None:
+    """Load the model that the arguments or the environment name; print the reason and return None if that fails."""
+    name = model or os.environ.get(MODEL_VARIABLE) or None
+    if name is not None and "@" in name and not os.path.isdir(name):
+        name, _, at = name.partition("@")
+        revision = revision or at
+    try:
+        return Segmenter.from_pretrained(name, revision=revision)
+    except (ResegnetError, HFValidationError, OSError) as error:  # the Hub's other errors are OSErrors
+        print(f"The model {name or '(bundled)'} cannot be loaded: {first_line(error)}.", file=sys.stderr)
+        return None
+
+
 @contextmanager
 def _no_stubs() -> Iterator[None]:
-    """For gradio's import: at each start it parses its own source to write stubs for editors, a third of its time.
+    """Import gradio without its generation of editor stubs, which takes a third of the time of the import.
 
-    It leaves that out for a class whose file cannot be told.
+    gradio parses its own source for them at each start. It skips a class whose source file is unknown.
     """
     getfile = inspect.getfile
 
-    def no_file(_: object) -> str:
+    def no_file(object: Any) -> str:
         raise OSError
 
     inspect.getfile = no_file

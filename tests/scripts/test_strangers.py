@@ -244,7 +244,7 @@ def strict(segmenter, url, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, "UPLOAD_BYTES", 300_000)
         patch.setattr(guard, "MESSAGE_BYTES", 20_000)
-        patch.setattr(guard, "MOST_UNDER_WAY", 500_000)
+        patch.setattr(guard, "MAX_UNANSWERED_BYTES", 500_000)
         patch.setattr(guard, "BODY_S", 3)
         page = app.build_app(segmenter)
         _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **layout.launch_options())
@@ -314,7 +314,7 @@ def test_many_visitors_each_get_their_own(url, segmenter, tmp_path):
 def test_a_flood_is_refused_and_who_leaves_frees_the_place(
     segmenter, network, photograph, secret, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(layout, "QUEUE", 3)
+    monkeypatch.setattr(layout, "MAX_QUEUE", 3)
     page = app.build_app(segmenter)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **layout.launch_options())
     calls = network.calls

@@ -30,8 +30,7 @@ from resegnet.results import export
 from resegnet.results.compare import compare
 from resegnet.synthetic import draw_fundus
 from resegnet.web import layout, serve
-from resegnet.web.files import sweep
-from resegnet.web.handlers import KEEP_S
+from resegnet.web.files import KEEP_S, sweep
 
 tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
 
@@ -152,7 +151,7 @@ def test_programs_see_two_endpoints_with_their_parameters_described(client):
     assert [r["label"] for r in endpoints["/segment"]["returns"]] == ["overlay", "mask", "probability", "numbers"]
     assert [r["label"] for r in endpoints["/compare"]["returns"]] == ["error_map", "numbers"]
     assert "Find the vessels" in endpoints["/segment"]["description"]
-    assert "against a person's reference" in endpoints["/compare"]["description"]
+    assert "against a person's manual segmentation" in endpoints["/compare"]["description"]
 
 
 # /compare
@@ -249,7 +248,7 @@ def test_all_that_was_sent_and_made_is_deleted_after_an_hour(url, client, photog
 def test_who_comes_when_the_queue_is_full_is_told_and_the_others_are_served(
     segmenter, network, photographs, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(layout, "QUEUE", 1)
+    monkeypatch.setattr(layout, "MAX_QUEUE", 1)
     page = app.build_app(segmenter)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **layout.launch_options())
     calls = network.calls
@@ -373,7 +372,7 @@ def test_which_model_is_asked_for(arguments, environment, asked, monkeypatch, ca
         monkeypatch.setenv(MODEL_VARIABLE, environment)
     assert app.main(arguments) == 1
     assert NoModel.asked == asked
-    assert capsys.readouterr().err == f"The model {asked[0] or '(bundled)'} cannot be had: first line.\n"
+    assert capsys.readouterr().err == f"The model {asked[0] or '(bundled)'} cannot be loaded: first line.\n"
 
 
 def test_a_model_that_is_not_there_is_told_in_one_line(tmp_path, capsys):

@@ -21,11 +21,12 @@ from PIL import Image
 
 from resegnet import ImageError, Segmenter
 from resegnet.__main__ import main
+from resegnet.errors import DataError
 from resegnet.io import png
 from resegnet.synthetic import draw_fundus
-from resegnet.web import batch as tab
-from resegnet.web.batch import list_uploads
+from resegnet.web import uploads
 from resegnet.web.files import sweep
+from resegnet.web.uploads import list_uploads
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_a_bomb_is_stopped_by_what_comes_out_not_by_what_it_says(tmp_path, drawi
 
 
 def test_many_small_bombs_are_stopped_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(tab._Allowance.__init__, "__defaults__", (3_000_000,))
+    monkeypatch.setattr(uploads._Allowance.__init__, "__defaults__", (3_000_000,))
     path = zipped(tmp_path / "bombs.zip", {f"{number}.bmp": bytes(1_000_000) for number in range(8)})
     photographs = list_uploads([str(path)])
     assert [len(photograph.read()) for photograph in photographs[:3]] == [1_000_000] * 3
@@ -128,14 +129,14 @@ def test_a_list_that_is_too_long_is_not_read(tmp_path):
 
 def test_too_many_photographs_are_told(tmp_path):
     path = zipped(tmp_path / "many.zip", {f"{number}.png": b"" for number in range(201)})
-    with pytest.raises(ValueError, match="more than 200 photographs"):
+    with pytest.raises(DataError, match="More than 200 photographs"):
         list_uploads([str(path)])
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 def test_what_is_packed_in_a_rare_way_is_told(tmp_path, method):
     (photograph,) = list_uploads([str(zipped(tmp_path / "rare.zip", {"a.png": b"x" * 1000}, method))])
-    with pytest.raises(ImageError, match="packed in a rare way"):
+    with pytest.raises(ImageError, match="packed by a rare method"):
         photograph.read()
 
 
@@ -204,7 +205,7 @@ def test_nothing_chosen_and_nothing_done_are_told(url, tmp_path):
     try:
         with pytest.raises(AppError, match="No photographs came"):
             client.predict(None, 0.5, False, api_name="/batch")
-        with pytest.raises(AppError, match="nothing to save"):
+        with pytest.raises(AppError, match="no results to save yet"):
             client.predict(api_name="/batch_zip")
     finally:
         client.close()

@@ -81,7 +81,7 @@ def test_of_more_than_there_is_room_for_the_oldest_go(tmp_path):
         (tmp_path / str(number)).mkdir()
         (tmp_path / f"{number}/eye.png").write_bytes(bytes(1000))
         time.sleep(0.02)  # beyond the clock of the file system
-    sweep(tmp_path, 0, most_bytes=2500)
+    sweep(tmp_path, 0, max_bytes=2500)
     assert {path.parent.name for path in tmp_path.rglob("*.png")} == {"2", "3"}
 
 

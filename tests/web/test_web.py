@@ -22,9 +22,10 @@ from resegnet.results import export
 from resegnet.results.compare import compare
 from resegnet.synthetic import draw_fundus
 from resegnet.web.about import about
-from resegnet.web.handlers import Handlers, RecentResults
+from resegnet.web.handlers import Handlers
 from resegnet.web.layout import build_app
 from resegnet.web.levels import pack, probability_levels, slider_stops
+from resegnet.web.recent import RecentResults
 
 FITTED = 0.6137
 
@@ -208,7 +209,7 @@ def test_a_prepared_example_takes_no_forward_pass(segmenter, network, photograph
 @pytest.mark.parametrize("data", [{"index": 1}, {"index": -1}, {"index": "0"}, {}, None])
 def test_an_example_that_is_not_there_is_told(segmenter, photograph, data):
     answer, files = Handlers(segmenter, [photograph]).show_example([], settings(None), EventData(None, data))
-    assert answer["error"].startswith("There is no example")
+    assert answer["error"].startswith("The example is ")
     assert files == []
 
 
@@ -296,8 +297,8 @@ def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter
         ({"opacity": -1}, "The opacity is -1"),
         ({"color": "red"}, "The colour is 'red'"),
         ({"color": ["#ffffff"]}, "The colour is"),
-        ({"what": "../../etc/passwd"}, "There is no file"),
-        ({"what": "errors"}, "There is no file 'errors'"),  # without a reference
+        ({"what": "../../etc/passwd"}, "The file to save is"),
+        ({"what": "errors"}, "The file to save is 'errors'"),  # without a reference
     ],
 )
 def test_a_browser_that_sends_nonsense_is_refused_in_a_sentence(segmenter, photograph, changed, sentence):
@@ -333,7 +334,8 @@ def test_the_page_says_which_model_runs_its_scores_and_what_it_is_not_for():
     metrics = json.loads((segmenter.folder / "metrics.json").read_text())
     for name, report in metrics.items():
         assert f"| {report['count']} | {report['pooled']['f1']:.3f} |" in text, name
-    assert "doi:10.1109/TMI.2004.825627; research and education only, no redistribution)" in text
+    assert "| [DRIVE](https://drive.grand-challenge.org) | " in text
+    assert "(https://doi.org/10.1109/TMI.2004.825627) | research and education only, no redistribution |" in text
     assert f"{segmenter.config.threshold:.4g}" in text
     assert "not a medical device" in text
     assert "deleted after" in text
