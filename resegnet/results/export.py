@@ -1,4 +1,4 @@
-"""Files of a segmentation: mask, probability and overlay as PNG of the photograph's size, summary as JSON."""
+"""Write a segmentation to files: mask, probability and overlay as PNG of the photograph's size, summary as JSON."""
 
 from __future__ import annotations
 
@@ -11,40 +11,54 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from resegnet.io import json_bytes, png, safe_name, without_nan, write_atomically
 from resegnet.results.measure import measure
-from resegnet.results.render import overlay
+from resegnet.results.render import OVERLAY_COLOR, OVERLAY_OPACITY, overlay
 from resegnet.version import __version__
 
 if TYPE_CHECKING:
     from resegnet.results.segmentation import Segmentation
 
-# What a result depends on besides this package.
+# Packages on which a result depends besides this one.
 _PACKAGES = ("torch", "segmentation-models-pytorch", "onnxruntime", "numpy", "scipy", "scikit-image", "pillow")
 
 
+class Summary(TypedDict):
+    """Description of a segmentation that fits into JSON; a measure that is undefined is None."""
+
+    model: str
+    height_px: int
+    width_px: int
+    threshold: float
+    warnings: list[str]
+    measures: dict[str, float | None]
+    versions: dict[str, str]
+
+
 def mask_png(segmentation: Segmentation) -> bytes:
-    """8-bit grey PNG of the photograph's size: 255 vessel, 0 not."""
+    """Encode the vessel mask as 8-bit grey PNG of the photograph's size: 255 vessel, 0 background."""
     return png(segmentation.mask.astype(np.uint8) * 255)
 
 
 def probability_png(segmentation: Segmentation) -> bytes:
-    """16-bit grey PNG of the photograph's size: vessel probability times 65,535, rounded."""
+    """Encode the probability as 16-bit grey PNG of the photograph's size: times 65,535, rounded."""
     return png(np.round(segmentation.probability * np.float32(65535)).astype(np.uint16))
 
 
-def overlay_png(segmentation: Segmentation, **options: Any) -> bytes:
-    """8-bit RGB PNG of the photograph with its vessels coloured; options as in `resegnet.results.render.overlay`."""
-    return png(overlay(segmentation.image, segmentation.mask, **options))
+def overlay_png(
+    segmentation: Segmentation, color: tuple[int, int, int] = OVERLAY_COLOR, opacity: float = OVERLAY_OPACITY
+) -> bytes:
+    """Encode the overlay as 8-bit RGB PNG; see `resegnet.results.render.overlay`."""
+    return png(overlay(segmentation.image, segmentation.mask, color, opacity))
 
 
-def summary(segmentation: Segmentation) -> dict:
-    """Model, threshold, size, warnings, measures and versions, fit for JSON (an undefined measure is None)."""
-    height, width = segmentation.image.shape[:2]
+def summary(segmentation: Segmentation) -> Summary:
+    """Describe a segmentation: model, size, threshold, warnings, measures and versions."""
+    height, width = segmentation.fov.shape
     return {
         "model": segmentation.model,
         "height_px": height,
@@ -57,22 +71,33 @@ def summary(segmentation: Segmentation) -> dict:
 
 
 def versions() -> dict[str, str]:
-    """Versions of all that a result depends on."""
+    """Return the versions of everything on which a result depends."""
     return {"resegnet": __version__, "python": platform.python_version(), **_installed()}
 
 
-@cache  # found by reading files
+@cache  # looking them up reads files
 def _installed() -> dict[str, str]:
     return {package: version(package) for package in _PACKAGES}
 
 
-def contents(segmentation: Segmentation, name: str, **options: Any) -> dict[str, tuple[str, bytes]]:
-    """File names and contents of a segmentation, by "mask", "probability", "overlay" and "summary".
+def contents(
+    segmentation: Segmentation,
+    name: str,
+    color: tuple[int, int, int] = OVERLAY_COLOR,
+    opacity: float = OVERLAY_OPACITY,
+) -> dict[str, tuple[str, bytes]]:
+    """Return file names and contents of a segmentation, by `mask`, `probability`, `overlay` and `summary`.
 
-    `name` has gone through `safe_name`; options are those of `overlay_png`.
+    Parameters
+    ----------
+    segmentation : Segmentation
+    name : str
+        Start of the file names, as `resegnet.io.safe_name` returns it.
+    color, opacity
+        Look of the overlay, see `resegnet.results.render.overlay`.
     """
-    with ThreadPoolExecutor() as pool:  # zlib frees the interpreter, and its work is nearly all there is
-        overlaid = pool.submit(overlay_png, segmentation, **options)
+    with ThreadPoolExecutor() as pool:  # zlib, which takes most of the time, releases the interpreter lock
+        overlaid = pool.submit(overlay_png, segmentation, color, opacity)
         probability = pool.submit(probability_png, segmentation)
         return {
             "mask": (f"{name}_mask.png", mask_png(segmentation)),
@@ -83,35 +108,35 @@ def contents(segmentation: Segmentation, name: str, **options: Any) -> dict[str,
 
 
 def archive(files: Iterable[tuple[str, bytes]]) -> bytes:
-    """A ZIP of named contents; the same files give the same bytes."""
+    """Pack named contents into a ZIP; the same files give the same bytes."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as zipped:  # stored: PNG is compressed already
+    with zipfile.ZipFile(file, "w") as zipped:  # stored uncompressed, since PNG is compressed already
         for name, content in files:
             zipped.writestr(zipfile.ZipInfo(name), content)
     return file.getvalue()
 
 
 def save(segmentation: Segmentation, folder: str | os.PathLike[str], name: str = "photograph") -> dict[str, Path]:
-    """Write mask, probability, overlay and summary of a segmentation into a folder, which is made if need be.
+    """Write mask, probability, overlay and summary of a segmentation into a folder, which is created if necessary.
 
-    A file is there whole or not at all; one of the same name is replaced.
+    Each file appears complete or not at all. A file of the same name is replaced.
 
     Parameters
     ----------
     segmentation : Segmentation
     folder : path
     name : str
-        Start of the files' names, made harmless by `safe_name`.
+        Start of the file names, made safe by `resegnet.io.safe_name`.
 
     Returns
     -------
     dict of str to Path
-        By "mask", "probability", "overlay" and "summary".
+        By `mask`, `probability`, `overlay` and `summary`.
 
     Raises
     ------
     OSError
-        If the folder cannot be made or written to.
+        If the folder cannot be created or written to.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

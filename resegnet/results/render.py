@@ -1,32 +1,30 @@
-"""Pictures to look at: overlay, error map, calibre map, heat map. Colours hold for colour-blind eyes too."""
+"""Draw overlays, error maps and calibre maps, in colours that colour-blind people can tell apart."""
 
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from resegnet.results.centrelines import find_centrelines
+from resegnet.errors import ArgumentError
 
-# Cyan stands opposite to the orange of a fundus. CIEDE2000 distance to orange field, dark field, bright disc and
-# vessel, for normal, protanopic, deuteranopic and tritanopic eyes (Machado et al. 2009, 10.1109/TVCG.2009.113):
-# 39 or more in all sixteen cases; green falls to 10, white to 16, red to 4, yellow to 3.
+# Cyan is opposite to the orange of a fundus. Its CIEDE2000 distance to orange field, dark field, bright disc and vessel,
+# for normal, protanopic, deuteranopic and tritanopic eyes (Machado et al. 2009, 10.1109/TVCG.2009.113), is 39 or more
+# in all sixteen cases; the least distance of green is 10, of white 16, of red 4, of yellow 3.
 OVERLAY_COLOR = (0, 220, 255)
 OVERLAY_OPACITY = 0.85  # over dark vessels 0.7 looks dull; 1 would hide where two vessels cross
 
-# The legend of `error_map`. By the same measure any two of these, or one and the grey behind, are 30 or more apart.
+# Colours of `error_map`. By the same measure any two of these, or one and the grey behind, are 30 or more apart.
 ERROR_COLORS = {"hit": (255, 255, 255), "miss": (255, 140, 0), "false alarm": (0, 150, 255)}
 
-# Of `calibre_map`: branch points, centrelines without a calibre, and the first colour of "magma" that stands out there.
+# Colours of `calibre_map`: branch points, and the grey level of centrelines without a calibre.
 BRANCH_POINT_COLOR = (0, 220, 255)
 _UNMEASURED = 150
-_CALIBRE_COLORS_FROM = 90
+_CALIBRE_COLORS_FROM = 90  # first colour of "magma" that stands out from the dimmed photograph
 
-# The photograph behind an error map or a calibre map: its brightest grey, and half of that outside the field of view.
-_GREY_MAX = 100
+_GREY_MAX = 100  # brightest grey of the dimmed photograph; outside the field of view half of it
 
-# Every sixteenth colour of matplotlib's "magma" (S. van der Walt and N. Smith, CC0); between them, linear
-# interpolation is within 2.3 grey levels of the original. Its lightness rises steadily, and 0 is nearly
-# black.
+# Every sixteenth colour of matplotlib's "magma" (S. van der Walt and N. Smith, CC0). Linear interpolation between them
+# is within 2.3 grey levels of the original. Its lightness rises steadily, and its first colour is nearly black.
 _MAGMA = (
     (0, 0, 4), (10, 8, 34), (29, 17, 71), (54, 16, 107), (81, 18, 124), (106, 28, 129), (131, 38, 129),
     (156, 46, 127), (183, 55, 121), (207, 64, 112), (229, 80, 100), (244, 105, 92), (251, 135, 97),
@@ -41,7 +39,7 @@ def overlay(
     color: tuple[int, int, int] = OVERLAY_COLOR,
     opacity: float = OVERLAY_OPACITY,
 ) -> np.ndarray:
-    """Photograph with the vessels coloured; every pixel outside the mask stays as it is.
+    """Draw the vessels on the photograph; pixels outside the mask stay as they are.
 
     Parameters
     ----------
@@ -56,27 +54,27 @@ def overlay(
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If sizes differ or the opacity is out of range.
     """
     _check_size(image, mask=mask)
     if not 0 <= opacity <= 1:
-        raise ValueError(f"got an opacity of {opacity}; it goes from 0 (nothing drawn) to 1 (plain colour)")
+        raise ArgumentError(f"opacity is {opacity}, expected a number from 0 (nothing drawn) to 1 (plain colour).")
     drawn = image.copy()
     pixels = drawn.reshape(-1, 3)
-    vessels = np.flatnonzero(mask)  # one number for a pixel is twice as quick as a mask of two dimensions
+    vessels = np.flatnonzero(mask)  # indexing by one number a pixel is twice as fast as by a mask of two dimensions
     blend = opacity * np.array(color, np.float32) + (1 - opacity) * pixels[vessels].astype(np.float32)
     pixels[vessels] = np.round(blend).astype(np.uint8)
     return drawn
 
 
-def error_map(image: np.ndarray, prediction: np.ndarray, truth: np.ndarray, fov: np.ndarray) -> np.ndarray:
-    """Hits, misses and false alarms inside the field of view over the dimmed photograph, in `ERROR_COLORS`.
+def error_map(image: np.ndarray, mask: np.ndarray, reference: np.ndarray, fov: np.ndarray) -> np.ndarray:
+    """Draw hits, misses and false alarms inside the field of view on the dimmed photograph, in `ERROR_COLORS`.
 
     Parameters
     ----------
     image : (H, W, 3) uint8, RGB
-    prediction, truth, fov : (H, W) bool
+    mask, reference, fov : (H, W) bool
 
     Returns
     -------
@@ -84,23 +82,23 @@ def error_map(image: np.ndarray, prediction: np.ndarray, truth: np.ndarray, fov:
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If sizes differ.
     """
-    _check_size(image, prediction=prediction, truth=truth, fov=fov)
-    drawn = _dimmed(image, fov)
-    drawn[prediction & truth & fov] = ERROR_COLORS["hit"]
-    drawn[~prediction & truth & fov] = ERROR_COLORS["miss"]
-    drawn[prediction & ~truth & fov] = ERROR_COLORS["false alarm"]
+    _check_size(image, mask=mask, reference=reference, fov=fov)
+    drawn = _dim(image, fov)
+    drawn[mask & reference & fov] = ERROR_COLORS["hit"]
+    drawn[~mask & reference & fov] = ERROR_COLORS["miss"]
+    drawn[mask & ~reference & fov] = ERROR_COLORS["false alarm"]
     return drawn
 
 
 def calibre_map(image: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.ndarray:
-    """What `resegnet.results.measure` measures: centrelines coloured by calibre, branch points as rings.
+    """Draw what `resegnet.results.measure` measures: centrelines coloured by calibre, branch points as rings.
 
-    The photograph behind is dimmed. The scale is that of "magma" without its darkest colours, from 0 to the 98th
-    percentile of this picture's calibres, and stands at the lower left. Grey is where no calibre is measured: near
-    branch points and the field's rim.
+    The photograph behind is dimmed. The colour scale, at the lower left, is "magma" without its darkest colours, from 0
+    to the 98th percentile of this picture's calibres. Centrelines are grey where no calibre is measured, which is near
+    branch points and near the rim of the field of view.
 
     Parameters
     ----------
@@ -113,9 +111,11 @@ def calibre_map(image: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.ndar
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If sizes differ.
     """
+    from resegnet.results.centrelines import find_centrelines  # needs SciPy, which `import resegnet` does without
+
     _check_size(image, mask=mask, fov=fov)
     lines = find_centrelines(mask, fov)
     measured = ~np.isnan(lines.calibres_px)
@@ -125,9 +125,9 @@ def calibre_map(image: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.ndar
     shares = np.minimum(lines.calibres_px[measured] / widest_px, 1)
     colors[measured] = scale[np.round(shares * (len(scale) - 1)).astype(int)]
 
-    drawn = _dimmed(image, fov)
+    drawn = _dim(image, fov)
     height, width = mask.shape
-    unit = max(height, width) / 1000  # so that it can be made out on a screen that shows the whole picture
+    unit = max(height, width) / 1000  # so that lines show on a screen that fits the whole picture
     reach = round(unit)
     rows, columns = np.round(lines.points).astype(int).T
     for down in range(-reach, reach + 1):
@@ -137,40 +137,30 @@ def calibre_map(image: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.ndar
     draw = ImageDraw.Draw(picture)
     for row, column in lines.branch_points:
         draw.circle((column, row), 5 * unit, outline=BRANCH_POINT_COLOR, width=max(1, round(unit)))
-    left, top, length, thickness = (round(unit * part) for part in (20, height / unit - 40, 200, 20))
-    for step in range(length):
-        color = tuple(scale[step * len(scale) // length].tolist())
-        draw.line(((left + step, top), (left + step, top + thickness)), fill=color)
-    words = f"calibre 0 to {widest_px:.3g} px"
-    draw.text((left, top - 4 * unit), words, fill=(255, 255, 255), anchor="lb", font_size=max(8, 20 * unit))
+    _draw_scale(draw, scale, f"calibre 0 to {widest_px:.3g} px", unit, height)
     return np.array(picture)
 
 
-def heatmap(probability: np.ndarray) -> np.ndarray:
-    """Probability in the colours of "magma".
-
-    Parameters
-    ----------
-    probability : (H, W) float in [0, 1]
-
-    Returns
-    -------
-    (H, W, 3) uint8, RGB
-    """
-    return magma()[np.round(probability * 255).astype(np.uint8)]
-
-
 def magma() -> np.ndarray:
-    """The colours of `heatmap`, (256, 3) uint8 RGB, from probability 0 to 1."""
+    """Return the colours of a probability map, (256, 3) uint8 RGB, from probability 0 to 1."""
     levels = np.arange(256)
     table = np.stack([np.interp(levels, _MAGMA_AT, channel) for channel in zip(*_MAGMA, strict=True)], axis=1)
     return np.round(table).astype(np.uint8)
 
 
-def _dimmed(image: np.ndarray, fov: np.ndarray) -> np.ndarray:
-    """The photograph in dark grey to draw on, (H, W, 3) uint8."""
+def _draw_scale(draw: ImageDraw.ImageDraw, colors: np.ndarray, title: str, unit: float, height: int) -> None:
+    """Draw a horizontal colour scale with a title at the lower left of a picture of `height` px."""
+    left, top, length, thickness = (round(unit * part) for part in (20, height / unit - 40, 200, 20))
+    for step in range(length):
+        red, green, blue = colors[step * len(colors) // length].tolist()
+        draw.line(((left + step, top), (left + step, top + thickness)), fill=(red, green, blue))
+    draw.text((left, top - 4 * unit), title, fill=(255, 255, 255), anchor="lb", font_size=max(8, 20 * unit))
+
+
+def _dim(image: np.ndarray, fov: np.ndarray) -> np.ndarray:
+    """Return the photograph in dark grey, to draw on, (H, W, 3) uint8."""
     grey = image.mean(axis=2, dtype=np.float32)
-    # The mean level of a fundus is low; stretched to its 98th percentile it can still be made out when dimmed.
+    # The mean level of a fundus is low. Stretched to its 98th percentile it stays visible when dimmed.
     bright = max(float(np.percentile(grey[fov], 98)), 1.0) if fov.any() else 255.0
     grey = np.minimum(grey * (_GREY_MAX / bright), _GREY_MAX)
     grey[~fov] /= 2
@@ -179,10 +169,12 @@ def _dimmed(image: np.ndarray, fov: np.ndarray) -> np.ndarray:
 
 def _check_size(image: np.ndarray, **masks: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"got an image of shape {image.shape} and type {image.dtype}; give (H, W, 3) uint8 RGB")
+        raise ArgumentError(
+            f"image has the shape {image.shape} and the type {image.dtype}, expected (H, W, 3) uint8 RGB."
+        )
     for name, mask in masks.items():
         if mask.shape != image.shape[:2] or mask.dtype != bool:
-            raise ValueError(
-                f"got a {name} of shape {mask.shape} and type {mask.dtype} for an image of "
-                f"{image.shape[:2]}; give bool of the image's height and width"
+            raise ArgumentError(
+                f"{name} has the shape {mask.shape} and the type {mask.dtype} for an image of {image.shape[:2]}, expected "
+                "bool of the image's height and width."
             )

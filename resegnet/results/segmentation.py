@@ -2,70 +2,201 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
+
+from resegnet.errors import ArgumentError
+from resegnet.io import png
+from resegnet.results.render import OVERLAY_COLOR, OVERLAY_OPACITY, calibre_map, overlay
 
 if TYPE_CHECKING:
+    from resegnet.image import ImageSource
     from resegnet.results.compare import Comparison
 
+NOTEBOOK_PX = 1024  # longer side, at most, of the picture that a notebook shows
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
-    """The vessels of one photograph; every array is in the photograph's own frame, pixel for pixel."""
+    """The vessels of one photograph. Every array has the photograph's own frame, pixel for pixel.
 
-    image: np.ndarray  # (H, W, 3) uint8 RGB, as it was read
-    probability: np.ndarray  # (H, W) float32 in [0, 1]
-    fov: np.ndarray  # (H, W) bool, True inside the field of view
+    Two results are equal if all their values are. Notebooks show the overlay.
+
+    Attributes
+    ----------
+    image : (H, W, 3) uint8, RGB
+        The photograph as it was read.
+    probability : (H, W) float32 in [0, 1]
+        Probability of a vessel.
+    fov : (H, W) bool
+        True inside the field of view.
+    threshold : float in [0, 1]
+        Probability from which a pixel is a vessel.
+    warnings : tuple of str
+        Sentences on the photograph's quality for a user.
+    model : str
+        Name of the release that made the result.
+    """
+
+    image: np.ndarray
+    probability: np.ndarray
+    fov: np.ndarray
     threshold: float
-    warnings: tuple[str, ...] = ()  # what a user should know about the photograph
-    model: str = ""  # where the weights came from
+    warnings: tuple[str, ...] = ()
+    model: str = ""
 
     @property
     def mask(self) -> np.ndarray:
-        """(H, W) bool: probability at or above the threshold, inside the field of view."""
+        """Vessel mask, (H, W) bool: probability at or above the threshold, inside the field of view."""
         return (self.probability >= self.threshold) & self.fov
 
     def at(self, threshold: float) -> Segmentation:
-        """The same result at another threshold in [0, 1], without a second forward pass.
+        """Return the same result at another threshold in [0, 1], without running the network again.
 
         Raises
         ------
-        ValueError
+        ArgumentError
             If `threshold` is outside [0, 1].
         """
         if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold is {threshold}, expected a number from 0 to 1.")
+            raise ArgumentError(f"threshold is {threshold}, expected a number from 0 to 1.")
         return replace(self, threshold=float(threshold))
 
-    def overlay(self, **options: Any) -> np.ndarray:
-        """The photograph with its vessels painted over, (H, W, 3) uint8; see `resegnet.results.render.overlay`."""
-        from resegnet.results.render import overlay
+    def overlay(self, color: tuple[int, int, int] = OVERLAY_COLOR, opacity: float = OVERLAY_OPACITY) -> np.ndarray:
+        """Draw the vessels on the photograph.
 
-        return overlay(self.image, self.mask, **options)
+        Parameters
+        ----------
+        color
+            RGB, 0 to 255.
+        opacity
+            From 0 (nothing drawn) to 1 (plain colour).
+
+        Returns
+        -------
+        (H, W, 3) uint8, RGB
+
+        Raises
+        ------
+        ArgumentError
+            If the opacity is out of range.
+        """
+        return overlay(self.image, self.mask, color, opacity)
+
+    def calibre_map(self) -> np.ndarray:
+        """Draw what `measure` measures: centrelines coloured by calibre, branch points as rings.
+
+        Returns
+        -------
+        (H, W, 3) uint8, RGB
+            See `resegnet.results.render.calibre_map`.
+        """
+        return calibre_map(self.image, self.mask, self.fov)
 
     def measure(self, um_per_px: float | None = None) -> dict[str, float]:
-        """Numbers of the vessels, see `resegnet.results.measure.measure_mask`."""
+        """Measure area, length, branching, calibre, tortuosity and fractal dimension of the vessels.
+
+        Parameters
+        ----------
+        um_per_px
+            Micrometres on the retina for a pixel, of a calibrated camera. Adds a value in micrometres for each in
+            pixels. None if unknown.
+
+        Returns
+        -------
+        dict of str to float
+            Numbers of the whole field and of its quadrants; nan where one is undefined. Names and definitions:
+            `resegnet.results.measure.measure_mask`.
+
+        Raises
+        ------
+        ArgumentError
+            If `um_per_px` is not a positive number.
+        """
         from resegnet.results.measure import measure
 
         return measure(self, um_per_px)
 
-    def calibre_map(self) -> np.ndarray:
-        """What is measured, (H, W, 3) uint8: centrelines by calibre; see `resegnet.results.render.calibre_map`."""
-        from resegnet.results.render import calibre_map
+    def compare(self, reference: ImageSource) -> Comparison:
+        """Compare the vessel mask with a person's reference of the same photograph.
 
-        return calibre_map(self.image, self.mask, self.fov)
+        Parameters
+        ----------
+        reference
+            Picture of the photograph's size in any form that `resegnet.read_image` takes. Vessels may be bright on
+            dark, dark on bright, or labels; see `resegnet.results.compare.read_reference`.
 
-    def compare(self, reference: Any) -> Comparison:
-        """Scores and error map against a person's reference, see `resegnet.results.compare.compare`."""
+        Returns
+        -------
+        Comparison
+            Its `scores()` are sensitivity, specificity, Dice (F1) and more; its `error_map()` is a picture.
+
+        Raises
+        ------
+        ImageError
+            If the reference cannot be read, has another size or shows no vessels.
+        """
         from resegnet.results.compare import compare
 
         return compare(self, reference)
 
-    def save(self, folder: str | Path, name: str = "photograph") -> dict[str, Path]:
-        """Write mask, probability, overlay and a summary, see `resegnet.results.export.save`."""
+    def save(self, folder: str | os.PathLike[str], name: str = "photograph") -> dict[str, Path]:
+        """Write vessel mask, probability, overlay and a summary into a folder, which is created if necessary.
+
+        Parameters
+        ----------
+        folder
+            Existing files of the same names in it are replaced.
+        name
+            Start of the file names; characters that are not safe in a file name become "_".
+
+        Returns
+        -------
+        dict of str to Path
+            `mask` (8-bit PNG, 0 or 255), `probability` (16-bit PNG, times 65,535), `overlay` (RGB PNG) and `summary`
+            (JSON with threshold, model, warnings and measures).
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be created or written to.
+        """
         from resegnet.results.export import save
 
         return save(self, folder, name)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Segmentation):
+            return NotImplemented
+        return self._small_values() == other._small_values() and all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("image", "probability", "fov")
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._small_values())  # equal results have equal hashes; arrays would take long to hash
+
+    def __repr__(self) -> str:
+        height, width = self.fov.shape
+        in_field = np.count_nonzero(self.fov)
+        share = (
+            f"{np.count_nonzero(self.mask) / in_field:.1%} of the field is vessel" if in_field else "no field of view"
+        )
+        count = len(self.warnings)
+        return (
+            f"Segmentation({width} x {height} px, threshold {self.threshold:.4g}, model {self.model!r}, {share}, "
+            f"{count} warning{'' if count == 1 else 's'})"
+        )
+
+    def _repr_png_(self) -> bytes:
+        """Return the overlay as PNG, reduced to 1024 px or less, for a notebook."""
+        picture = Image.fromarray(self.overlay())
+        picture.thumbnail((NOTEBOOK_PX, NOTEBOOK_PX), Image.Resampling.LANCZOS)
+        return png(np.asarray(picture))
+
+    def _small_values(self) -> tuple[object, ...]:
+        return self.fov.shape, self.threshold, self.warnings, self.model

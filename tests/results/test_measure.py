@@ -420,7 +420,7 @@ def test_calibre_map_colours_centrelines_by_calibre_and_rings_branch_points():
     assert len(np.unique(drawn[200, 60:260], axis=0)) <= 3
     result = Segmentation(image, mask.astype(np.float32), fov, 0.5)
     assert np.array_equal(result.calibre_map(), drawn)
-    with pytest.raises(ValueError, match="mask of shape"):
+    with pytest.raises(ValueError, match="mask has the shape"):
         calibre_map(image, mask[1:], fov)
     assert calibre_map(image, np.zeros_like(mask), fov).shape == image.shape
 

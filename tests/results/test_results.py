@@ -1,10 +1,11 @@
-"""Measures, pictures and files of a segmentation whose every pixel is known."""
+"""Values, measures, pictures and files of a segmentation whose every pixel is known."""
 
 import io
 import itertools
 import json
 import math
 import os
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +31,50 @@ def result():
     fov = np.zeros((40, 60), bool)
     fov[5:35, 5:55] = True
     return Segmentation(image, probability, fov, THRESHOLD, ("Die Aufnahme ist unscharf.", "größer"), "user/model")
+
+
+# Values
+
+
+def copy_of(result):
+    return pickle.loads(pickle.dumps(result))
+
+
+def test_results_are_equal_by_value(result):
+    other = copy_of(result)
+    assert other == result
+    assert hash(other) == hash(result)
+    assert len({result, other}) == 1
+    assert (result == 3) is False
+    assert result.at(0.4) == result
+    for change in (
+        {"image": result.image + 1},
+        {"probability": result.probability / 2},
+        {"fov": ~result.fov},
+        {"threshold": 0.41},
+        {"warnings": ()},
+        {"model": "another"},
+        {"image": result.image[1:], "probability": result.probability[1:], "fov": result.fov[1:]},
+    ):
+        assert replace(result, **change) != result
+
+
+def test_repr_is_short_and_says_what_matters(result):
+    assert repr(result) == (
+        "Segmentation(60 x 40 px, threshold 0.4, model 'user/model', 10.7% of the field is vessel, 2 warnings)"
+    )
+    nowhere = replace(result, fov=result.fov & False, warnings=("dark",))
+    assert "no field of view, 1 warning)" in repr(nowhere)
+
+
+def test_notebooks_show_the_overlay_reduced():
+    for shape, shown in (((40, 60), (60, 40)), ((600, 3000), (1024, 205))):
+        image = np.full((*shape, 3), 90, np.uint8)
+        everywhere = np.ones(shape, bool)
+        result = Segmentation(image, everywhere.astype(np.float32), everywhere, 0.5)
+        with Image.open(io.BytesIO(result._repr_png_())) as picture:
+            assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", shown)
+            assert (np.asarray(picture) == result.overlay()[0, 0]).all()
 
 
 # Measures
@@ -131,26 +176,25 @@ def test_colours_are_told_apart_by_all_eyes(eye):
     assert min(distance(drawn, color, eye) for color in fundus.values()) > 35
 
 
-def test_heatmap_grows_lighter_from_black():
-    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
-    drawn = render.heatmap(ramp)
-    assert (drawn.shape, drawn.dtype) == ((1, 256, 3), np.uint8)
-    assert drawn[0, 0].tolist() == [0, 0, 4]
-    assert drawn[0, 128].tolist() == [183, 55, 121]  # matplotlib's magma(128)
-    assert drawn[0, -1].tolist() == [252, 253, 191]
-    assert (np.diff(rgb2lab(drawn)[0, ::8, 0]) > 0).all()
+def test_magma_grows_lighter_from_black():
+    colors = render.magma()
+    assert (colors.shape, colors.dtype) == ((256, 3), np.uint8)
+    assert colors[0].tolist() == [0, 0, 4]
+    assert colors[128].tolist() == [183, 55, 121]  # matplotlib's magma(128)
+    assert colors[-1].tolist() == [252, 253, 191]
+    assert (np.diff(rgb2lab(colors[None])[0, ::8, 0]) > 0).all()
 
 
 def test_pictures_of_another_size_are_refused(result):
-    with pytest.raises(ValueError, match=r"mask of shape \(40, 59\)"):
+    with pytest.raises(ValueError, match=r"mask has the shape \(40, 59\)"):
         render.overlay(result.image, result.mask[:, 1:])
-    with pytest.raises(ValueError, match=r"mask of .* type uint8"):
+    with pytest.raises(ValueError, match=r"mask has .* type uint8"):
         render.overlay(result.image, result.mask.astype(np.uint8))
-    with pytest.raises(ValueError, match="image of shape"):
+    with pytest.raises(ValueError, match="image has the shape"):
         render.overlay(result.image[:, :, 0], result.mask)
-    with pytest.raises(ValueError, match="truth of shape"):
+    with pytest.raises(ValueError, match="reference has the shape"):
         render.error_map(result.image, result.mask, result.mask[1:], result.fov)
-    with pytest.raises(ValueError, match="opacity of 70"):
+    with pytest.raises(ValueError, match="opacity is 70"):
         render.overlay(result.image, result.mask, opacity=70)
 
 
@@ -178,7 +222,9 @@ def test_saved_files_give_back_every_pixel(result, tmp_path):
 
 def test_a_segmentation_offers_all_of_it_itself(result, tmp_path):
     assert export.without_nan(result.measure()) == export.without_nan(measure(result))
-    assert np.array_equal(result.overlay(opacity=1), render.overlay(result.image, result.mask, opacity=1))
+    look = {"color": (9, 8, 7), "opacity": 0.5}
+    assert np.array_equal(result.overlay(**look), render.overlay(result.image, result.mask, **look))
+    assert np.array_equal(result.overlay((9, 8, 7), 0.5), result.overlay(**look))
     assert result.save(tmp_path)["mask"].read_bytes() == export.mask_png(result)
 
 
