@@ -20,8 +20,9 @@ from resegnet.learning.data import Sample, read_mask, read_sample
 from resegnet.results.agreement import compare_numbers
 from resegnet.results.export import versions
 from resegnet.results.measure import measure_mask
-from resegnet.results.metrics import SCORE_NAMES, VesselScores, mean_and_sd
+from resegnet.results.metrics import SCORES, mean_and_sd
 from resegnet.results.render import error_map
+from resegnet.results.vessel_scores import VesselScores
 from resegnet.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def evaluate_dataset(
     -------
     dict
         Fit for JSON; an undefined score is None. `pooled`, `mean` and `sd` map the names in
-        `resegnet.results.metrics.SCORE_NAMES`; `pictures` has a row per picture, in order; `ceiling` is the
+        `resegnet.results.metrics.SCORES`; `pictures` has a row per picture, in order; `ceiling` is the
         F1 that the input size allows; `second_observer` is None or holds `pooled`, `mean`, `sd`, `count` and,
         as `model`, the model's pooled scores on the same pictures. `numbers` is None or holds `found` and `traced`, of
         each picture what `resegnet.results.measure.measure_mask` gives, and `agreement`, see
@@ -135,7 +136,7 @@ def evaluate_dataset(
         "input_size_px": config.input_size,
         "smallest_input_size_px": config.smallest_input_size,
         "field_of_view": sorted({picture["field_of_view"] for picture in pictures}),
-        "pooled": {name: result[name] for name in SCORE_NAMES},
+        "pooled": {name: result[name] for name in SCORES},
         "mean": result["mean"],
         "sd": result["sd"],
         "ceiling": _dice(*np.sum(ceilings, axis=0)),
@@ -173,8 +174,6 @@ def find_second_observer(source: str | os.PathLike[str]) -> Path | None:
 
 def format_table(report: Mapping[str, Any]) -> str:
     """Lay a report of `evaluate_dataset` out as plain text for a terminal."""
-    headings = {"f1": "F1", "iou": "IoU", "mcc": "MCC", "auroc": "AUROC", "cldice": "clDice"}
-    columns = [headings.get(name, name) for name in SCORE_NAMES]
     rows = [("pooled", report["pooled"]), ("mean", report["mean"]), ("SD", report["sd"])]
     second = report["second_observer"]
     if second is not None:
@@ -187,10 +186,10 @@ def format_table(report: Mapping[str, Any]) -> str:
         f"network input up to {report['input_size_px']} px",
         f"Field of view: {'; '.join(report['field_of_view'])}",
         "",
-        " ".join([" " * label_width, *(f"{column:>11}" for column in columns)]),
+        " ".join([" " * label_width, *(f"{title:>13}" for title in SCORES.values())]),
     ]
     for label, row in rows:
-        lines.append(" ".join([f"{label:<{label_width}}", *(f"{_number(row[name]):>11}" for name in SCORE_NAMES)]))
+        lines.append(" ".join([f"{label:<{label_width}}", *(f"{_number(row[name]):>13}" for name in SCORES)]))
     worst = sorted((row for row in report["pictures"] if row["f1"] is not None), key=lambda row: row["f1"])[:3]
     lines += [
         "",
@@ -219,14 +218,14 @@ def _compare(observer: VesselScores, model: VesselScores) -> dict[str, Any] | No
         return None
     count, result, model_result = len(observer), observer.compute(), model.compute()
     # A mask has one operating point; the area under its "curve" says nothing that the others do not.
-    pooled = {name: result[name] for name in SCORE_NAMES} | {"auroc": math.nan}
+    pooled = {name: result[name] for name in SCORES} | {"auroc": math.nan}
     mean, sd = mean_and_sd([row | {"auroc": math.nan} for row in result["pictures"]])
     return {
         "count": count,
         "pooled": pooled,
         "mean": mean,
         "sd": sd,
-        "model": {name: model_result[name] for name in SCORE_NAMES},
+        "model": {name: model_result[name] for name in SCORES},
     }
 
 

@@ -47,13 +47,8 @@ from resegnet.learning.start import (
 from resegnet.model import ReSegNet, round_to_half, scale_logits
 from resegnet.releases.records import training_datasets
 from resegnet.releases.release import write_release
-from resegnet.results.metrics import (
-    fit_scaling,
-    fit_threshold,
-    half_of_best_f1,
-    probability_histograms,
-    reliability,
-)
+from resegnet.results.calibration import fit_scaling, fit_threshold, half_of_best_f1, reliability
+from resegnet.results.metrics import probability_histograms
 from resegnet.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)

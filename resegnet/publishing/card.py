@@ -20,7 +20,6 @@ from resegnet.releases.datasheets import SOURCES, Source
 from resegnet.releases.records import (
     DISCLAIMER,
     NOT_FOR,
-    SCORES,
     as_list,
     as_number,
     as_object,
@@ -38,6 +37,7 @@ from resegnet.releases.records import (
     unrecorded_parent,
     was_trained_on,
 )
+from resegnet.results.metrics import SCORES
 
 TAGS = "retina fundus vessel-segmentation retinal-vessel-segmentation ophthalmology medical-imaging medical unet"
 

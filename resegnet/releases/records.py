@@ -23,19 +23,6 @@ NOT_FOR = """* Diagnosis, screening, treatment, triage, or any other decision ab
 * Measurements in micrometres, unless the scale of the camera is known.
 * Comparing vessel area or calibre between cameras, or with the output of other programs."""
 
-# Names of the recorded scores, as they are shown.
-SCORES = {
-    "f1": "F1 (Dice)",
-    "recall": "Sensitivity",
-    "specificity": "Specificity",
-    "precision": "Precision",
-    "auroc": "AUROC",
-    "mcc": "MCC",
-    "cldice": "clDice",
-    "iou": "IoU (Jaccard)",
-    "accuracy": "Accuracy",
-}
-
 # Characters with a meaning in Markdown, in its tables or in HTML. The Hub reads "$" and a backslash before a bracket as
 # the start of a formula even behind another backslash, so these two become HTML entities.
 _ESCAPES = str.maketrans(

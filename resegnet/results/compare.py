@@ -16,17 +16,8 @@ from resegnet.results.render import error_map
 if TYPE_CHECKING:
     from resegnet.results.segmentation import Segmentation
 
-# The scores in the order in which they are shown, by what `resegnet.results.metrics` calls them.
-SCORES = {
-    "f1": "f1",
-    "sensitivity": "recall",
-    "specificity": "specificity",
-    "precision": "precision",
-    "accuracy": "accuracy",
-    "auroc": "auroc",
-    "mcc": "mcc",
-    "cldice": "cldice",
-}
+# Scores of a comparison, in the order in which they are shown.
+_SCORES = ("f1", "recall", "specificity", "precision", "accuracy", "auroc", "mcc", "cldice")
 
 # A mask that covers more of the field has no centre lines of vessels, and its skeleton takes up to 39 s (8 megapixels);
 # on HRF, threshold 0.02 covers 0.23 of the field and takes 3 s.
@@ -86,31 +77,13 @@ class Comparison:
         ValueError
             If the reference is not of the photograph's size, or the field of view has no pixel.
         """
-        from resegnet.results.metrics import Counts, count_picture, probability_histograms, scores
+        from resegnet.results.metrics import count_picture, scores
 
-        probability, fov = self.segmentation.probability, self.segmentation.fov
-        mask = self.segmentation.mask
-        in_field, called = int(np.count_nonzero(fov)), int(np.count_nonzero(mask))
-        if called > _MOST_VESSEL * in_field:
-            histograms = probability_histograms(probability, self.reference, fov)
-            hits = int(np.count_nonzero(mask & self.reference))
-            misses = int(np.count_nonzero(self.reference & fov)) - hits
-            counts = Counts(
-                true_positives=hits,
-                false_positives=called - hits,
-                false_negatives=misses,
-                true_negatives=in_field - called - misses,
-                predicted_skeleton=0,
-                predicted_skeleton_hits=0,
-                true_skeleton=0,
-                true_skeleton_hits=0,
-                histograms=histograms,
-            )
-        else:
-            # The threshold is above 0 here, for at 0 the mask fills the field.
-            counts = count_picture(probability, self.reference, fov, self.segmentation.threshold)
+        result = self.segmentation
+        is_sparse = np.count_nonzero(result.mask) <= _MOST_VESSEL * np.count_nonzero(result.fov)
+        counts = count_picture(result.probability, self.reference, result.fov, result.threshold, bool(is_sparse))
         values = scores(counts)
-        return {name: values[key] for name, key in SCORES.items()}
+        return {"sensitivity" if key == "recall" else key: values[key] for key in _SCORES}
 
     def error_map(self) -> np.ndarray:
         """Hits, misses and false alarms, (H, W, 3) uint8 RGB; see `resegnet.results.render.error_map`."""

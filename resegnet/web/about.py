@@ -11,7 +11,6 @@ from resegnet.releases.datasheets import SOURCES
 from resegnet.releases.records import (
     DISCLAIMER,
     NOT_FOR,
-    SCORES,
     as_object,
     dataset_title,
     escape_markdown,
@@ -24,6 +23,7 @@ from resegnet.releases.records import (
     training_datasets,
     was_trained_on,
 )
+from resegnet.results.metrics import SCORES
 from resegnet.segmenter import Segmenter
 from resegnet.version import __version__
 

@@ -27,7 +27,8 @@ from resegnet.learning.crops import WorkingSample
 from resegnet.learning.data import Sample, load_vessels, read_sample
 from resegnet.model import ReSegNet
 from resegnet.releases.quantise import write_onnx
-from resegnet.results.metrics import fit_threshold, probability_histograms
+from resegnet.results.calibration import fit_threshold
+from resegnet.results.metrics import probability_histograms
 
 
 def main() -> int:

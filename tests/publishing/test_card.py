@@ -19,8 +19,7 @@ from resegnet.__main__ import build_parser
 from resegnet.hub import BUNDLED_RELEASES
 from resegnet.publishing.card import HUB_METRICS, TABLE_SCORES, model_card
 from resegnet.publishing.pictures import PICTURE_WIDTH_PX, card_pictures
-from resegnet.releases.records import SCORES
-from resegnet.results.metrics import SCORE_NAMES
+from resegnet.results.metrics import SCORES
 from resegnet.results.render import ERROR_COLORS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -117,7 +116,7 @@ def test_the_worst_pictures_are_those_of_the_record(card):
 @pytest.mark.parametrize(
     ("record", "path", "value", "shown"),
     [
-        *[("metrics", ("hrf", "pooled", score), 0.123456789, "0.123456789") for score in SCORE_NAMES],
+        *[("metrics", ("hrf", "pooled", score), 0.123456789, "0.123456789") for score in SCORES],
         *[("metrics", ("hrf", "pooled", score), 0.123456789, "| 0.123 |") for score in TABLE_SCORES],
         *[("metrics", ("drive", "second_observer", "pooled", s), 0.123, "| 0.123 |") for s in TABLE_SCORES],
         *[("metrics", ("drive", "second_observer", "model", s), 0.123, "| 0.123 |") for s in TABLE_SCORES],
@@ -185,7 +184,7 @@ def test_the_front_matter_holds_every_score_exactly(card, tmp_path):
     types = {HUB_METRICS.get(score, score): score for score in SCORES}
     found = {(r.dataset_type, types[r.metric_type]): r.metric_value for r in results}
     expected = {(name, s): v for name, report in RECORDS["metrics"].items() for s, v in report["pooled"].items()}
-    assert found == expected and len(results) == len(expected) == 4 * len(SCORE_NAMES)
+    assert found == expected and len(results) == len(expected) == 4 * len(SCORES)
     assert {(r.task_type, r.dataset_split) for r in results} == {("image-segmentation", "test")}
     assert {r.dataset_name for r in results} == {"DRIVE", "CHASE_DB1", "HRF", "LES-AV"}
     assert ModelCard(path.read_text()).data.model_name == "resegnet"
@@ -220,7 +219,7 @@ def test_a_missing_score_is_a_dash_and_not_in_the_index(card, nothing):
     assert row[4] == "-"
     assert row[5] == f"{RECORDS['metrics']['hrf']['pooled']['recall']:.3f}"
     results = ModelCard(text).data.eval_results
-    assert len(results) == 4 * len(SCORE_NAMES) - 1
+    assert len(results) == 4 * len(SCORES) - 1
     assert ("hrf", "f1") not in {(r.dataset_type, r.metric_type) for r in results}
     assert not re.search(r"\b(nan|inf|None|null)\b", text)
 

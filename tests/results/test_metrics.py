@@ -8,21 +8,10 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 
-from resegnet.results.metrics import (
-    BINS,
-    SCORE_NAMES,
-    Counts,
-    VesselScores,
-    auroc,
-    count_picture,
-    fit_scaling,
-    fit_threshold,
-    half_of_best_f1,
-    precision_recall,
-    probability_histograms,
-    reliability,
-    scores,
-)
+from resegnet.results import calibration
+from resegnet.results.calibration import fit_scaling, fit_threshold, half_of_best_f1, reliability
+from resegnet.results.metrics import BINS, SCORES, Counts, auroc, count_picture, probability_histograms, scores
+from resegnet.results.vessel_scores import VesselScores
 
 THRESHOLD = 0.4
 
@@ -59,7 +48,7 @@ def test_scores_of_a_picture_agree_with_scikit_learn():
     for probability, vessels, fov in draw_pictures():
         ours = scores(count_picture(probability, vessels, fov, THRESHOLD))
         theirs = sklearn_scores(probability[fov], vessels[fov])
-        assert set(ours) == {*theirs, "cldice"} == set(SCORE_NAMES)
+        assert set(ours) == {*theirs, "cldice"} == set(SCORES)
         for name, value in theirs.items():
             assert ours[name] == pytest.approx(value, abs=1e-4 if name == "auroc" else 1e-12), name
 
@@ -82,7 +71,7 @@ def test_mcc_of_counts_whose_product_exceeds_64_bits():
     billion = 10**9
     counts = Counts(
         true_positives=billion, false_positives=0, false_negatives=0, true_negatives=billion,
-        predicted_skeleton=0, predicted_skeleton_hits=0, true_skeleton=0, true_skeleton_hits=0,
+        predicted_skeleton=0, predicted_skeleton_hits=0, reference_skeleton=0, reference_skeleton_hits=0,
         histograms=np.zeros((2, BINS), np.int64),
     )  # fmt: skip
     assert scores(counts)["mcc"] == 1.0
@@ -110,7 +99,7 @@ def test_compute_starts_anew_also_after_an_error():
     truth = np.eye(9, dtype=bool)
     with pytest.raises(ValueError, match="shape"):
         metric.compute(predictions=[truth, truth[:5]], references=[truth, truth])
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="No picture"):
         metric.compute()
     metric.add(prediction=~truth, reference=truth)
     assert metric.compute()["f1"] == 0
@@ -130,7 +119,7 @@ def test_plain_lists_are_taken_as_evaluate_takes_them():
 
 
 NAN = math.nan
-NOTHING = dict.fromkeys(SCORE_NAMES, NAN) | {"accuracy": 1.0, "specificity": 1.0}
+NOTHING = dict.fromkeys(SCORES, NAN) | {"accuracy": 1.0, "specificity": 1.0}
 MISSED = {"f1": 0.0, "precision": NAN, "recall": 0.0, "specificity": NAN, "mcc": NAN, "cldice": 0.0}
 INVENTED = {"f1": 0.0, "precision": 0.0, "recall": NAN, "specificity": 0.0, "mcc": NAN, "cldice": 0.0}
 
@@ -166,7 +155,7 @@ def test_cldice_of_bars_with_known_skeletons():
     prediction[:, 110:] = False
     counts = count_picture(prediction, truth, None, 0.5)
     assert counts.predicted_skeleton_hits == counts.predicted_skeleton
-    sensitivity = counts.true_skeleton_hits / counts.true_skeleton
+    sensitivity = counts.reference_skeleton_hits / counts.reference_skeleton
     assert sensitivity == pytest.approx(0.5, abs=0.02)  # a skeleton ends a few pixels short of its bar
     assert scores(counts)["cldice"] == pytest.approx(2 / 3, abs=0.02)
     # A bar that swallows the true one is poor by Dice (F1 2/4) and perfect by topology.
@@ -207,23 +196,13 @@ def test_auroc_of_ties_is_exact_and_of_float_noise_within_its_bound():
     assert tied / 2 < 1e-4
 
 
-def test_counts_from_histograms_are_the_very_counts_of_pixels():
+def test_f1_from_histograms_is_that_of_the_pixels_at_every_threshold():
     probability, vessels, fov = next(draw_pictures())
     probability[:3] = np.arange(3 * 47).reshape(3, 47) / 256  # some exactly on bin edges
-    histograms = probability_histograms(probability, vessels, fov)
-    thresholds = np.array([1 / 256, 7 / 256, 0.25, 0.5, 0.75, 1 - 1 / BINS])
-    precision, recall = precision_recall(histograms, thresholds)
-    for index, threshold in enumerate(thresholds):
-        mask = probability[fov] >= threshold
-        assert precision[index] == pytest.approx(sklearn_metrics.precision_score(vessels[fov], mask), abs=1e-12)
-        assert recall[index] == pytest.approx(sklearn_metrics.recall_score(vessels[fov], mask), abs=1e-12)
-
-
-def test_precision_where_nothing_is_called_vessel_is_nan():
-    vessels = np.eye(8, dtype=bool)
-    precision, recall = precision_recall(probability_histograms(vessels * 0.5, vessels), np.array([0.4, 0.6]))
-    assert precision == pytest.approx([1.0, math.nan], nan_ok=True)
-    assert recall == pytest.approx([1.0, 0.0])
+    thresholds, f1 = calibration._mean_f1([probability_histograms(probability, vessels, fov)])
+    for threshold in (1 / 256, 7 / 256, 0.25, 0.5, 0.75, 1 - 1 / BINS):
+        (place,) = np.flatnonzero(thresholds == threshold)
+        assert f1[place] == pytest.approx(sklearn_metrics.f1_score(vessels[fov], probability[fov] >= threshold))
 
 
 def test_fitted_threshold_is_the_best_of_all():
@@ -294,7 +273,7 @@ def test_fit_threshold_refuses_what_it_cannot_fit():
         ),
         (np.full((4, 4), np.nan), np.eye(4, dtype=bool), None, "from nan"),
         (np.full((4, 4), -0.1), np.eye(4, dtype=bool), None, "from -0.1"),
-        (np.zeros((4, 4)), np.eye(4) * 255, None, "reference with values from 0.0 to 255.0"),
+        (np.zeros((4, 4)), np.eye(4) * 255, None, "reference has values from 0.0 to 255.0"),
         (np.zeros((4, 5)), np.eye(4, dtype=bool), None, r"shape \(4, 5\)"),
         (np.zeros(4), np.zeros(4, bool), None, "one photograph"),
         (np.zeros((4, 4)), np.eye(4, dtype=bool), np.zeros((4, 4), bool), "has no pixel"),
