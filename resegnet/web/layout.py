@@ -134,7 +134,7 @@ def _viewer_events(viewer: gr.HTML, handlers: Handlers, files: gr.State, status:
         viewer.example(handlers.show_example, outputs=[viewer, files], **with_settings, **opening),
     ]
     for event in openings:  # gradio itself shows the message of a failure
-        event.failure(None, js=f"() => {VIEWER}.rest()")
+        event.failure(None, js=f"() => {VIEWER}.stopBusy()")
     viewer.cancel(None, cancels=openings)
     settling = viewer.settle(
         handlers.refine, outputs=refined, **with_settings, **quiet | {"trigger_mode": "always_last"}

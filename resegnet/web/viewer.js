@@ -1,5 +1,5 @@
-// The picture with its threshold, in the browser. gradio runs this once with `element`, `props`, `trigger`, `watch`
-// and `upload`. Every threshold is drawn from one array of levels (see `levels.py`): nothing is asked of the server.
+// The picture with its threshold slider. gradio runs this file once, with `element`, `props`, `trigger`, `watch` and
+// `upload` in scope. Every threshold is drawn from one array of levels (see `levels.py`), without the server.
 
 const root = element.querySelector(".viewer");
 const find = (selector) => root.querySelector(selector);
@@ -11,21 +11,21 @@ const slider = find("#viewer-threshold"), exact = find(".exact"), opacity = find
 const SWATCHES = [[props.color, "cyan"], ["#ffe000", "yellow"], ["#ff4fd8", "magenta"], ["#7cff4f", "green"], ["#ffffff", "white"]];
 const MAX_SCALE = 32;  // screen pixels for one of the photograph
 
-let shown = null;  // what the server sent of the open photograph
+let shown = null;  // the open photograph as the server sent it, `ShownPhotograph` in messages.py
 let photo = null;  // HTMLImageElement
 let levels = null;  // Uint8Array (H * W)
-let codes = null;  // the levels; of a reference's vessels 256 more
-let near = null;  // the pixels that matter above threshold 0, row by row: column + 2 ** 23 * code
+let codes = null;  // the levels, plus 256 where the reference has a vessel
+let near = null;  // pixels at or above the second stop, row by row: column + 2 ** 23 * code
 let rowsNear = null;  // where each row begins in `near`
-let reference = null;
+let reference = null;  // the manual segmentation, `ShownReference` in messages.py, with sums and curve
 let image = null;  // ImageData of the paint canvas
 let stop = 0;  // number of the chosen threshold in shown.stops
 let view = "overlay";
 let color = props.color;
-let place = { scale: 1, x: 0, y: 0, fitted: true };  // screen pixels per photograph pixel, and its left upper corner
-let request = 0;  // number of the last thing asked for; an answer to an earlier one is dropped
+let place = { scale: 1, x: 0, y: 0, fitted: true };  // screen pixels per photograph pixel, and the upper left corner
+let request = 0;  // number of the last request; an answer to an earlier one is ignored
 
-// ---- what comes and goes
+// ---- requests and answers
 
 const later = new Set();
 function schedule(draw) {
@@ -33,16 +33,16 @@ function schedule(draw) {
   later.add(draw);
 }
 
-function busy(text) {
+function startBusy(text) {
   find(".doing").textContent = text;
   root.dataset.busy = "";
 }
 
-function rest() {
+function stopBusy() {
   delete root.dataset.busy;
 }
 
-function say(selector, lines) {
+function showMessage(selector, lines) {
   const box = find(selector);
   box.hidden = lines.length === 0;
   box.replaceChildren(...lines.map((line) => tag("span", line)));
@@ -52,35 +52,35 @@ function announce(text) {
   find(".live").textContent = text;
 }
 
-// Begin something that makes what is under way pointless.
-function begin(text) {
-  say(".viewer > .error", []);
-  say(".reference .error", []);
-  if (text) busy(text);
+// Begin a new request; answers to earlier ones are ignored from now on.
+function newRequest(text) {
+  showMessage(".viewer > .error", []);
+  showMessage(".reference .error", []);
+  if (text) startBusy(text);
   return ++request;
 }
 
 async function send(files, event) {
   const file = files[0];
   if (!file || (event === "reference" && (!shown || "busy" in root.dataset))) return;
-  const mine = begin("Sending the file");
-  if (files.length > 1) say(".viewer > .error", [`${files.length} files came; only '${file.name}' was opened.`]);
+  const mine = newRequest("Sending the file");
+  if (files.length > 1) showMessage(".viewer > .error", [`${files.length} files came, expected one; only '${file.name}' was opened.`]);
   try {
     const sent = await upload(file);
     if (mine !== request) return;
     root.viewer.file = { path: sent.path, orig_name: file.name, meta: { _type: "gradio.FileData" } };
-    busy(event === "photograph" ? "Finding the vessels" : "Comparing");
+    startBusy(event === "photograph" ? "Finding the vessels" : "Comparing");
     trigger(event);
   } catch (error) {
     if (mine !== request) return;
-    rest();
-    say(".viewer > .error", [`'${file.name}' could not be sent: ${error.message || error}`]);
+    stopBusy();
+    showMessage(".viewer > .error", [`'${file.name}' could not be sent (${error.message || error}); try again.`]);
   }
 }
 
 async function unpack(file) {
   const answer = await fetch(file.url);
-  if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+  if (!answer.ok) throw new Error(`the server answered with status ${answer.status}`);
   const bytes = new Uint8Array(await new Response(answer.body.pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
   for (let k = 1; k < bytes.length; k++) bytes[k] += bytes[k - 1];
   return bytes;
@@ -90,17 +90,17 @@ function load(url) {
   return new Promise((done, failed) => {
     const image = new Image();
     image.onload = () => image.decode().then(() => done(image), failed);
-    image.onerror = () => failed(new Error("the picture cannot be had"));
+    image.onerror = () => failed(new Error("the picture cannot be loaded"));
     image.src = url;
   });
 }
 
-// An answer of the server: a photograph, a reference of the one that is shown, or a sentence, which leaves all as it is.
+// Take an answer of the server: a photograph, a manual segmentation of it, or an error, which changes nothing else.
 async function receive(answer) {
   if (!answer || answer.request !== request) return;
   if (answer.error || answer.reference?.error) {
-    say(answer.error ? ".viewer > .error" : ".reference .error", [answer.error || answer.reference.error]);
-    rest();
+    showMessage(answer.error ? ".viewer > .error" : ".reference .error", [answer.error || answer.reference.error]);
+    stopBusy();
     return;
   }
   try {
@@ -116,12 +116,12 @@ async function receive(answer) {
     }
   } catch (error) {
     if (answer.request !== request) return;
-    say(".viewer > .error", [`The result could not be fetched (${error.message}): open the file again.`]);
+    showMessage(".viewer > .error", [`The result could not be loaded (${error.message}); open the file again.`]);
   }
-  rest();
+  stopBusy();
 }
 
-// Three pixels of four lie below the second stop: without them a step of the slider takes a quarter of the time.
+// List the pixels at or above the second stop. Three of four lie below it; to skip those makes a slider step 4 times faster.
 function listNear() {
   const { width, height } = shown;
   let count = 0;
@@ -139,12 +139,12 @@ function open() {
   shown.atOrAbove = suffixSums(shown.counts);
   stop = shown.fitted;
   slider.max = stops.length - 1;
-  find(".fitted").textContent = `Fitted for this model: ${written(stops[shown.fitted])}.`;
+  find(".fitted").textContent = `Recommended: ${written(stops[shown.fitted])}.`;
   find(".mark").style.setProperty("--at", shown.fitted / (stops.length - 1));
   find(".name").textContent = shown.name;
   const facts = { Photograph: `${width} × ${height} px`, "Field of view": `${shown.atOrAbove[0].toLocaleString("en")} px` };
   find(".numbers dl").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [tag("dt", name), tag("dd", value)]));
-  say(".viewer > .warnings", shown.warnings);
+  showMessage(".viewer > .warnings", shown.warnings);
   place.fitted = true;
   divide(0.5);
   compareWith(null);
@@ -155,16 +155,16 @@ function open() {
 }
 
 function close() {
-  begin();
-  rest();
+  newRequest();
+  stopBusy();
   trigger("cancel");
   shown = photo = levels = codes = near = reference = null;
   root.dataset.state = "empty";
-  say(".viewer > .warnings", []);
+  showMessage(".viewer > .warnings", []);
   find("[data-do=pick]").focus();
 }
 
-// Lay a reference's pixels over the levels, or take them away (null).
+// Show a manual segmentation over the levels, or remove it (null).
 function compareWith(sent, vessels) {
   reference = sent;
   codes = sent ? Uint16Array.from(levels, (level, k) => level + 256 * vessels[k]) : levels;
@@ -175,13 +175,13 @@ function compareWith(sent, vessels) {
     reference.atOrAbove = suffixSums(sent.counts);
     reference.curve = shown.stops.map((_, k) => rates(k)).filter((r) => !Number.isNaN(r.precision));
     find(".reference .of span").textContent = sent.name;
-    say(".reference .notes", sent.notes);
+    showMessage(".reference .notes", sent.notes);
     setView("errors");
     settle();
   } else setView(view === "errors" ? "overlay" : view);
 }
 
-// ---- numbers, exact: they are counted from the levels of all pixels
+// ---- numbers, counted exactly from the levels of all pixels
 
 function suffixSums(counts) {
   const sums = [...counts, 0];
@@ -214,7 +214,7 @@ function tag(name, text) {
   return Object.assign(document.createElement(name), { textContent: text });
 }
 
-function tell() {
+function updateNumbers() {
   const threshold = written(shown.stops[stop]);
   find(".share strong").textContent = share();
   slider.value = stop;
@@ -222,12 +222,12 @@ function tell() {
   if (document.activeElement !== exact) exact.value = threshold;
   find("[data-do=reset]").setAttribute("aria-disabled", stop === shown.fitted);
   const views = { overlay: "its vessels coloured", compare: "its vessels coloured on the right", mask: "only its vessels, white on black",
-    probability: "the probability of vessels", errors: "hits, misses and false alarms against the reference" };
+    probability: "the probability of vessels", errors: "hits, misses and false alarms against the manual segmentation" };
   sheet.setAttribute("aria-label", `${shown.name}, ${views[view]}; ${share()} of the field of view is vessel at threshold ${threshold}`);
-  if (reference) tellReference();
+  if (reference) updateScores();
 }
 
-function tellReference() {
+function updateScores() {
   const now = rates(stop), cldice = reference.cldice;
   const fresh = cldice.threshold === shown.stops[stop];
   const rows = [["F1 (Dice)", now.f1], ["Sensitivity", now.sensitivity], ["Specificity", now.specificity], ["Precision", now.precision],
@@ -238,7 +238,7 @@ function tellReference() {
     return row;
   }));
   const at = (r) => `${200 * r.sensitivity},${200 - 200 * r.precision}`;
-  // Only numbers go into this text.
+  // Only numbers go into this markup, so nothing needs escaping.
   const titles = `<text x="100" y="230" text-anchor="middle">Sensitivity</text><text transform="translate(-32 100) rotate(-90)" text-anchor="middle">Precision</text>`;
   const axes = [0, 0.5, 1].map((v) => `<text x="${200 * v}" y="216" text-anchor="middle">${v}</text><text x="-6" y="${204 - 200 * v}" text-anchor="end">${v}</text>`);
   const dot = Number.isNaN(now.precision) ? "" : `<circle cx="${200 * now.sensitivity}" cy="${200 - 200 * now.precision}" r="5"/>`;
@@ -298,8 +298,8 @@ function drawPhoto() {
   context.drawImage(photo, ...box);
 }
 
-// What a pixel's code adds, and to which of its screen pixel's sums; what becomes of the sums.
-function recipe() {
+// For each code, the weight that a pixel adds, and to which of the sums of its screen pixel (1 or 3 a view).
+function weights() {
   const size = 512, part = new Int32Array(size), weight = new Float32Array(size);
   for (let code = 0; code < size; code++) {
     const level = code & 255, vessel = level > stop;
@@ -321,15 +321,15 @@ function rgb(hex) {
 
 function drawPaint() {
   if (!shown) return;
-  tell();
+  updateNumbers();
   const { width, height } = shown;
   const { scale, x, y } = place;
   const wide = paintCanvas.width, high = paintCanvas.height;
   const context = paintCanvas.getContext("2d");
   if (image?.width !== wide || image.height !== high) image = context.createImageData(wide, high);
-  const out = new Uint32Array(image.data.buffer);  // 0xAABBGGRR: all that browsers run on is little-endian
+  const out = new Uint32Array(image.data.buffer);  // 0xAABBGGRR: browsers run on little-endian machines only
   out.fill(0);
-  const { part, weight } = recipe();
+  const { part, weight } = weights();
   for (let code = 0; code < 512; code++) part[code] *= wide;
   const parts = view === "errors" ? 3 : 1;
   const sums = new Float32Array(parts * wide);
@@ -339,7 +339,7 @@ function drawPaint() {
   const kinds = ["hit", "miss", "false alarm"].map((kind) => props.colors[kind]);
   const magma = props.magma.map(([red, green, blue]) => (0xff000000 | (blue << 16) | (green << 8) | red) >>> 0);
 
-  // Each pixel of the photograph belongs to one of the screen; enlarged, each of the screen to one of the photograph.
+  // Reduced, each pixel of the photograph belongs to one of the screen; enlarged, each of the screen to one of the photograph.
   const shrunk = scale < 1;
   const columnOf = new Int32Array(shrunk ? width : wide);
   const columns = new Int32Array(wide);  // how many of the photograph's columns a screen column stands for
@@ -397,7 +397,8 @@ function setView(name) {
   legend.hidden = name !== "errors" && name !== "probability";
   if (name === "errors") {
     legend.replaceChildren(...Object.entries(props.colors).map(([kind, value]) => {
-      const entry = Object.assign(tag("span", kind), { title: { hit: "true positive", miss: "false negative" }[kind] || "false positive" });
+      const [word, term] = { hit: ["agreed", "true positive"], miss: ["missed", "false negative"] }[kind] || ["extra", "false positive"];
+      const entry = Object.assign(tag("span", `${word} (${kind})`), { title: term });
       entry.prepend(Object.assign(document.createElement("i"), { style: `background: rgb(${value})` }));
       return entry;
     }));
@@ -432,23 +433,23 @@ function zoom(factor, atX = photoCanvas.width / 2, atY = photoCanvas.height / 2)
   resize();
 }
 
-// ---- what people do
+// ---- input
 
 const commands = {
   pick: () => find(".pick").click(),
   take: () => find(".take").click(),
   "pick-reference": () => find(".pick-reference").click(),
-  "drop-reference": () => { begin(); compareWith(null); },
-  cancel: () => { begin(); rest(); trigger("cancel"); },
+  "drop-reference": () => { newRequest(); compareWith(null); },
+  cancel: () => { newRequest(); stopBusy(); trigger("cancel"); },
   close,
   reset: () => { setStop(shown.fitted); settle(); },
   in: () => zoom(1.5), out: () => zoom(1 / 1.5), fit: () => { place.fitted = true; resize(); },
   one: () => zoom(1 / place.scale),
-  // The whole page, so that what gradio tells, which stands beside the viewer, can be seen too.
+  // The whole page goes full screen, because gradio's messages are outside the viewer.
   full: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()),
 };
 
-// The slider has come to rest.
+// Ask for the scores that need the server, once the slider rests.
 function settle() {
   announce(`${share()} of the field of view is vessel.`);
   if (reference && reference.cldice.threshold !== shown.stops[stop]) trigger("settle");
@@ -465,7 +466,7 @@ root.addEventListener("click", (event) => {
     root.viewer.what = save;
     trigger("save");
   } else if (chosen) { color = chosen; swatches(); }
-  else if (example) { begin("Finding the vessels"); trigger("example", { index: Number(example) }); }
+  else if (example) { newRequest("Finding the vessels"); trigger("example", { index: Number(example) }); }
 });
 
 for (const [selector, event] of [[".pick", "photograph"], [".take", "photograph"], [".pick-reference", "reference"]]) {
@@ -501,7 +502,7 @@ function swatches() {
 
 let hintTimer = 0;
 sheet.addEventListener("wheel", (event) => {
-  // A page that scrolls must not be caught by the picture; trackpads send a pinch as a wheel with the control key.
+  // The wheel alone scrolls the page past the picture. Trackpads send a pinch as a wheel with the control key.
   if (!shown) return;
   if (!(event.ctrlKey || event.metaKey || document.fullscreenElement)) {
     find(".hint").dataset.on = "";
@@ -527,7 +528,7 @@ sheet.addEventListener("pointerdown", (event) => {
   if (!place.fitted || fingers.size > 1) sheet.setPointerCapture(event.pointerId);
 });
 sheet.addEventListener("pointermove", (event) => {
-  if (event.buttons === 0) fingers.delete(event.pointerId);  // let go outside the picture
+  if (event.buttons === 0) fingers.delete(event.pointerId);  // the button was released outside the picture
   const before = fingers.get(event.pointerId);
   if (!before || !shown) return;
   const box = sheet.getBoundingClientRect(), screen = photoCanvas.width / box.width;
@@ -572,7 +573,7 @@ divider.addEventListener("keydown", (event) => {
   divide((Number(divider.getAttribute("aria-valuenow")) + steps[event.key]) / 100);
 });
 
-// A file may be dropped anywhere: beside the picture the browser would else leave the page for it.
+// A file may be dropped anywhere on the page: otherwise the browser would leave the page and open it.
 const overReference = (event) => shown && Boolean((event.target.closest ? event.target : event.target.parentElement)?.closest(".reference"));
 const hasFiles = (event) => root.isConnected && [...(event.dataTransfer?.types || [])].includes("Files");
 document.addEventListener("dragover", (event) => {
@@ -616,13 +617,13 @@ new ResizeObserver(() => resize()).observe(sheet);
 document.addEventListener("fullscreenchange", () => root.toggleAttribute("data-full", document.fullscreenElement !== null));
 find("[data-zoom=full]").hidden = !document.fullscreenEnabled;
 root.viewer = {
-  file: null,  // the last upload, for the server
-  what: null,  // which file is to be saved
+  file: null,  // the last upload
+  what: null,  // kind of the file to save
   settings: () => ({ request, photo: shown?.photo ?? null, reference: reference?.file ?? null, threshold: shown ? shown.stops[stop] : null, color,
     opacity: Number(opacity.value), what: root.viewer.what }),
-  refine: (value) => { if (reference) { reference.cldice = value?.threshold === undefined ? { threshold: shown.stops[stop], value: null } : value; tell(); } },
+  refine: (value) => { if (reference) { reference.cldice = value?.threshold === undefined ? { threshold: shown.stops[stop], value: null } : value; updateNumbers(); } },
   saved: () => all("[data-saving]").forEach((button) => delete button.dataset.saving),
-  rest,
+  stopBusy,
 };
 watch("value", () => receive(props.value));
-if (!window.DecompressionStream) say(".viewer > .error", ["This browser is too old for the page: take one of 2023 or later."]);
+if (!window.DecompressionStream) showMessage(".viewer > .error", ["This browser is too old for the page, which needs one of 2023 or later: update it."]);
