@@ -331,7 +331,7 @@ def test_a_photograph_may_be_dropped_or_pasted(open_page, segmenter, photographs
 
 def test_an_example_is_one_click(open_page, segmenter):
     page = open_page()
-    page.locator(".examples button").nth(1).click()
+    page.get_by_role("button", name="Example: synthetic orange").click()
     page.wait_for_selector(SHOWN)
     assert page.inner_text(".viewer .name") == "synthetic_orange.jpg"
     density = segmenter("examples/synthetic_orange.jpg").measure()["vessel_density"]
