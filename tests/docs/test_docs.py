@@ -99,11 +99,17 @@ def test_the_citation_has_the_version_of_the_package():
     assert re.search(r"^version: (.*)$", text("CITATION.cff"), re.MULTILINE)[1] == __version__
 
 
-def test_the_map_shows_every_module():
-    mapped = [path.strip("`") for path in table_rows("docs/architecture.md", "## Map")]
-    assert [path for path in mapped if not (ROOT / path).exists()] == []
-    modules = [path for path in [*ROOT.glob("*.py"), *ROOT.glob("resegnet/**/*.py")] if path.name != "__init__.py"]
-    assert {path.relative_to(ROOT).as_posix() for path in modules} - set(mapped) == set()
+def test_the_map_shows_every_room_and_what_lies_beside_them():
+    rows = table_rows("docs/architecture.md", "## Map")
+    mapped = {path.strip("`") for path in rows}
+    assert {path for path in mapped if not (ROOT / path).exists()} == set()
+    modules = {path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.py"), *ROOT.glob("resegnet/*.py")]}
+    rooms = {f"resegnet/{path.parent.name}/" for path in ROOT.glob("resegnet/*/__init__.py")}
+    assert (modules - {"resegnet/__init__.py"} | rooms) - mapped == set()
+    for path, (purpose,) in rows.items():
+        if path.startswith("`resegnet/") and path.endswith("/`"):
+            named = re.findall(r"`(\w+\.\w+)`", purpose)
+            assert [name for name in named if not (ROOT / path.strip("`") / name).exists()] == []
 
 
 def test_every_picture_that_the_page_offers_has_its_origin_told():
