@@ -1,10 +1,11 @@
-"""ReSegNet finds the blood vessels in colour fundus photographs.
+"""ReSegNet segments the blood vessels in colour fundus photographs.
 
 >>> from resegnet import Segmenter
 >>> result = Segmenter.from_pretrained()("eye.jpg")
+>>> result.save("results", "eye")
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resegnet.config import Config
 from resegnet.errors import ConfigError, ImageError, ResegnetError
@@ -12,6 +13,9 @@ from resegnet.image import read_image
 from resegnet.results.segmentation import Segmentation
 from resegnet.segmenter import Segmenter
 from resegnet.version import __version__
+
+if TYPE_CHECKING:
+    from resegnet.model import ReSegNet
 
 __all__ = [
     "Config",
@@ -27,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import, and nothing before the first prediction needs it.
+    # Importing torch takes seconds, and only ReSegNet and the engine `torch` need it.
     if name == "ReSegNet":
         from resegnet.model import ReSegNet
 

@@ -1,4 +1,4 @@
-"""Everything, besides the weights, that a prediction depends on."""
+"""The configuration of a release: everything, besides the weights, that a prediction depends on."""
 
 from __future__ import annotations
 
@@ -12,13 +12,34 @@ from resegnet.errors import ConfigError, short_repr
 from resegnet.io import read_json
 
 FORMAT_VERSION = 1
-PLAIN = "plain"  # in place of an encoder's name: `resegnet.unet.PlainUNet`
-_ENCODER = re.compile(r"[\w.-]{1,100}", re.ASCII)  # no "hf-hub:user/name", which timm would fetch
+PLAIN = "plain"  # the `encoder` that stands for `resegnet.unet.PlainUNet`
+_ENCODER = re.compile(r"[\w.-]{1,100}", re.ASCII)  # excludes "hf-hub:user/name", which timm would download
 
 
 @dataclass(frozen=True)
 class Config:
-    """What `config.json` beside `model.safetensors` holds. It alone rebuilds the network and the line round it.
+    """The content of `config.json` beside `model.safetensors`; with the weights it is all that a prediction needs.
+
+    Attributes
+    ----------
+    format_version
+        Version of the format of the file.
+    encoder
+        Name of an encoder that `segmentation_models_pytorch` knows (names with `tu-` come from timm), or `PLAIN`.
+    encoder_depth
+        Number of stages of the encoder, each of which halves the picture, or of levels of the plain network.
+    decoder_channels
+        Number of channels of each stage of the decoder, coarse to fine. With one fewer than `encoder_depth`, the last
+        step to full size is a pixel shuffle instead of a stage.
+    input_size
+        Side of the square to which the field of view is scaled, px.
+    smallest_input_size
+        If given, a field of view between this and `input_size` is not scaled: the square is cut out of the photograph,
+        pixel for pixel. px.
+    mean, std
+        Normalisation of RGB in [0, 1]; the default is ImageNet's.
+    threshold
+        Probability from which a pixel is a vessel. Training fits it on validation photographs.
 
     Raises
     ------
@@ -27,26 +48,24 @@ class Config:
     """
 
     format_version: int = FORMAT_VERSION
-    encoder: str = "resnet34"  # a name that segmentation_models_pytorch knows; `tu-` names come from timm; or PLAIN
-    encoder_depth: int = 5  # stages of the encoder, each halves the picture; levels of the plain network
-    # Coarse to fine, one for each stage. With one fewer, the last step to full size is a pixel shuffle, not a stage.
+    encoder: str = "resnet34"
+    encoder_depth: int = 5
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
-    input_size: int = 768  # px, side of the square that the field of view is scaled to
-    # With it, a field between the two is not scaled: the square is cut out of the photograph, pixel for pixel.
+    input_size: int = 768
     smallest_input_size: int | None = None
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; ImageNet's
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    threshold: float = 0.5  # fitted on validation eyes at the end of training
+    threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("decoder_channels", "mean", "std"):  # JSON brings lists
+        for name in ("decoder_channels", "mean", "std"):  # JSON holds lists
             value = getattr(self, name)
             if not isinstance(value, list | tuple):
                 raise ConfigError(f"config: {name} is {short_repr(value)}, expected a list of numbers.")
             object.__setattr__(self, name, tuple(value))
         if self.format_version != FORMAT_VERSION:
             raise ConfigError(
-                f"config: format_version is {short_repr(self.format_version)}, this package reads {FORMAT_VERSION}. "
+                f"config: format_version is {short_repr(self.format_version)}, expected {FORMAT_VERSION}. "
                 "Upgrade with `pip install --upgrade resegnet`, or load an older revision of the model."
             )
         _check(
@@ -55,16 +74,16 @@ class Config:
             self.encoder,
             "a name of letters, digits and ._-",
         )
-        _check(_whole(self.encoder_depth, 3, 5), "encoder_depth", self.encoder_depth, "3, 4 or 5")
+        _check(_is_whole(self.encoder_depth, 3, 5), "encoder_depth", self.encoder_depth, "3, 4 or 5")
         _check(
             len(self.decoder_channels) in (self.encoder_depth, self.encoder_depth - 1)
-            and all(_whole(c, 1, 1024) for c in self.decoder_channels),
+            and all(_is_whole(c, 1, 1024) for c in self.decoder_channels),
             "decoder_channels",
             self.decoder_channels,
             f"{self.encoder_depth} whole numbers from 1 to 1024, one for each encoder stage, or one fewer",
         )
         _check(
-            # Training fewer than 16 writes beyond its memory in oneDNN (github.com/uxlfoundation/oneDNN/issues/6035).
+            # Fewer than 16 make oneDNN write out of bounds in training (github.com/uxlfoundation/oneDNN/issues/6035).
             self.encoder != PLAIN
             or (len(self.decoder_channels) == self.encoder_depth and min(self.decoder_channels) >= 16),
             "decoder_channels",
@@ -73,47 +92,50 @@ class Config:
         )
         step = 2**self.encoder_depth
         _check(
-            _whole(self.input_size, 64, 4096) and self.input_size % step == 0,
+            _is_whole(self.input_size, 64, 4096) and self.input_size % step == 0,
             "input_size",
             self.input_size,
             f"a multiple of {step} from 64 to 4096",
         )
         _check(
             self.smallest_input_size is None
-            or (_whole(self.smallest_input_size, 64, self.input_size) and self.smallest_input_size % step == 0),
+            or (_is_whole(self.smallest_input_size, 64, self.input_size) and self.smallest_input_size % step == 0),
             "smallest_input_size",
             self.smallest_input_size,
             f"null or a multiple of {step} from 64 to the input_size of {self.input_size}",
         )
-        _check(len(self.mean) == 3 and all(map(_moderate, self.mean)), "mean", self.mean, "three numbers")
+        _check(len(self.mean) == 3 and all(map(_is_moderate, self.mean)), "mean", self.mean, "three numbers")
         _check(
-            len(self.std) == 3 and all(_moderate(s) and s > 1e-6 for s in self.std),
+            len(self.std) == 3 and all(_is_moderate(s) and s > 1e-6 for s in self.std),
             "std",
             self.std,
             "three positive numbers",
         )
-        _check(_moderate(self.threshold) and 0 < self.threshold < 1, "threshold", self.threshold, "a number in (0, 1)")
+        _check(
+            _is_moderate(self.threshold) and 0 < self.threshold < 1, "threshold", self.threshold, "a number in (0, 1)"
+        )
 
     @classmethod
     def from_dict(cls, values: object) -> Config:
-        """Build from plain values; a missing or unknown key is refused, since it would change a prediction unseen.
+        """Build from the values of a parsed `config.json`.
 
         Raises
         ------
         ConfigError
-            If `values` is not such a mapping, or a value is unusable.
+            If `values` is not a mapping, a value is unusable, or a key is missing or unknown: ignoring it would change
+            predictions without a word.
         """
         if not isinstance(values, dict):
             raise ConfigError(f"config: got {type(values).__name__}, expected an object of named values.")
-        # The version first: a newer format may have other keys, and the remedy is then an upgrade.
+        # The version is checked first: a newer format may have other keys, and the remedy is then an upgrade.
         if values.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
             cls(format_version=values["format_version"])
         expected = {field.name for field in dataclasses.fields(cls)}
         unknown, missing = sorted(set(values) - expected), sorted(expected - set(values))
         if unknown or missing:
             raise ConfigError(
-                f"config: unknown keys {short_repr(unknown)}, missing keys {missing}; this is not the config.json of a "
-                f"ReSegNet release of format {FORMAT_VERSION}."
+                f"config: unknown keys {short_repr(unknown)}, missing keys {missing}; expected the config.json of a "
+                f"ReSegNet release of format {FORMAT_VERSION}: check that this is the right file."
             )
         return cls(**values)
 
@@ -124,31 +146,33 @@ class Config:
         Raises
         ------
         ConfigError
-            If the file cannot be read, is no JSON, or holds an unusable value.
+            If the file cannot be read, is not JSON, or holds an unusable value.
         """
         try:
             values = read_json(path)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: cannot be read as JSON ({error}); expected a ReSegNet config.json.") from error
+            raise ConfigError(
+                f"{path}: cannot be read as JSON ({error}); expected a ReSegNet config.json: check the path."
+            ) from error
         return cls.from_dict(values)
 
     @property
     def normalises(self) -> bool:
-        """Whether `mean` and `std` change anything."""
-        return self.mean != (0, 0, 0) or self.std != (1, 1, 1)
+        """True if `mean` and `std` change the input."""
+        return any(self.mean) or any(value != 1 for value in self.std)
 
     @property
     def network(self) -> str:
-        """Its kind, for people."""
+        """Kind of the network, as text for people."""
         return "plain U-Net" if self.encoder == PLAIN else f"U-Net, encoder {self.encoder}"
 
     @property
     def input_sides(self) -> str:
-        """Side of the network's square for people, as `896` or `640 to 1280`; px."""
+        """Side of the network's square in px, as text for people, such as `896` or `640 to 1280`."""
         return f"{self.smallest_input_size} to {self.input_size}" if self.smallest_input_size else str(self.input_size)
 
     def to_json(self) -> str:
-        """The text of `config.json`."""
+        """Return the text of `config.json`."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
@@ -157,9 +181,10 @@ def _check(good: bool, name: str, value: object, expected: str) -> None:
         raise ConfigError(f"config: {name} is {short_repr(value)}, expected {expected}.")
 
 
-def _whole(value: object, low: int, high: int) -> bool:
+def _is_whole(value: object, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _moderate(value: object) -> bool:
+def _is_moderate(value: object) -> bool:
+    """Tell whether a value from a file is a number, and neither nan nor so large that it would overflow float32."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6

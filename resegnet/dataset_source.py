@@ -1,4 +1,4 @@
-"""Opens a data set in any of the forms that it may come in, with the columns as they are."""
+"""Opening a data set from a folder, a file or the Hub, with its columns unchanged."""
 
 from __future__ import annotations
 
@@ -27,12 +27,24 @@ FORMS = (
 
 
 def load_splits(source: str) -> tuple[str, dict[str, Dataset]]:
-    """Name of a data set that is a folder, a file or of the Hub, and all its splits, with the columns as they come.
+    """Load all splits of a data set that is a folder, a file or on the Hub.
+
+    Parameters
+    ----------
+    source
+        Path or Hub id; `FORMS` lists the supported forms.
+
+    Returns
+    -------
+    name
+        Name of the data set, without its folder or owner.
+    splits
+        Its splits by name, with the columns unchanged.
 
     Raises
     ------
     DataError
-        If it is not there, or in no known form.
+        If the data set does not exist or has none of the known forms.
     """
     path = Path(source).expanduser()
     try:
@@ -45,8 +57,8 @@ def load_splits(source: str) -> tuple[str, dict[str, Dataset]]:
         if isinstance(error, DataError):
             raise
         advice = f"Expected {FORMS}." if path.exists() else "Check its name, your access to it, and the network."
-        raise DataError(f"{source} could not be loaded ({error}). {advice}") from error
-    raise DataError(f"There is no file or folder {source}. Expected {FORMS}.")
+        raise DataError(f"{source} cannot be loaded ({error}). {advice}") from error
+    raise DataError(f"There is no file or folder {source}. Expected {FORMS}: check the path.")
 
 
 def _load_local(path: Path) -> tuple[str, dict[str, Dataset]]:
@@ -68,26 +80,28 @@ def _load_local(path: Path) -> tuple[str, dict[str, Dataset]]:
         if (folder / "image").is_dir() and (folder / "mask").is_dir()
     }
     if not splits:
-        raise DataError(f"{path} holds no data in a known form. Expected {FORMS}.")
+        raise DataError(f"{path} holds no data in a known form. Expected {FORMS}: choose another folder.")
     return name, splits
 
 
 def _pair_by_name(folder: Path, name: str) -> Dataset:
-    """One split of the public layout; a file without its counterpart gives a row with None."""
+    """Load the split `folder` with the folders image and mask; a file without its counterpart gives a row with None."""
     files: dict[str, dict[str, Path]] = {"image": {}, "mask": {}}
-    twice = []
+    duplicates = []
     for kind, found in files.items():
         for file in sorted((folder / kind).iterdir()):
             if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
                 if file.stem in found:
-                    twice.append(f"{found[file.stem]} and {file.name}")
+                    duplicates.append(f"{found[file.stem]} and {file.name}")
                 found[file.stem] = file
-    if twice:
-        raise DataError("Files of one name, so that pairs are unclear: " + "; ".join(twice))
+    if duplicates:
+        raise DataError(
+            f"Files differ only in their suffix, so pairs are ambiguous: {'; '.join(duplicates)}. Remove one of each."
+        )
     stems = sorted(files["image"].keys() | files["mask"].keys(), key=_natural)
     numbers = [re.match(r"(\d+)_(?:training|test|manual1)(?![a-z])", stem) for stem in stems]
     if not all(numbers):
-        logger.warning("%s does not say whose eye is whose: each picture counts as a patient of its own.", folder)
+        logger.warning("The file names in %s do not identify patients: each picture counts as its own patient.", folder)
     columns: dict[str, list[str | None]] = {
         kind: [str(found[stem]) if stem in found else None for stem in stems] for kind, found in files.items()
     }
@@ -99,13 +113,13 @@ def _pair_by_name(folder: Path, name: str) -> Dataset:
 
 
 def _natural(stem: str) -> list[tuple[int, str]]:
-    """Sort key that puts 2 before 10."""
+    """Return a sort key that puts 2 before 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", stem)]
 
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Loading a local folder takes no time worth a bar."""
+    """Hide the progress bars of `datasets`: a local folder loads too fast for them to be of use."""
     were_enabled = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

@@ -169,7 +169,7 @@ def check_image(image: np.ndarray) -> None:
 
 
 def _surround_colour(image: np.ndarray) -> np.ndarray | None:
-    """Return the surround's RGB, (3,) float, as the frame's corners show it; None if they are neither dark nor white."""
+    """Return the surround's RGB, (3,) float, as the corners show it; None if they are neither dark nor white."""
     height, width = image.shape[:2]
     rows, columns = max(2, height // 50), max(2, width // 50)
     corners = np.array(
@@ -399,7 +399,7 @@ def _is_cut(light: np.ndarray, ellipse: np.ndarray, row: int, columns: tuple[int
 
 
 def _to_full_size(bounds: Box, small_shape: tuple[int, int], step: int, shape: tuple[int, int]) -> Box:
-    """Scale bounds of the small copy to the photograph's size; those on the small frame go to the photograph's frame."""
+    """Scale bounds of the small copy to the photograph's size; those on its frame go to the photograph's frame."""
     top, left, bottom, right = bounds
     return Box(
         top * step,

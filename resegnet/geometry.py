@@ -70,7 +70,7 @@ class Geometry:
             part, kernel = part.astype(np.float32), Image.Resampling.BILINEAR
         scaled = np.zeros((self.input_size, self.input_size, *part.shape[2:]), part.dtype)
         # Only the part inside the frame is scaled, to those pixels of the square that it covers completely. So no black
-        # bleeds into the field where the frame cuts it, and no square of the photograph's longer side is held in memory.
+        # bleeds into the field where the frame cuts it, and no square of the photograph's longer side takes up memory.
         (first_row, end_row), (first_column, end_column) = (
             (-(-(inside.start - start) * self.input_size // side), (inside.stop - start) * self.input_size // side)
             for inside, start in ((rows, top), (columns, left))

@@ -1,4 +1,4 @@
-"""The network: a U-Net that takes plain RGB and gives logits."""
+"""The network: a U-Net from RGB to logits, and the files of its weights."""
 
 from __future__ import annotations
 
@@ -19,21 +19,34 @@ from resegnet.unet import PlainUNet
 
 
 class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license="mit"):
-    """U-Net, plain or with an encoder of `segmentation_models_pytorch`; the normalisation is part of it.
+    """U-Net, plain or with an encoder of `segmentation_models_pytorch`, that normalises its input itself.
 
-    Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28. Always built with random weights: a release brings its
-    own, and ImageNet's are a training choice (`resegnet.learning.start`).
+    Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28. It is built with random weights: `from_pretrained` loads
+    those of a release, and starting from ImageNet's is a training choice (`resegnet.learning.start`).
+
+    Parameters
+    ----------
+    config
+        The architecture and the normalisation.
+
+    Raises
+    ------
+    ConfigError
+        If `segmentation_models_pytorch` cannot build the encoder.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.net = PlainUNet(config.decoder_channels) if config.encoder == PLAIN else _unet_of(config)
+        self.net = PlainUNet(config.decoder_channels) if config.encoder == PLAIN else _build_encoder_unet(config)
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, rgb: torch.Tensor) -> torch.Tensor:
-        """Logits (N, 1, S, S) of `rgb` (N, 3, S, S) float32 in [0, 1]; S is a multiple of 2 ** encoder_depth."""
+        """Return logits, (N, 1, S, S), of RGB, (N, 3, S, S) float32 in [0, 1]; 2 ** encoder_depth divides S."""
         return self.net((rgb - self.mean) / self.std if self.config.normalises else rgb)
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -41,7 +54,7 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         (save_directory / CONFIG_NAME).write_text(self.config.to_json(), encoding="utf-8")
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # without the mixin's **model_kwargs, which would change the network
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
@@ -51,19 +64,26 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         local_files_only: bool = False,
         token: str | bool | None = None,
     ) -> ReSegNet:
-        """Load a folder or a model of the Hub, strictly, ready to predict.
+        """Load a folder or a model of the Hub strictly, ready to predict.
 
-        In place of the mixin's own, which drops unknown keys of the config, leaves missing tensors random and falls
-        back to pickles. Arguments as in `resegnet.hub.find_release`.
+        The mixin's own method is not used, since it drops unknown keys of the configuration, leaves missing tensors
+        random and falls back to pickles.
+
+        Parameters
+        ----------
+        pretrained_model_name_or_path
+            Folder, `bundled`, `bundled-cc-by`, or Hub id such as `user/resegnet`.
+        revision, cache_dir, force_download, local_files_only, token
+            As in `resegnet.hub.find_release`.
 
         Raises
         ------
-        resegnet.config.ConfigError, resegnet.hub.WeightsError
-            For a configuration or weights that cannot be used.
+        ConfigError, WeightsError
+            If the configuration or the weights cannot be used.
         OSError
-            If there is no such folder and the model cannot be had from the Hub.
-        ValueError
-            If a revision is asked of a folder.
+            If there is no such folder and the model cannot be downloaded from the Hub.
+        ArgumentError
+            If a revision is given for a folder.
         """
         folder, _ = find_release(
             pretrained_model_name_or_path,
@@ -76,11 +96,11 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         config = Config.load(folder / CONFIG_NAME)
         check_hashes(folder)
         weights = folder / WEIGHTS_NAME
-        # A small config.json can ask for a network of any size. Its weights must be there before memory is taken.
+        # A small config.json can describe a network of any size. Before memory is taken for it, its weights must exist.
         try:
             with torch.device("meta"):
                 size = sum(tensor.numel() for tensor in cls(config).parameters())
-        except ConfigError:  # the mit_ encoders reckon with tensors while they are built; they are small
+        except ConfigError:  # the mit_ encoders compute with tensors while they are built; they are small
             size = 0
         if weights.is_file() and weights.stat().st_size < 2 * size:
             raise WeightsError(
@@ -92,13 +112,13 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         return model.eval()
 
 
-def _unet_of(config: Config) -> nn.Module:
-    """A U-Net of `segmentation_models_pytorch`, random weights.
+def _build_encoder_unet(config: Config) -> nn.Module:
+    """Build a U-Net of `segmentation_models_pytorch` with random weights.
 
     Raises
     ------
     ConfigError
-        For an encoder that it cannot build.
+        If it cannot build the encoder.
     """
     shuffled = len(config.decoder_channels) < config.encoder_depth
     try:
@@ -108,15 +128,16 @@ def _unet_of(config: Config) -> nn.Module:
             encoder_depth=config.encoder_depth,
             decoder_channels=(*config.decoder_channels, 1) if shuffled else config.decoder_channels,
         )
-    except Exception as error:  # each encoder refuses in its own way what it cannot do
+    except Exception as error:  # each encoder raises another kind of error
         raise ConfigError(
             f"Cannot build a U-Net with encoder {config.encoder} ({first_line(error)}); expected {PLAIN}, a name "
             "that segmentation_models_pytorch.encoders.get_encoder_names() lists, or `tu-` before a timm name."
         ) from error
     if shuffled:
-        # The stage at full size is the dearest by far and has no encoder features to add. Without it, four logits
-        # for each pixel of half the size become the full size: Shi et al. 2016, doi:10.1109/CVPR.2016.207. They
-        # come from that pixel alone: a 3 x 3 kernel of so few outputs takes a tenth of the whole network's time.
+        # The stage at full size costs by far the most and has no encoder features to add. Without it, each pixel at
+        # half the size gives four logits, which are rearranged to the full size: Shi et al. 2016,
+        # doi:10.1109/CVPR.2016.207. The kernel is 1 x 1, since a 3 x 3 kernel with so few outputs would take a tenth
+        # of the time of the whole network.
         net.decoder.blocks = net.decoder.blocks[:-1]
         net.segmentation_head = nn.Sequential(
             nn.Conv2d(config.decoder_channels[-1], 4, kernel_size=1), nn.PixelShuffle(2)
@@ -125,9 +146,12 @@ def _unet_of(config: Config) -> nn.Module:
 
 
 def scale_logits(model: ReSegNet, slope: float, offset: float) -> None:
-    """Let the network give slope * logit + offset, in place: the last convolution takes both on."""
+    """Change the last convolution in place so that the network returns slope * logit + offset."""
     with torch.no_grad():
-        last = model.net.segmentation_head[0]
+        head = model.net.segmentation_head
+        assert isinstance(head, nn.Sequential)
+        last = head[0]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
         last.weight.mul_(slope)
         last.bias.mul_(slope).add_(offset)
 
@@ -141,28 +165,41 @@ def round_to_half(model: nn.Module) -> None:
 
 
 def save_weights(model: nn.Module, path: Path, half: bool = False) -> None:
-    """Write the weights as safetensors; with `half`, convolution kernels as float16.
+    """Write the weights as safetensors.
 
-    Only kernels are halved: the running variances of batch normalisation may lie outside float16's range.
+    Parameters
+    ----------
+    model
+        The network.
+    path
+        The file.
+    half
+        Store the convolution kernels as float16. Other tensors stay float32, since the running variances of batch
+        normalisation may lie outside the range of float16.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
     """
     tensors = {
         name: (tensor.half() if half and tensor.ndim == 4 else tensor).contiguous()
         for name, tensor in model.state_dict().items()
     }
-    write_atomically(path, save(tensors))  # `save_file` lets nobody but its user read the file
+    write_atomically(path, save(tensors))  # `save_file` would make the file readable for its owner only
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a safetensors file strictly: every tensor of the model, no other, each of its shape.
+    """Load a safetensors file strictly: every tensor of the model, no other, each of the same shape.
 
     Raises
     ------
     WeightsError
-        If the file is missing, no safetensors, does not fit, or holds nan or infinity; the model is then not to be
-        used.
+        If the file is missing or not safetensors, does not fit the model, or holds nan or infinity. The model must then
+        not be used, since some of its tensors may have been replaced.
     """
     try:
-        if not path.is_file():  # to open a pipe or a device could take for ever
+        if not path.is_file():  # opening a pipe or a device could block for ever
             raise OSError("there is no such file")
         tensors = load_file(path)
         wanted = model.state_dict()

@@ -65,8 +65,8 @@ class Segmenter:
         Parameters
         ----------
         name
-            `bundled` (the default), `bundled-cc-by` (trained without DRIVE, whose terms restrict its use), a folder with
-            `config.json` and `model.safetensors`, or a Hub id such as `user/resegnet`.
+            `bundled`, which None stands for; `bundled-cc-by`, trained without DRIVE, whose terms restrict its use; a
+            folder with `config.json` and `model.safetensors`; or a Hub id such as `user/resegnet`.
         revision
             Branch, tag or commit on the Hub.
         engine
@@ -93,14 +93,14 @@ class Segmenter:
 
         if engine not in (None, *ENGINES) or (engine == "onnx" and device != "cpu"):
             raise ArgumentError(
-                f"Got engine {engine!r} on {device}, expected 'onnx' (on cpu only), 'torch' or None: choose one of these."
+                f"Got engine {engine!r} on {device}, expected 'onnx' (on cpu only), 'torch' or None: choose one of them."
             )
         if device != "cpu":
             import torch
 
             if not (device.startswith("cuda") and torch.cuda.is_available()):
                 raise ArgumentError(
-                    f"Got device {device!r}, but torch sees no such device here; expected 'cpu' or 'cuda': use device='cpu'."
+                    f"Got device {device!r}, but torch sees no such device here; expected 'cpu' or 'cuda': use 'cpu'."
                 )
         folder, commit = find_release(BUNDLED_RELEASES["bundled"] if name is None else name, revision)
         if engine is None:

@@ -1,4 +1,4 @@
-"""A small U-Net that works at the photograph's full size, for `Config.encoder` "plain"."""
+"""A small U-Net that works at the photograph's full size; `Config.encoder` calls it "plain"."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from torch.nn import functional as F
 
 
 class PlainUNet(nn.Module):
-    """U-Net of residual blocks, without weights from elsewhere; its first level is as large as the photograph.
+    """U-Net of residual blocks, without pretrained weights, whose first level has the photograph's full size.
 
-    The encoders of `segmentation_models_pytorch` begin by halving the picture, which is where the finest vessels, of a
-    pixel or two, go. That few weights are enough at full size: Galdran et al. 2022, doi:10.1038/s41598-022-09675-y.
-    That level is thin, of one convolution on each side, since it takes most of the time.
+    The encoders of `segmentation_models_pytorch` begin by halving the picture, which loses the finest vessels, a pixel
+    or two wide. Few weights are enough at full size: Galdran et al. 2022, doi:10.1038/s41598-022-09675-y. The level at
+    full size has one convolution on each side only, since it takes most of the time.
 
     Parameters
     ----------
     channels
-        Of the levels, coarse to fine, as in `Config.decoder_channels`; each level has twice the side of the one before.
+        Number of channels of each level, coarse to fine, as in `Config.decoder_channels`. Each level has twice the side
+        of the one before.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -29,7 +30,7 @@ class PlainUNet(nn.Module):
         self.down = nn.ModuleList(
             [_convolution(3, fine), *(_Residual(*pair, stride=2) for pair in zip(widths, coarser, strict=False))]
         )
-        # Fewer channels before a picture is doubled, not after it.
+        # The number of channels is reduced before the side is doubled, which is cheaper than after it.
         self.narrow = nn.ModuleList(nn.Conv2d(wide, thin, 1) for thin, wide in zip(widths, coarser, strict=False))
         self.up = nn.ModuleList(
             [_convolution(2 * fine, fine), *(_Residual(2 * width, width) for width in coarser[:-1])]
@@ -37,7 +38,7 @@ class PlainUNet(nn.Module):
         self.segmentation_head = nn.Sequential(nn.Conv2d(fine, 1, 1))
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        """Logits (N, 1, S, S) of (N, 3, S, S) float32; S is a multiple of 2 ** (levels - 1)."""
+        """Return logits, (N, 1, S, S), of RGB, (N, 3, S, S) float32; S is a multiple of 2 ** (levels - 1)."""
         levels = [picture]
         for block in self.down:
             levels.append(block(levels[-1]))
@@ -48,19 +49,24 @@ class PlainUNet(nn.Module):
         return self.segmentation_head(features)
 
 
-def _convolution(given: int, made: int, stride: int = 1) -> nn.Sequential:
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Build a 3 x 3 convolution from `inputs` to `outputs` channels, with batch normalisation and ReLU."""
     return nn.Sequential(
-        nn.Conv2d(given, made, 3, stride, padding=1, bias=False), nn.BatchNorm2d(made), nn.ReLU(inplace=True)
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
 
 
 class _Residual(nn.Module):
-    def __init__(self, given: int, made: int, stride: int = 1) -> None:
+    """Two 3 x 3 convolutions beside a 1 x 1 shortcut: He et al. 2016, doi:10.1109/CVPR.2016.90."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
         self.main = nn.Sequential(
-            *_convolution(given, made, stride), nn.Conv2d(made, made, 3, padding=1, bias=False), nn.BatchNorm2d(made)
+            *_convolution(inputs, outputs, stride),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
         )
-        self.shortcut = nn.Sequential(nn.Conv2d(given, made, 1, stride, bias=False), nn.BatchNorm2d(made))
+        self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return F.relu(self.main(features) + self.shortcut(features))

@@ -1,4 +1,4 @@
-"""Two engines, one answer; and many photographs at a time, in order."""
+"""The two engines agree, and many photographs at a time come back in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.stand_in import DarkOnGreen
 from resegnet import Config, ImageError, ReSegNet, Segmenter
 from resegnet.cohort.threads import segment_many
 from resegnet.engine import OnnxNetwork, TorchNetwork
-from resegnet.errors import WeightsError
+from resegnet.errors import ArgumentError, WeightsError
 from resegnet.releases.quantise import write_onnx
 from resegnet.segmenter import prepare_input
 from resegnet.synthetic import draw_fundus
@@ -51,10 +51,10 @@ def test_the_quantised_network_answers_as_the_trained_one(model, onnx, photograp
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
 
 
-def test_of_a_range_of_sizes_each_is_answered_as_by_the_trained_one(tmp_path):
+def test_at_every_size_of_a_range_it_answers_as_the_trained_one(tmp_path):
     torch.manual_seed(3)
-    # An encoder whose paddings the export would compute from the size, and a decoder with all its stages.
-    # The plain network takes the photograph's own bits; of these few channels at random all are rounded.
+    # The first encoder has paddings that the export would compute from the size; the second decoder has all its stages.
+    # The plain network takes the photograph's own 8 bits; all of its few random channels are rounded.
     raw = {"mean": (0, 0, 0), "std": (1, 1, 1)}
     kinds = [
         ("tu-tf_efficientnet_lite0", (8, 8), {}, 0.98),
@@ -123,8 +123,8 @@ def test_the_fast_engine_needs_no_torch(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"engine": "tensorrt"}, {"engine": "onnx", "device": "cuda"}, {"device": "gpu"}])
-def test_an_engine_that_there_is_not_is_refused(options):
-    with pytest.raises(ValueError, match=r"expected 'onnx'|no such device"):
+def test_an_unknown_engine_or_device_is_refused(options):
+    with pytest.raises(ArgumentError, match=r"expected 'onnx'|no such device"):
         Segmenter.from_pretrained(**options)
 
 
@@ -145,7 +145,7 @@ def test_many_photographs_give_what_single_calls_give_in_order(tmp_path):
             assert np.array_equal(outcome, segmenter(path).probability)
 
 
-def test_what_waits_does_not_grow_with_the_number_of_photographs(drawn):
+def test_the_queue_does_not_grow_with_the_number_of_photographs(drawn):
     taken, finished, most = 0, 0, 0
     lock = threading.Lock()
 

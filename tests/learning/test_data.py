@@ -149,7 +149,7 @@ def test_a_hub_that_cannot_be_reached_is_a_data_error(monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DataError, match=r"someone/eyes could not be loaded \(no network\). Check its name"):
+    with pytest.raises(DataError, match=r"someone/eyes cannot be loaded \(no network\). Check its name"):
         load_vessels("someone/eyes", "test")
 
 
@@ -229,14 +229,14 @@ def test_public_layout_lists_files_without_counterpart(tmp_path):
 def test_public_layout_refuses_two_files_of_one_name(tmp_path):
     folder = write_public_layout(tmp_path / "eyes")
     Image.fromarray(draw(1)["image"]).save(folder / "train" / "image" / "1.jpg")
-    with pytest.raises(DataError, match="pairs are unclear"):
+    with pytest.raises(DataError, match="pairs are ambiguous"):
         load_vessels(folder, "train")
 
 
 def test_public_layout_takes_patients_from_drive_names_and_else_warns(tmp_path, caplog):
     folder = write_public_layout(tmp_path / "eyes")
     assert load_vessels(folder, "train")["patient"][:] == ["train_1", "train_2"]
-    assert "does not say whose eye is whose" in caplog.text
+    assert "do not identify patients" in caplog.text
     for kind in ("image", "mask"):
         for old, new in (("1.png", "21_training_0.png"), ("2.png", "21_training_3.png")):
             (folder / "train" / kind / old).rename(folder / "train" / kind / new)

@@ -182,7 +182,7 @@ def test_from_a_download_to_a_model_that_a_stranger_loads(hub, tmp_path):
     prepare += ["--push-to-hub", "someone/chase"]
     hub.fail_next("cut", "POST /api/repos/create", times=4)
     told = command(hub, tmp_path / "a", *prepare, status=1)
-    assert "resegnet: The Hub did not do it (" in told and "Traceback" not in told
+    assert "resegnet: The request to the Hub failed (" in told and "Traceback" not in told
     for path in tmp_path.glob("*.jpg"):
         path.unlink()  # prepared once, it is only published
     hub.fail_next("500", "POST /api/datasets/.*/commit/")
@@ -280,8 +280,8 @@ KINDS = (NET, f"spaces/{NET}", f"datasets/{NET}")
 def test_what_is_to_be_private_is_not_sent_where_it_is_public(hub, tmp_path):
     steps = 'create()\ntell(release, private=True)\ntell(space, private=True)\ntell(data, name="drive", private=True)'
     told = hub.run(STEPS + steps, tmp_path, home=tmp_path / "a").splitlines()
-    refused = f"{NET} is there already and public, but --private was asked for: make it private in its settings on "
-    assert told == [f"{refused}the Hub, or name another."] * 3
+    refused = f"{NET} exists and is public, but --private was given: make it private in its settings on the Hub, or "
+    assert told == [f"{refused}name another."] * 3
     assert [len(hub.commits(key)) for key in KINDS] == [1, 1, 1]
     assert not hub.count("preupload|/commit/|/variables")
 
@@ -366,7 +366,7 @@ def test_what_does_not_pass_is_told_in_one_sentence(monkeypatch, error, temporar
         asked.append(1)
         raise error
 
-    with pytest.raises(HubError, match=r"^The Hub did not do it \([^\n]+\)\.$") as caught:
+    with pytest.raises(HubError, match=r"^The request to the Hub failed \([^\n]+\)\.$") as caught:
         retry_hub_call(ask)
     assert (caught.value.temporary, len(asked)) == (temporary, attempts)
 
@@ -488,7 +488,7 @@ def test_a_download_that_is_cut_is_told_in_a_sentence(published, tmp_path):
     published.fail_next("cut", "GET /api/models/.*/revision/main")
     (told,) = refusals(published, tmp_path / "a", NET)
     assert published.faults == []
-    assert re.fullmatch(rf"{NET} cannot be fetched from the Hub \(.+\): check the connection .*\.", told)
+    assert re.fullmatch(rf"{NET} cannot be downloaded from the Hub \(.+\): check the connection .*\.", told)
 
 
 def test_a_half_written_cache_is_told(published, tmp_path):
@@ -496,7 +496,7 @@ def test_a_half_written_cache_is_told(published, tmp_path):
     (weights,) = (tmp_path / "b").rglob("snapshots/*/model.safetensors")
     weights.unlink()
     (told,) = refusals(published, tmp_path / "b", NET, HF_HUB_OFFLINE="1")
-    assert "is not in the cache or not wholly" in told
+    assert "is not in the cache or only in part" in told
     assert refusals(published, tmp_path / "b", NET)[0].startswith(f"{NET}@")  # online it is completed
 
 
