@@ -59,14 +59,14 @@ _WAITS_S = (1, 2, 4)
 _LONGEST_WAIT_S = 300  # the window in which the Hub counts requests
 _LOG_IN = "log in with `hf auth login` or set HF_TOKEN to a token that may"
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 T = TypeVar("T")
 
 
 def is_hub_id(source: str) -> bool:
     """Return True for a Hub id, `owner/name`, unless a file or folder of that name exists."""
-    return bool(_HUB_ID.fullmatch(source)) and not Path(source).exists()
+    return bool(HUB_ID.fullmatch(source)) and not Path(source).exists()
 
 
 def find_release(

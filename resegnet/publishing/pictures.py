@@ -1,4 +1,4 @@
-"""Pictures for the model card, made from free photographs: what a model finds, and how it fails."""
+"""Pictures for the model card, made from free photographs: what the model finds, and how it fails."""
 
 from __future__ import annotations
 
@@ -12,56 +12,58 @@ from resegnet.image import read_image
 from resegnet.releases.records import format_score
 from resegnet.segmenter import Segmenter
 
-DARKENED = 0.12
+DARKENED = 0.12  # factor on the pixel values of the dark photograph
 PICTURE_WIDTH_PX = 1200
 _GAP_PX = 8
 
 
 def card_pictures(segmenter: Segmenter, examples: Path) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Make them from the free photographs: what a model finds, and how it fails.
+    """Make pictures from the free photographs: what the model finds, and how it fails.
 
     Parameters
     ----------
     segmenter
-        With the model that is to be published.
+        Segmenter of the release to publish.
     examples
         The folder `examples/` of the repository.
 
     Returns
     -------
-    pictures, captions
-        JPEG files, at most 1200 px wide, and what each shows, both by path in the repository.
+    pictures : dict[str, bytes]
+        JPEG files of at most 1200 px width, by path in the repository.
+    captions : dict[str, str]
+        Caption of each picture, by the same paths.
 
     Raises
     ------
-    resegnet.image.ImageError
-        If a photograph is missing there or cannot be read.
+    ImageError
+        If a photograph is missing in `examples` or cannot be read.
     """
     examples = Path(examples)
     photograph = read_image(examples / "retina_cc0.jpg")
     found = segmenter(photograph)
     dark = segmenter(np.round(photograph * np.float32(DARKENED)).astype(np.uint8))
-    drawn = segmenter(examples / "synthetic_orange.jpg")
-    errors = drawn.compare(examples / "synthetic_orange_vessels.png")
+    synthetic = segmenter(examples / "synthetic_orange.jpg")
+    errors = synthetic.compare(examples / "synthetic_orange_vessels.png")
     kept = (found.mask & dark.mask).sum() / max(found.mask.sum(), 1)
-    warned = f"It warns: {' '.join(dark.warnings)}" if dark.warnings else "It does not warn."
+    warned = f"The warning reads: {' '.join(dark.warnings)}" if dark.warnings else "There is no warning."
     scores = errors.scores()
     shown = {
         "pictures/photograph_and_vessels.jpg": (
             (photograph, found.overlay()),
-            "A photograph of a healthy eye (Mikael Häggström, CC0), and in cyan what this model finds in it.",
+            "Left: photograph of a healthy eye (Mikael Häggström, CC0). Right: in cyan, the vessels that this model finds.",
         ),
-        "pictures/errors_on_a_drawn_eye.jpg": (
-            (drawn.image, errors.error_map()),
-            "A drawn eye (CC0), of which every vessel is known, and where this model errs in it. White: vessel, found. "
-            f"Orange: vessel, missed. Blue: called a vessel, but is none. Sensitivity {format_score(scores['sensitivity'])}, "
-            f"precision {format_score(scores['precision'])}. It shows kinds of errors, not how frequent they are in real "
-            "eyes.",
+        "pictures/errors_on_a_synthetic_photograph.jpg": (
+            (synthetic.image, errors.error_map()),
+            "Left: synthetic photograph (CC0), whose vessels are known exactly. Right: what this model finds and misses. "
+            "White: vessel that is found. Orange: vessel that is missed. Blue: no vessel, but marked as one. "
+            f"Sensitivity {format_score(scores['sensitivity'])}, precision {format_score(scores['precision'])}. The "
+            "picture shows kinds of errors, not how often they occur in real photographs.",
         ),
         "pictures/dark_photograph.jpg": (
             (dark.image, dark.overlay()),
-            f"The photograph of the healthy eye darkened to {DARKENED:.0%} of its brightness. Of what this model "
-            f"called vessel in good light, it finds {kept:.0%} again. {warned}",
+            f"The photograph of the healthy eye, darkened to {DARKENED:.0%} of its brightness. The model finds "
+            f"{kept:.0%} of the vessel pixels that it finds in the original photograph. {warned}",
         ),
     }
     return (
@@ -71,7 +73,7 @@ def card_pictures(segmenter: Segmenter, examples: Path) -> tuple[dict[str, bytes
 
 
 def _side_by_side(left: np.ndarray, right: np.ndarray) -> bytes:
-    """Two pictures (H, W, 3) uint8 of one size as a JPEG."""
+    """Place two pictures, (H, W, 3) uint8 of the same size, side by side in a JPEG file."""
     height, width = left.shape[:2]
     shown_width = min(width, (PICTURE_WIDTH_PX - _GAP_PX) // 2)
     shown_height = round(height * shown_width / width)
@@ -80,6 +82,6 @@ def _side_by_side(left: np.ndarray, right: np.ndarray) -> bytes:
         shown = Image.fromarray(pixels).resize((shown_width, shown_height), Image.Resampling.LANCZOS)
         sheet.paste(shown, (x, 0))
     file = io.BytesIO()
-    # Full colour resolution: the vessels' colour is one or two pixels wide.
+    # No chroma subsampling: the coloured lines of thin vessels are one or two pixels wide.
     sheet.save(file, "JPEG", quality=88, subsampling=0)
     return file.getvalue()

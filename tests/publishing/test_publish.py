@@ -29,7 +29,8 @@ from resegnet import Config, ReSegNet, Segmenter
 from resegnet.errors import DataError, HubError
 from resegnet.hub import retry_hub_call
 from resegnet.learning.prepare import publish
-from resegnet.publishing.publish import check_tag, space_contents
+from resegnet.publishing.publish import check_tag
+from resegnet.publishing.space import space_contents
 from resegnet.releases.release import write_release
 from resegnet.synthetic import draw_fundus
 
@@ -81,7 +82,8 @@ def published(release, tmp_path_factory):
 PUBLISH = """
 import sys
 from pathlib import Path
-from resegnet.publishing.publish import PublishError, publish_release
+from resegnet.errors import PublishError
+from resegnet.publishing.publish import publish_release
 steps = iter(sys.argv[1:])
 for name, folder, tag in zip(steps, steps, steps):
     files = [path for path in Path(folder).rglob("*") if path.is_file()]
@@ -219,7 +221,7 @@ def test_no_commit_without_a_change_and_no_tag_is_moved(hub, release, tmp_path):
     told = hub.run(PUBLISH, *(word for step in steps for word in (NET, *step)), home=tmp_path / "a").splitlines()
     first, second, third = told[0], told[4], told[5]
     assert told[:3] == [first] * 3
-    assert told[3] == f"{NET} has a tag v1 with other contents, and tags are not moved: name another."
+    assert told[3] == f"{NET} has a tag v1 with other contents, and tags are not moved: choose another tag."
     assert hub.commits(NET)[:3] == [third, second, first]
     assert len(hub.commits(NET)) == 4
     assert hub.tags(NET) == {"v1": first, "v2": second}
@@ -242,7 +244,7 @@ def test_a_tag_is_about_the_release_not_about_its_card(hub, release, tmp_path):
 )
 def test_what_cannot_be_a_tag_is_refused_before_anything_else(release, capsys, tag):
     assert push_to_hub.main(["--release", str(release), "--repo-id", NET, f"--revision={tag}"]) == 1
-    assert f"{tag!r} cannot be a tag: name one" in capsys.readouterr().err
+    assert f"{tag!r} cannot be a tag, expected letters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tag", [None, "v1.0.0", "2026-05_a+b", "a" * 39])
@@ -255,7 +257,9 @@ STEPS = """
 import sys
 from huggingface_hub import HfApi
 from resegnet.learning.prepare import publish
-from resegnet.publishing.publish import PublishError, publish_release, publish_space
+from resegnet.errors import PublishError
+from resegnet.publishing.publish import publish_release
+from resegnet.publishing.space import publish_space
 api = HfApi()
 ours = {"README.md": b"---\\nsdk: gradio\\ntags: [resegnet]\\n---\\n", "app.py": b"1"}
 def release(**options):
@@ -295,8 +299,10 @@ for kind in ("model", "dataset", "space"):
 tell(release); tell(space); tell(data)
 """
     told = hub.run(STEPS + steps, tmp_path, home=tmp_path / "a").splitlines()
-    refused = f"{NET} holds b.txt, c.txt, d.txt and more, which is not of ReSegNet and would be lost: name another "
-    assert told == [f"{refused}repository."] * 2 + [f"{NET} holds a data set that is not of ReSegNet: name another."]
+    refused = f"{NET} holds b.txt, c.txt, d.txt and more, which ReSegNet did not publish and would delete: choose "
+    assert told == [f"{refused}another repository."] * 2 + [
+        f"{NET} holds a data set that is not of ReSegNet: name another."
+    ]
     assert [len(hub.commits(key)) for key in KINDS] == [6, 6, 6]
 
 
