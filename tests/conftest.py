@@ -11,9 +11,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import pytest
 from support.stand_in import DarkOnGreen
+from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter
-from resegnet.synthetic import draw_fundus
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
@@ -55,6 +55,15 @@ def url(segmenter, tmp_path_factory):
         _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
         yield address
         page.close()
+
+
+@pytest.fixture(scope="module")
+def quick_releases():
+    """For modules that write many releases of tiny networks: what does not depend on the weights is computed once."""
+    from support.exports import quick_releases  # brings torch along, which many tests do not need
+
+    with quick_releases():
+        yield
 
 
 @pytest.fixture(scope="session")

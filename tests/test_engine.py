@@ -9,8 +9,11 @@ import threading
 import numpy as np
 import pytest
 import torch
+from onnx import load
 from PIL import Image
+from support.exports import quick_releases
 from support.stand_in import DarkOnGreen
+from support.synthetic import draw_fundus
 
 from resegnet import Config, ImageError, ReSegNet, Segmenter
 from resegnet.cohort.threads import segment_many
@@ -18,7 +21,6 @@ from resegnet.engine import OnnxNetwork, TorchNetwork
 from resegnet.errors import ArgumentError, WeightsError
 from resegnet.releases.quantise import write_onnx
 from resegnet.segmenter import prepare_input
-from resegnet.synthetic import draw_fundus
 
 CONFIG = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8), input_size=128)
 
@@ -49,6 +51,21 @@ def test_the_quantised_network_answers_as_the_trained_one(model, onnx, photograp
     assert np.abs(fast - slow).mean() < 0.15 * slow.std()
     for one, other in zip(fast, slow, strict=True):
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
+
+
+def test_tests_that_trace_once_get_the_network_that_is_exported(model, onnx, photographs, tmp_path):
+    """Guards the short cut of the tests themselves, `support.exports`."""
+
+    def graph(path):
+        network = load(path)
+        for node in network.graph.node:
+            node.name = ""
+        return network
+
+    with quick_releases():
+        write_onnx(ReSegNet(CONFIG).eval(), photographs, tmp_path / "other.onnx")
+        write_onnx(model, photographs, tmp_path / "shared.onnx")
+    assert graph(tmp_path / "shared.onnx") == graph(onnx) != graph(tmp_path / "other.onnx")
 
 
 def test_at_every_size_of_a_range_it_answers_as_the_trained_one(tmp_path):

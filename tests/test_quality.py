@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image, ImageFilter
+from support.synthetic import draw_fundus
 
 from resegnet.fov import FieldOfView, find_field_of_view, find_fov
 from resegnet.quality import BLURRED, CUT_OFF, NOT_FUNDUS, OVEREXPOSED, POOR_CONTRAST, TOO_DARK, find_warnings
-from resegnet.synthetic import draw_fundus
 
 EVERYDAY = [
     *("astronaut", "brick", "camera", "cat", "cell", "clock", "coffee", "coins", "colorwheel", "grass", "gravel"),

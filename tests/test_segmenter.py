@@ -9,11 +9,11 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from support.synthetic import draw_fundus
 
 from resegnet import Config, ImageError, Segmenter
 from resegnet.errors import ArgumentError, WeightsError
 from resegnet.hub import BUNDLED_RELEASES
-from resegnet.synthetic import draw_fundus
 
 
 def green(rgb: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter, read_image
 from resegnet.__main__ import main
@@ -20,7 +21,6 @@ from resegnet.cohort.work import CohortOptions
 from resegnet.geometry import as_network_input
 from resegnet.io import png
 from resegnet.segmenter import prepare_input
-from resegnet.synthetic import draw_fundus
 
 ray = pytest.importorskip("ray", reason='the cluster needs pip install "resegnet[ray]"')
 

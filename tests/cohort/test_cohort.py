@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support.stand_in import DarkOnGreen
+from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter
 from resegnet.__main__ import main
@@ -28,7 +29,6 @@ from resegnet.cohort.listing import list_photographs
 from resegnet.cohort.run import make_folder
 from resegnet.cohort.work import CohortOptions
 from resegnet.io import png
-from resegnet.synthetic import draw_fundus
 
 ROOT = Path(__file__).parents[2]
 

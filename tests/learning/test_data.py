@@ -10,11 +10,11 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
+from support.synthetic import draw_fundus
 
 from resegnet.errors import DataError
 from resegnet.learning import data
 from resegnet.learning.data import check_disjoint, load_vessels, read_mask, read_sample, split_validation
-from resegnet.synthetic import draw_fundus
 
 SIZE = (40, 48)
 

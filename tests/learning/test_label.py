@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.stand_in import DarkOnGreen
+from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter
 from resegnet.errors import DataError
 from resegnet.learning.crops import Crops, WorkingSample
 from resegnet.learning.data import load_vessels, read_sample
 from resegnet.learning.label import label, mirrored
-from resegnet.synthetic import draw_fundus
 
 CONFIG = Config(input_size=512, threshold=0.6)
 

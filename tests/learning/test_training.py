@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy import ndimage
+from support.synthetic import draw_fundus
 
 import train as train_script
 from resegnet import Segmenter
@@ -33,7 +34,8 @@ from resegnet.learning.start import load_encoder_weights
 from resegnet.learning.training import _average_with, train
 from resegnet.model import ReSegNet
 from resegnet.releases.release import verify_release
-from resegnet.synthetic import draw_fundus
+
+pytestmark = pytest.mark.usefixtures("quick_releases")
 
 TINY = {
     "encoder": "resnet18",

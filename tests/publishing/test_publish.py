@@ -23,6 +23,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
 from support.hub_server import HubServer
 from support.stand_in import small_photographs
+from support.synthetic import draw_fundus
 
 import push_to_hub
 from resegnet import Config, ReSegNet, Segmenter
@@ -32,7 +33,6 @@ from resegnet.learning.prepare import publish
 from resegnet.publishing.publish import check_tag
 from resegnet.publishing.space import space_contents
 from resegnet.releases.release import write_release
-from resegnet.synthetic import draw_fundus
 
 ROOT = Path(__file__).parents[2]
 PHOTOGRAPH = ROOT / "examples" / "synthetic_orange.jpg"

@@ -27,6 +27,8 @@ from resegnet.model import load_weights
 from resegnet.releases.records import as_number, read_record
 from resegnet.releases.release import verify_release, write_release
 
+pytestmark = pytest.mark.usefixtures("quick_releases")
+
 TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64)
 JSON = {
     "empty": "",

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.stand_in import small_photographs
+from support.synthetic import draw_fundus
 
 from resegnet import Config, ReSegNet, Segmenter
 from resegnet.errors import ReleaseError
@@ -17,7 +18,8 @@ from resegnet.releases.datasheets import SOURCES
 from resegnet.releases.quantise import write_onnx
 from resegnet.releases.records import training_datasets, unrecorded_parent
 from resegnet.releases.release import sha256, verify_release, write_release
-from resegnet.synthetic import draw_fundus
+
+pytestmark = pytest.mark.usefixtures("quick_releases")
 
 TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64, threshold=0.4)
 

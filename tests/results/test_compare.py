@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 from sklearn import metrics as sklearn_metrics
+from support.synthetic import draw_fundus
 
 from resegnet.errors import ImageError
 from resegnet.image import read_image
 from resegnet.results import render
 from resegnet.results.compare import Comparison, compare, read_reference
 from resegnet.results.segmentation import Segmentation
-from resegnet.synthetic import draw_fundus
 
 NAMES = ["f1", "sensitivity", "specificity", "precision", "accuracy", "auroc", "mcc", "cldice"]
 SHADES, DARK, LABELS, OUTSIDE = "cut half-way", "was inverted", "all of them were taken", "outside the field of view"

@@ -10,11 +10,11 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from support.synthetic import draw_fundus
 
 from resegnet.__main__ import build_parser, main
 from resegnet.errors import ResegnetError
 from resegnet.segmenter import Segmenter
-from resegnet.synthetic import draw_fundus
 
 
 @pytest.fixture

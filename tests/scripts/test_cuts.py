@@ -18,14 +18,16 @@ import torch
 from PIL import Image
 from support.hub_server import HubServer
 from support.stand_in import DarkOnGreen, small_photographs
+from support.synthetic import draw_fundus
 
 import train as train_script
 from resegnet import Config, ReSegNet, Segmenter
 from resegnet.__main__ import main
 from resegnet.releases.release import verify_release, write_release
 from resegnet.results.export import save
-from resegnet.synthetic import draw_fundus
 from resegnet.web.handlers import Handlers
+
+pytestmark = pytest.mark.usefixtures("quick_releases")
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,9 +19,9 @@ from benchmarks.load import ask_all, digest, draw_photographs, flood
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from support.synthetic import draw_fundus
 
 import app
-from resegnet.synthetic import draw_fundus
 from resegnet.web import guard, layout
 
 ROOT = Path(app.__file__).parent

@@ -54,16 +54,15 @@ def train_cuts(seed: int, cuts: int, dataset: str, folder: str) -> list[str]:
     from resegnet.learning.options import TrainingOptions
     from resegnet.learning.training import train
     from resegnet.releases.release import verify_release
+    from support.exports import quick_releases, trace_now
 
     torch.set_num_threads(1)
-    # Brings its many modules in, once and not for each child.
-    torch.onnx.export(torch.nn.Identity(), (torch.zeros(1),), dynamo=True, opset_version=20, verbose=False)
     options = TrainingOptions(
         dataset=(dataset,),
-        encoder="resnet18",
+        encoder="plain",
         encoder_weights="none",
         encoder_depth=3,
-        decoder_channels=(8, 8, 8),
+        decoder_channels=(16, 16, 16),
         input_size=64,
         crop_size=32,
         steps_per_epoch=2,
@@ -71,9 +70,14 @@ def train_cuts(seed: int, cuts: int, dataset: str, folder: str) -> list[str]:
         preview_every=1,
         threads=1,
     )
+    trace_now(options.config())
 
     def attempt(out: Path) -> Callable[[], None]:
-        return lambda: train(options, out, resume=(out / "checkpoint.pt").exists()) and None
+        def work() -> None:
+            with quick_releases():
+                train(options, out, resume=(out / "checkpoint.pt").exists())
+
+        return work
 
     def look_at(out: Path) -> None:
         """Whatever has its final name is whole."""

@@ -12,7 +12,7 @@ from resegnet.config import Config
 from resegnet.hub import BUNDLED_RELEASES
 from resegnet.releases.records import training_runs
 from resegnet.segmenter import prepare_input
-from resegnet.synthetic import draw_fundus
+from support.synthetic import draw_fundus
 
 
 class DarkOnGreen:

@@ -22,13 +22,13 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 from support.stand_in import DarkOnGreen
+from support.synthetic import draw_fundus
 
 import app
 from resegnet import Config, ImageError, Segmenter
 from resegnet.hub import MODEL_VARIABLE
 from resegnet.results import export
 from resegnet.results.compare import compare
-from resegnet.synthetic import draw_fundus
 from resegnet.web import layout, serve
 from resegnet.web.files import KEEP_S, sweep
 

@@ -18,12 +18,12 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from support.synthetic import draw_fundus
 
 from resegnet import ImageError, Segmenter
 from resegnet.__main__ import main
 from resegnet.errors import DataError
 from resegnet.io import png
-from resegnet.synthetic import draw_fundus
 from resegnet.web import uploads
 from resegnet.web.files import sweep
 from resegnet.web.uploads import list_uploads

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from support.synthetic import draw_fundus
 
 from resegnet.results.compare import compare
 from resegnet.results.render import ERROR_COLORS, OVERLAY_OPACITY, magma
-from resegnet.synthetic import draw_fundus
 from resegnet.web.files import sweep
 
 tifffile = pytest.importorskip("tifffile")  # comes with scikit-image

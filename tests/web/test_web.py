@@ -15,12 +15,12 @@ from gradio import EventData
 from gradio.exceptions import Error
 from PIL import Image
 from support.stand_in import DarkOnGreen
+from support.synthetic import draw_fundus
 
 import app
 from resegnet import Config, Segmentation, Segmenter
 from resegnet.results import export
 from resegnet.results.compare import compare
-from resegnet.synthetic import draw_fundus
 from resegnet.web.about import about
 from resegnet.web.handlers import Handlers
 from resegnet.web.layout import build_app

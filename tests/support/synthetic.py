@@ -1,0 +1,17 @@
+"""Synthetic photographs for tests, computed once in a process."""
+
+from __future__ import annotations
+
+import functools
+
+from resegnet import synthetic
+
+
+@functools.cache
+def _computed(seed: int, size: tuple[int, int]) -> synthetic.SyntheticFundus:
+    return synthetic.draw_fundus(seed, size)
+
+
+def draw_fundus(seed: int, size: tuple[int, int] = (584, 565)) -> synthetic.SyntheticFundus:
+    """Return what `resegnet.synthetic.draw_fundus` returns, in arrays of the caller's own."""
+    return synthetic.SyntheticFundus(*(array.copy() for array in vars(_computed(seed, size)).values()))
