@@ -143,7 +143,8 @@ def _viewer_events(viewer: gr.HTML, handlers: Handlers, files: gr.State, status:
     settling.failure(None, js=f"() => {VIEWER}.refine(null)")
     saving = viewer.save(handlers.save, outputs=saved, **with_settings, **quiet)
     saving.success(None, saved, js=SAVE_JS)
-    saving.then(None, js=f"() => {VIEWER}.saved()")
+    for ended in (saving.success, saving.failure):
+        ended(None, js=f"() => {VIEWER}.saved()")
 
 
 def _add_endpoints(endpoints: Endpoints, threshold: float) -> None:

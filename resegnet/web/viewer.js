@@ -23,6 +23,7 @@ let stop = 0;  // number of the chosen threshold in shown.stops
 let view = "overlay";
 let color = props.color;
 let place = { scale: 1, x: 0, y: 0, fitted: true };  // screen pixels per photograph pixel, and the upper left corner
+let typing = false;  // the number in the threshold's box is not finished yet
 let request = 0;  // number of the last request; an answer to an earlier one is ignored
 
 // ---- requests and answers
@@ -33,9 +34,18 @@ function schedule(draw) {
   later.add(draw);
 }
 
+let doing = "";  // what the viewer is busy with
+
 function startBusy(text) {
-  find(".doing").textContent = text;
+  doing = text;
   root.dataset.busy = "";
+  showQueue();
+}
+
+// gradio writes the place in its queue into the element #status, as "queue: 2/3".
+function showQueue() {
+  const place = /queue: *(\d+)/.exec(document.getElementById("status")?.textContent);
+  find(".doing").textContent = place ? `Waiting, ${place[1]} before you` : doing;
 }
 
 function stopBusy() {
@@ -136,8 +146,11 @@ function listNear() {
 
 function open() {
   const { width, height, stops } = shown;
+  root.viewer.saved();  // no download of an earlier photograph keeps its button
   shown.atOrAbove = suffixSums(shown.counts);
   stop = shown.fitted;
+  typing = false;
+  exact.setAttribute("aria-invalid", false);
   slider.max = stops.length - 1;
   find(".fitted").textContent = `Recommended: ${written(stops[shown.fitted])}.`;
   find(".mark").style.setProperty("--at", shown.fitted / (stops.length - 1));
@@ -219,7 +232,7 @@ function updateNumbers() {
   find(".share strong").textContent = share();
   slider.value = stop;
   slider.setAttribute("aria-valuetext", `${threshold}, ${share()} of the field is vessel`);
-  if (document.activeElement !== exact) exact.value = threshold;
+  if (!typing) exact.value = threshold;
   find("[data-do=reset]").setAttribute("aria-disabled", stop === shown.fitted);
   const views = { overlay: "its vessels coloured", compare: "its vessels coloured on the right", mask: "only its vessels, white on black",
     probability: "the probability of vessels", errors: "hits, misses and false alarms against the manual segmentation" };
@@ -442,7 +455,7 @@ const commands = {
   "drop-reference": () => { newRequest(); compareWith(null); },
   cancel: () => { newRequest(); stopBusy(); trigger("cancel"); },
   close,
-  reset: () => { setStop(shown.fitted); settle(); },
+  reset: () => { typing = false; setStop(shown.fitted); settle(); },
   in: () => zoom(1.5), out: () => zoom(1 / 1.5), fit: () => { place.fitted = true; resize(); },
   one: () => zoom(1 / place.scale),
   // The whole page goes full screen, because gradio's messages are outside the viewer.
@@ -463,6 +476,7 @@ root.addEventListener("click", (event) => {
   else if (viewed) setView(viewed);
   else if (save && !("busy" in root.dataset) && !("saving" in button.dataset)) {
     button.dataset.saving = "";
+    setTimeout(() => delete button.dataset.saving, 60_000);  // gradio reports nothing if the server is gone
     root.viewer.what = save;
     trigger("save");
   } else if (chosen) { color = chosen; swatches(); }
@@ -476,9 +490,10 @@ for (const [selector, event] of [[".pick", "photograph"], [".take", "photograph"
   });
 }
 
-slider.addEventListener("input", () => setStop(Number(slider.value)));
+slider.addEventListener("input", () => { typing = false; setStop(Number(slider.value)); });
 slider.addEventListener("change", settle);
 exact.addEventListener("input", () => {
+  typing = true;
   const wanted = exact.valueAsNumber;
   const good = wanted >= 0 && wanted <= 1;
   exact.setAttribute("aria-invalid", !good);
@@ -487,6 +502,7 @@ exact.addEventListener("input", () => {
   setStop(distance.indexOf(Math.min(...distance)));
 });
 exact.addEventListener("change", () => {
+  typing = false;
   exact.value = written(shown.stops[stop]);
   exact.setAttribute("aria-invalid", false);
   settle();
@@ -614,6 +630,8 @@ find(".examples").append(...props.examples.map(({ name, src }, index) => {
 find(".examples").hidden = props.examples.length === 0;
 
 new ResizeObserver(() => resize()).observe(sheet);
+const queue = document.getElementById("status");
+if (queue) new MutationObserver(showQueue).observe(queue, { subtree: true, childList: true, characterData: true });
 document.addEventListener("fullscreenchange", () => root.toggleAttribute("data-full", document.fullscreenElement !== null));
 find("[data-zoom=full]").hidden = !document.fullscreenEnabled;
 root.viewer = {

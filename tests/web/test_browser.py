@@ -441,6 +441,37 @@ def test_a_text_file_shows_its_sentence_and_leaves_what_was_there(open_page, seg
     np.testing.assert_array_equal(pixels(save(page, "mask")[1]) > 0, result.mask)
 
 
+def test_a_download_that_failed_can_be_tried_again(open_page, segmenter, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    page.evaluate(
+        """() => {
+          const { viewer } = document.querySelector("#viewer .viewer"), { settings } = viewer;
+          viewer.settings = () => ({ ...settings(), photo: "deleted.png" });
+          viewer.mend = () => { viewer.settings = settings; };
+        }"""
+    )
+    page.get_by_role("button", name="Download mask").click()
+    page.wait_for_selector(".toast-body")
+    page.wait_for_selector("[data-save=mask]:not([data-saving])")
+    page.evaluate("document.querySelector('#viewer .viewer').viewer.mend()")
+    np.testing.assert_array_equal(pixels(save(page, "mask")[1]) > 0, segmenter(photographs[0]).mask)
+
+
+def test_a_threshold_that_was_typed_does_not_stay_in_the_box_of_the_next_photograph(open_page, segmenter, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    page.fill(".viewer .exact", "0.55")
+    page.keyboard.press("Enter")  # the box keeps the focus
+    settle(page)
+    assert threshold_of(page) == 0.55
+    transfer(page, photographs[1], "drop", ".viewer .stage")
+    share = f"{segmenter(photographs[1]).measure()['vessel_density']:.1%}"
+    page.wait_for_function("(share) => document.querySelector('.share strong').textContent === share", arg=share)
+    assert threshold_of(page) == 0.6137
+    assert save(page, "mask")[0] == "my eye_mask_0.6137.png"
+
+
 @pytest.fixture
 def slow(network):
     """The network waits until `slow.set()`."""
@@ -458,6 +489,16 @@ def new_photograph(folder, seed):
 def begin(page, photograph):
     page.set_input_files(".viewer .pick", photograph)
     page.wait_for_function("() => document.querySelector('.doing').textContent === 'Finding the vessels'")
+
+
+def test_who_waits_sees_how_many_are_before_them(open_page, slow, tmp_path):
+    first, second = open_page(), open_page()
+    begin(first, new_photograph(tmp_path, 11))
+    second.set_input_files(".viewer .pick", new_photograph(tmp_path, 12))
+    second.wait_for_function("() => document.querySelector('.doing').innerText === 'Waiting, 1 before you'")
+    assert second.locator(".doing").bounding_box()["height"] > 10
+    slow.set()
+    second.wait_for_selector(SHOWN)
 
 
 @pytest.mark.parametrize("button", ["Cancel", "New photograph"])
