@@ -9,11 +9,13 @@ from typing import TypeVar
 
 from resegnet.engine import processors
 from resegnet.errors import ImageError
+from resegnet.image import ImageSource
 from resegnet.results.segmentation import Segmentation
 from resegnet.segmenter import Segmenter
 
 S = TypeVar("S")
 R = TypeVar("R")
+P = TypeVar("P", bound=ImageSource)
 
 
 def in_order(
@@ -49,10 +51,10 @@ def in_order(
 
 def segment_many(
     segmenter: Segmenter,
-    sources: Iterable[S],
-    finish: Callable[[S, Segmentation], R],
+    sources: Iterable[P],
+    finish: Callable[[P, Segmentation], R],
     workers: int | None = None,
-) -> Generator[tuple[S, R | ImageError], None, None]:
+) -> Generator[tuple[P, R | ImageError], None, None]:
     """Segment photographs by several threads at once; memory in use does not grow with their number.
 
     Threads suffice, since Pillow, numpy and the engines release the interpreter lock while they work. With a segmenter
@@ -78,7 +80,7 @@ def segment_many(
         read.
     """
 
-    def work(source: S) -> R | ImageError:
+    def work(source: P) -> R | ImageError:
         try:
             return finish(source, segmenter(source))
         except ImageError as error:

@@ -1,1 +1,1 @@
-"""What is made of a `Segmentation`: numbers (`measure`), pictures (`render`) and files (`export`)."""
+"""`Segmentation` and what is made of it: numbers (`measure`), scores (`compare`), pictures (`render`), files (`export`)."""

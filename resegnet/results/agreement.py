@@ -1,4 +1,4 @@
-"""How far the numbers of the vessels that are found lie from those of traced ones."""
+"""Agreement of the numbers measured on vessel masks with those measured on references."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-# Of the whole field; those of quadrants stand in the CSV only.
+# Numbers of the whole field that are compared. Those of its quadrants are in the CSV only.
 COMPARED = (
     "vessel_density",
     "skeleton_length_px",
@@ -28,53 +28,79 @@ COMPARED = (
 )
 
 
-def agreement(found: Sequence[float], traced: Sequence[float]) -> dict[str, float]:
-    """Agreement of two measurements of the same pictures; pairs with a nan are left out.
+class Agreement(TypedDict):
+    """Agreement of two measurements; see `agreement`."""
+
+    count: int
+    mean: float
+    bias: float
+    lower: float
+    upper: float
+    icc: float
+
+
+def agreement(found: Sequence[float], traced: Sequence[float]) -> Agreement:
+    """Compare two measurements of the same pictures; pairs with a nan are left out.
+
+    Parameters
+    ----------
+    found
+        A number of the vessel mask of each picture.
+    traced
+        The same number of the reference of each picture.
 
     Returns
     -------
     dict
-        `count` of pairs; `mean` of the traced; `bias`, the mean of found minus traced; `lower` and `upper`, the 95 %
-        limits of agreement, bias -+ 1.96 SD of the differences (Bland and Altman 1986, 10.1016/S0140-6736(86)90837-8);
-        `icc`, the intraclass correlation ICC(A,1) for absolute agreement of single measurements, 1 at best:
-        (R - E) / (R + E + 2 (C - E) / n), with the mean squares R between pictures, C between the two measurements and
-        E of what is left (McGraw and Wong 1996, 10.1037/1082-989X.1.1.30; ICC(2,1) of Shrout and Fleiss 1979,
-        10.1037/0033-2909.86.2.420). nan for fewer than two pairs; `icc` also where all values are the same.
+        * `count`: number of pairs.
+        * `mean`: mean of `traced`.
+        * `bias`: mean of found minus traced.
+        * `lower`, `upper`: 95 % limits of agreement, bias -+ 1.96 SD of the differences (Bland and Altman 1986,
+          10.1016/S0140-6736(86)90837-8).
+        * `icc`: intraclass correlation ICC(A,1) for absolute agreement of single measurements, at most 1:
+          (R - E) / (R + E + 2 (C - E) / n), with the mean squares R between pictures, C between the two measurements
+          and E of the residual (McGraw and Wong 1996, 10.1037/1082-989X.1.1.30; ICC(2,1) of Shrout and Fleiss 1979,
+          10.1037/0033-2909.86.2.420).
+
+        All but `count` are nan for fewer than two pairs, and `icc` also if all values are the same.
     """
     pairs = np.stack([found, traced], axis=1).astype(float)
     pairs = pairs[~np.isnan(pairs).any(axis=1)]
     count = len(pairs)
     if count < 2:
-        return {"count": count, **dict.fromkeys(("mean", "bias", "lower", "upper", "icc"), math.nan)}
+        nan = math.nan
+        return {"count": count, "mean": nan, "bias": nan, "lower": nan, "upper": nan, "icc": nan}
     differences = pairs[:, 0] - pairs[:, 1]
     bias, spread = differences.mean(), 1.96 * differences.std(ddof=1)
     rows, columns = pairs.mean(axis=1), pairs.mean(axis=0)
     between_pictures = 2 * rows.var(ddof=1)
-    between_two = count * columns.var(ddof=1)
-    rest = ((pairs - rows[:, None] - columns + pairs.mean()) ** 2).sum() / (count - 1)
-    whole = between_pictures + rest + 2 * (between_two - rest) / count
+    between_measurements = count * columns.var(ddof=1)
+    residual = ((pairs - rows[:, None] - columns + pairs.mean()) ** 2).sum() / (count - 1)
+    total = between_pictures + residual + 2 * (between_measurements - residual) / count
     return {
         "count": count,
         "mean": float(columns[1]),
         "bias": float(bias),
         "lower": float(bias - spread),
         "upper": float(bias + spread),
-        "icc": float((between_pictures - rest) / whole) if whole > 0 else math.nan,
+        "icc": float((between_pictures - residual) / total) if total > 0 else math.nan,
     }
 
 
-def compare_numbers(found: Sequence[Mapping[str, float]], traced: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """`agreement` of each number in `COMPARED` over pictures that were measured twice."""
+def compare_numbers(
+    found: Sequence[Mapping[str, float]], traced: Sequence[Mapping[str, float]]
+) -> dict[str, Agreement]:
+    """Return the `agreement` of each number in `COMPARED`, over pictures measured by `resegnet.results.measure`."""
     return {key: agreement([row[key] for row in found], [row[key] for row in traced]) for key in COMPARED}
 
 
 def format_agreement(report: Mapping[str, Any]) -> str:
-    """Lay the agreement in a report of `evaluate_dataset` out as plain text for a terminal."""
+    """Format the agreement in a report of `evaluate_dataset` as plain text for a terminal."""
     columns = ("mean", "bias", "lower", "upper", "icc")
     width = max(map(len, COMPARED))
     lines = [
-        "Numbers of the vessels found against those traced, inside the same field: mean traced, bias, 95 % limits of "
-        "agreement, ICC(A,1)",
+        "Numbers of the vessel masks against those of the references, inside the same field of view: mean of the "
+        "references, bias, 95 % limits of agreement, ICC(A,1)",
         " ".join([" " * width, *(f"{name:>10}" for name in columns)]),
     ]
     for key, row in report["numbers"]["agreement"].items():
@@ -84,7 +110,10 @@ def format_agreement(report: Mapping[str, Any]) -> str:
 
 
 def numbers_csv(report: Mapping[str, Any]) -> bytes:
-    """The numbers in a report of `evaluate_dataset`: two rows for each picture, `found` and `traced`; nan is empty."""
+    """Write the numbers in a report of `evaluate_dataset` as CSV: rows `found` and `traced` for each picture.
+
+    A number that is undefined is an empty cell.
+    """
     numbers = report["numbers"]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The centrelines of a vessel mask: segments between branch points and ends, with length, calibre and curvature."""
+"""Trace the centrelines of a vessel mask: segments between branch points and ends, with length, calibre, curvature."""
 
 from __future__ import annotations
 
@@ -9,40 +9,39 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
-# Pixel steps make a line up to 8 % too long. A Gaussian over the coordinates takes them away: with 2 px what is left is
-# 0.3 %, and an arc of 20 px radius loses 0.5 %. On large photographs, 0.3 % of the field's diameter, so that a reference
-# gives the same lengths whatever size it was scaled to.
-SMOOTHING, LEAST_SMOOTHING_PX = 0.003, 2.0
+# Standard deviation of a Gaussian over the coordinates, as a share of the field's diameter and at least in px. Pixel
+# steps make a line up to 8 % too long; smoothed by 2 px it is 0.3 % too long, and an arc of 20 px radius loses 0.5 %.
+# The share makes lengths independent of the size to which a reference was scaled.
+SMOOTHING, MIN_SMOOTHING_PX = 0.003, 2.0
 
-# The steps show more in the curvature. A straight line now has 0.006 rad/px at worst, an arc of 50 px radius its 0.02
-# to within 5 %.
-CURVATURE_SMOOTHING, LEAST_CURVATURE_SMOOTHING_PX = 0.01, 5.0
+# The same for the curvature, on which pixel steps have more effect. A straight line then has at most 0.006 rad/px, and
+# an arc of 50 px radius has its 0.02 to within 5 %.
+CURVATURE_SMOOTHING, MIN_CURVATURE_SMOOTHING_PX = 0.01, 5.0
 
-END_FAN_DEGREES = (0, -30, 30, -60, 60)  # from the tip's direction
+END_FAN_DEGREES = (0, -30, 30, -60, 60)  # rays from a tip, about its direction
 
-# Of rays and growing discs.
-_STEP_PX = 0.25
+_STEP_PX = 0.25  # by which rays and discs grow
 _CIRCLE = np.stack([np.sin(np.arange(16) * math.pi / 8), np.cos(np.arange(16) * math.pi / 8)], axis=1)
 
-# Neighbours counter-clockwise from the right, (row, column); bit k of a code stands for the k-th.
+# Offsets of the neighbours counter-clockwise from the right, (row, column). Bit k of a code stands for the k-th one.
 _AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Centrelines:
-    """The centrelines of a mask with N points on S segments; coordinates are (row, column) in its frame, px.
+    """The centrelines of a mask with N points on S segments. Coordinates are (row, column) in its frame, px.
 
     A segment runs from a branch point or end to the next. Points lie about 1 px apart, segment after segment.
     """
 
-    points: np.ndarray  # (N, 2) float64, smoothed to parts of a pixel
+    points: np.ndarray  # (N, 2) float64, smoothed to fractions of a pixel
     segments: np.ndarray  # (N,) int, number of each point's segment, ascending from 0
     steps_px: np.ndarray  # (N,) float64, the length that each point stands for
     calibres_px: np.ndarray  # (N,) float64; nan near branch points and where the vessel reaches the rim of the field
     curvatures_per_px: np.ndarray  # (N,) float64, without sign; nan near the ends of segments
     lengths_px: np.ndarray  # (S,) float64
-    chords_px: np.ndarray  # (S,) float64, straight from one end to the other; 0 if they are the same
-    middles: np.ndarray  # (S, 2) float64, the point half-way
+    chords_px: np.ndarray  # (S,) float64, distance between both ends; 0 if they are the same point
+    middles: np.ndarray  # (S, 2) float64, the point half-way along each segment
     branch_points: np.ndarray  # (B, 2) float64
     end_points: np.ndarray  # (E, 2) float64, without those of vessels that leave the field
 
@@ -50,33 +49,33 @@ class Centrelines:
 def find_centrelines(mask: np.ndarray, fov: np.ndarray) -> Centrelines:
     """Thin the vessels to their centrelines and trace them.
 
-    What is shorter than the vessel is wide there is no vessel of its own: spurs are cut off, specks left out, and
-    branch points that lie so near to one another count as one, as where two vessels cross.
+    A part that is shorter than the vessel is wide there is no vessel of its own: spurs are cut off, specks are left
+    out, and branch points so near to one another count as one, for example where two vessels cross.
 
-    The calibre is the chord of the mask at right angles to the centreline. It is not measured nearer to a branch point
-    than the calibre there, since the chord would run into the other vessel, nor where it reaches the rim of the field.
+    The calibre is the chord of the mask at right angles to the centreline. It is not measured within one calibre of a
+    branch point, since the chord would run into the other vessel, nor where it reaches the rim of the field.
 
     Parameters
     ----------
     mask, fov : (H, W) bool
-        Vessels and field of view; what is outside the field does not count.
+        Vessels and field of view. Pixels outside the field do not count.
     """
-    vessel = np.pad(mask & fov, 1)  # so that every ray ends
+    vessel = np.pad(mask & fov, 1)  # padded, so that every ray ends
     graph = _prune(np.flatnonzero(thin(vessel)), vessel)
     return _measure(graph, vessel, np.pad(fov, 1))
 
 
 def field_diameter_px(fov: np.ndarray) -> float:
-    """Diameter of a disc of the field's area."""
+    """Return the diameter of a disc that has the area of the field of view, (H, W) bool."""
     return math.sqrt(4 / math.pi * np.count_nonzero(fov))
 
 
 def thin(mask: np.ndarray) -> np.ndarray:
-    """Thin a mask to lines of one pixel that hang together as it does, (H, W) bool.
+    """Thin a mask, (H, W) bool, to lines of one pixel that are connected as it is, (H, W) bool.
 
-    Parallel thinning in two alternating steps (Lam, Lee and Suen 1992, 10.1109/34.161346), bit for bit as
-    `skimage.morphology.thin`, but only where the mask still changes: 0.2 s in place of 8 s for 8 megapixels.
-    `skimage.morphology.skeletonize` takes 0.4 s, but deletes diagonal lines of 2 and 3 px width.
+    Parallel thinning in two alternating steps (Lam, Lee and Suen 1992, 10.1109/34.161346). The result is that of
+    `skimage.morphology.thin`, bit for bit, but only pixels where the mask still changes are visited: 0.2 s instead of
+    8 s for 8 megapixels. `skimage.morphology.skeletonize` takes 0.4 s, but deletes diagonal lines of 2 and 3 px width.
     """
     padded = np.pad(mask, 1)
     width = padded.shape[1]
@@ -110,7 +109,7 @@ def thin(mask: np.ndarray) -> np.ndarray:
 
 
 def _find_deletable() -> tuple[np.ndarray, np.ndarray]:
-    """For each code of neighbours, whether the first and the second step of `thin` delete the pixel."""
+    """Return for each code of neighbours, (256,) bool, if the first and if the second step of `thin` delete the pixel."""
     x = [np.arange(256) >> k & 1 == 1 for k in range(8)]
     crossings = sum((~x[k] & (x[k + 1] | x[(k + 2) % 8])).astype(int) for k in (0, 2, 4, 6))
     one_way = sum((x[k] | x[k - 1]).astype(int) for k in (0, 2, 4, 6))
@@ -125,24 +124,25 @@ _DELETABLE = _find_deletable()
 
 @dataclass(frozen=True)
 class _Graph:
-    """Skeleton pixels as a graph, in parts: paths of pixels with up to two neighbours, and branch points."""
+    """P skeleton pixels as a graph, in Q parts: paths of pixels with up to two neighbours, and branch points."""
 
     positions: np.ndarray  # (P, 2) float64
-    degrees: np.ndarray  # (P,) number of neighbours
+    degrees: np.ndarray  # (P,) int, number of neighbours
     branching: np.ndarray  # (P,) bool, pixels of branch points
     part: np.ndarray  # (P,) int, number of each pixel's part
-    lengths: np.ndarray  # of each part, from pixel to pixel, with its links
-    calibres: np.ndarray  # of each path, the widest of where it branches off and ends
-    edges: tuple[np.ndarray, np.ndarray]  # neighbours within a part
-    links: tuple[np.ndarray, np.ndarray]  # pixels of paths and of branch points that are neighbours
-    link_calibres: np.ndarray
+    lengths: np.ndarray  # (Q,) float64, from pixel to pixel, with the links
+    calibres: np.ndarray  # (Q,) float64, the greatest calibre at the ends of each path
+    edges: tuple[np.ndarray, np.ndarray]  # pairs of neighbours within a part
+    links: tuple[np.ndarray, np.ndarray]  # pairs of neighbours: a pixel of a path, a pixel of a branch point
+    link_calibres: np.ndarray  # calibre at each link
 
     def count_links(self) -> np.ndarray:
+        """Return the number of links of each part, (Q,) int."""
         return np.bincount(self.part[self.links[0]], minlength=len(self.lengths))
 
 
 def _prune(pixels: np.ndarray, vessel: np.ndarray) -> _Graph:
-    """Cut spurs off and specks out until there are none, then merge branch points that are near to each other."""
+    """Remove spurs and specks until there are none, then merge branch points that are near to each other."""
     index = np.full(vessel.size, -1, np.int32)
     while True:
         edges, lengths = _find_neighbours(pixels, vessel.shape[1], index)
@@ -158,8 +158,10 @@ def _prune(pixels: np.ndarray, vessel: np.ndarray) -> _Graph:
     return _find_parts(positions, degrees, branching, edges, lengths, vessel)
 
 
-def _find_neighbours(pixels: np.ndarray, width: int, index: np.ndarray) -> tuple[tuple, np.ndarray]:
-    """Pairs of neighbouring pixels and their distance; diagonal ones only where no third pixel is beside both."""
+def _find_neighbours(
+    pixels: np.ndarray, width: int, index: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return pairs of neighbouring pixels and their distances; diagonal pairs only if no third pixel is beside both."""
     index[pixels] = np.arange(len(pixels))
     right, below, left = (index[pixels + offset] for offset in (1, width, -1))
     below_right = np.where((right < 0) & (below < 0), index[pixels + width + 1], -1)
@@ -178,6 +180,7 @@ def _find_parts(
     edge_lengths: np.ndarray,
     vessel: np.ndarray,
 ) -> _Graph:
+    """Divide the skeleton into paths and branch points, and measure both."""
     one, other = edges
     within = branching[one] == branching[other]
     inner = one[within], other[within]
@@ -197,7 +200,7 @@ def _find_parts(
 
 
 def _find_radii(points: np.ndarray, vessel: np.ndarray) -> np.ndarray:
-    """Radius of the greatest disc round each point that lies inside the vessel, px."""
+    """Return the radius of the greatest disc round each point, (N, 2), that lies inside the vessel, (N,) px."""
     radii = np.zeros(len(points))
     growing, step = np.arange(len(points)), 0
     while len(growing):
@@ -210,7 +213,7 @@ def _find_radii(points: np.ndarray, vessel: np.ndarray) -> np.ndarray:
 
 
 def _cast_rays(points: np.ndarray, directions: np.ndarray, vessel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far each ray stays inside the vessel, px, and the flat number of the pixel that ends it."""
+    """Return the length of each ray inside the vessel, px, and the flat index of the pixel that ends it."""
     inside, width = vessel.reshape(-1), vessel.shape[1]
     reach, ended = np.zeros(len(points)), np.zeros(len(points), np.intp)
     running, step = np.arange(len(points)), 0
@@ -225,9 +228,10 @@ def _cast_rays(points: np.ndarray, directions: np.ndarray, vessel: np.ndarray) -
 
 
 def _measure(graph: _Graph, vessel: np.ndarray, field: np.ndarray) -> Centrelines:
+    """Measure a graph of padded masks; the result is in the frame without the padding."""
     diameter_px = field_diameter_px(field)
-    sigma = max(LEAST_SMOOTHING_PX, SMOOTHING * diameter_px)
-    curvature_sigma = max(LEAST_CURVATURE_SMOOTHING_PX, CURVATURE_SMOOTHING * diameter_px)
+    sigma = max(MIN_SMOOTHING_PX, SMOOTHING * diameter_px)
+    curvature_sigma = max(MIN_CURVATURE_SMOOTHING_PX, CURVATURE_SMOOTHING * diameter_px)
 
     traced, sizes, nodes, free = _trace(graph)
     lasts = np.cumsum(sizes) - 1
@@ -242,11 +246,42 @@ def _measure(graph: _Graph, vessel: np.ndarray, field: np.ndarray) -> Centreline
 
     slopes = _smooth(traced, sizes, sigma, order=1)
     directions = slopes / np.maximum(np.hypot(*slopes.T), 1e-9)[:, None]
-    normals = np.stack([-directions[:, 1], directions[:, 0]], axis=1)
-    widths = np.zeros(len(graph.lengths) + 1)  # of branch points, by part; the last, which is number -1, of none
+    # Calibre of each branch point, by part. The last element stands for the number -1: no branch point.
+    widths = np.zeros(len(graph.lengths) + 1)
     np.maximum.at(widths, graph.part[graph.links[1]], graph.link_calibres)
     clear = np.flatnonzero((from_first >= widths[nodes[0]][segments]) & (to_last >= widths[nodes[1]][segments]))
-    # Every second chord half-way to the next point: along a diagonal all points lie alike on the pixels' staircase.
+    away = np.minimum(from_first, to_last) >= 2 * curvature_sigma
+
+    tips = np.concatenate([firsts[free[0]], lasts[free[1]]])
+    outward = np.concatenate([-directions[firsts[free[0]]], directions[lasts[free[1]]]])
+    ends_inside = tips[_end_inside(points[tips], outward, vessel, field)]
+    branches = np.bincount(nodes[nodes >= 0], minlength=len(graph.lengths)) > 2
+    return Centrelines(
+        points=points - 1,
+        segments=segments,
+        steps_px=steps,
+        calibres_px=_measure_calibres(points, directions, lasts, clear, vessel, field),
+        curvatures_per_px=_measure_curvatures(traced, sizes, segments, steps, away, curvature_sigma),
+        lengths_px=np.bincount(segments, weights=steps, minlength=len(sizes)),
+        chords_px=np.hypot(*(points[lasts] - points[firsts]).T),
+        middles=points[(firsts + lasts) // 2] - 1,
+        branch_points=_find_centres(graph)[branches] - 1,
+        end_points=points[ends_inside] - 1,
+    )
+
+
+def _measure_calibres(
+    points: np.ndarray,
+    directions: np.ndarray,
+    lasts: np.ndarray,
+    clear: np.ndarray,
+    vessel: np.ndarray,
+    field: np.ndarray,
+) -> np.ndarray:
+    """Return the chord at right angles to the direction at the `clear` points, (N,); nan elsewhere and at the rim."""
+    normals = np.stack([-directions[:, 1], directions[:, 0]], axis=1)
+    # Every second chord starts half-way to the next point: along a diagonal, all points have the same place on the
+    # staircase of the pixels.
     origins = points.copy()
     origins[1:-1:2] = (points[1:-1:2] + points[2::2]) / 2
     origins[lasts] = points[lasts]
@@ -255,40 +290,42 @@ def _measure(graph: _Graph, vessel: np.ndarray, field: np.ndarray) -> Centreline
     for side in (1, -1):
         reach, ended = _cast_rays(origins[clear], side * normals[clear], vessel)
         calibres[clear] += np.where(field.reshape(-1)[ended], reach, np.nan)
+    return calibres
 
-    # The angle by which the line turns per length: unlike a quotient of derivatives it stays bounded at a kink. Ends do
-    # not count, so that short segments need not be smoothed, of which a poor mask has thousands.
-    away = np.minimum(from_first, to_last) >= 2 * curvature_sigma
+
+def _measure_curvatures(
+    traced: np.ndarray,
+    sizes: np.ndarray,
+    segments: np.ndarray,
+    steps: np.ndarray,
+    away: np.ndarray,
+    sigma: float,
+) -> np.ndarray:
+    """Return the angle by which the line turns per length at the points `away` from the ends, (N,); nan elsewhere.
+
+    Unlike a quotient of derivatives, the angle stays bounded at a kink.
+    """
+    # Only segments with such points are smoothed: a poor mask has thousands of short ones.
     long = np.bincount(segments[away], minlength=len(sizes)) > 0
     on_long = np.flatnonzero(long[segments])
-    ahead = np.diff(_smooth(traced[on_long], sizes[long], curvature_sigma), axis=0, append=0)
+    ahead = np.diff(_smooth(traced[on_long], sizes[long], sigma), axis=0, append=0)
     (dy, dx), (next_dy, next_dx) = np.roll(ahead, 1, axis=0).T, ahead.T
-    curvatures = np.full(len(points), np.nan)
+    curvatures = np.full(len(traced), np.nan)
     curvatures[on_long] = np.abs(np.arctan2(dx * next_dy - dy * next_dx, dx * next_dx + dy * next_dy))
     curvatures[~away] = np.nan
     curvatures[away] /= np.maximum(steps[away], 1e-9)
+    return curvatures
 
-    tips = np.concatenate([firsts[free[0]], lasts[free[1]]])
-    outward = np.concatenate([-directions[firsts[free[0]]], directions[lasts[free[1]]]])
-    # A vessel that leaves the field does not end there. Thinning bends its tip into a corner of the cut, where one ray
-    # could end at the vessel's side: a fan of them does not miss the rim.
+
+def _end_inside(tips: np.ndarray, outward: np.ndarray, vessel: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """Return which tips, (T, 2), are ends of vessels and not places where a vessel leaves the field, (T,) bool."""
+    # Thinning bends the tip of a vessel that leaves the field into a corner of the cut, where a single ray could end at
+    # the vessel's side. A fan of rays does not miss the rim.
     inside = np.ones(len(tips), bool)
     for angle in np.radians(END_FAN_DEGREES):
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        inside &= field.reshape(-1)[_cast_rays(points[tips], outward @ turn.T, vessel)[1]]
-    branches = np.bincount(nodes[nodes >= 0], minlength=len(graph.lengths)) > 2
-    return Centrelines(
-        points=points - 1,
-        segments=segments,
-        steps_px=steps,
-        calibres_px=calibres,
-        curvatures_per_px=curvatures,
-        lengths_px=np.bincount(segments, weights=steps, minlength=len(sizes)),
-        chords_px=np.hypot(*(points[lasts] - points[firsts]).T),
-        middles=points[(firsts + lasts) // 2] - 1,
-        branch_points=_find_centres(graph)[branches] - 1,
-        end_points=points[tips[inside]] - 1,
-    )
+        inside &= field.reshape(-1)[_cast_rays(tips, outward @ turn.T, vessel)[1]]
+    return inside
 
 
 def _trace(graph: _Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -340,20 +377,20 @@ def _trace(graph: _Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
 
 
 def _find_centres(graph: _Graph) -> np.ndarray:
-    """The middle of each part, (parts, 2)."""
+    """Return the centre of each part, (Q, 2)."""
     count = np.bincount(graph.part, minlength=len(graph.lengths))
     sums = [np.bincount(graph.part, weights=axis, minlength=len(count)) for axis in graph.positions.T]
     return np.stack(sums, axis=1) / count[:, None]
 
 
 def _smooth(points: np.ndarray, sizes: np.ndarray, sigma: float, order: int = 0) -> np.ndarray:
-    """Smooth each segment by a Gaussian over its points, or differentiate it so; its ends stay where they are."""
+    """Smooth each segment by a Gaussian over its points, or take its derivative; the ends keep their places."""
     margin = math.ceil(4 * sigma)
     wide = sizes + 2 * margin
     segment = np.repeat(np.arange(len(sizes)), wide)
     at = np.arange(len(segment)) - (np.cumsum(wide) - wide)[segment] - margin
     last, first = (sizes - 1)[segment], (np.cumsum(sizes) - sizes)[segment]
     inside = np.clip(at, 0, last)
-    mirrored = np.clip(2 * inside - at, 0, last)  # through the end point, which so has as much on either side
+    mirrored = np.clip(2 * inside - at, 0, last)  # point reflection at the end, which keeps its place
     values = 2 * points[first + inside] - points[first + mirrored]
     return ndimage.gaussian_filter1d(values, sigma, axis=0, order=order, mode="nearest")[inside == at]

@@ -1,4 +1,4 @@
-"""Numbers of a vessel mask: area, length, branching, calibre, tortuosity, fractal dimension."""
+"""Measure a vessel mask: area, length, branching, calibre, tortuosity, fractal dimension."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resegnet.errors import ArgumentError
 from resegnet.results.centrelines import Centrelines, field_diameter_px, find_centrelines
 
 if TYPE_CHECKING:
     from resegnet.results.segmentation import Segmentation
 
-# Segments whose ends lie nearer to each other, as a share of the field's diameter, say nothing of the vessel's course.
-LEAST_CHORD = 0.02
+# Least distance between the ends of a segment that counts for the tortuosity, as a share of the field's diameter: a
+# shorter segment says nothing about the vessel's course.
+MIN_CHORD = 0.02
 
-# Boxes along a side; each divides the cells that are counted first.
-_BOXES, _CELLS = (8, 12, 16, 24, 32, 48, 64, 96, 128), 384
-_LEAST_SIZES = 3  # through which a slope is laid
+_BOXES, _CELLS = (8, 12, 16, 24, 32, 48, 64, 96, 128), 384  # along a side; each number of boxes divides that of cells
+_MIN_SIZES = 3  # sizes of boxes that a slope needs
 
 
 def measure(segmentation: Segmentation, um_per_px: float | None = None) -> dict[str, float]:
@@ -26,36 +27,36 @@ def measure(segmentation: Segmentation, um_per_px: float | None = None) -> dict[
 
 
 def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: float | None = None) -> dict[str, float]:
-    """Measure any vessel mask, such as a person's reference.
+    """Measure any vessel mask, for example a person's reference.
 
-    All is in pixels of the photograph. The numbers depend on the camera's resolution and angle of view, on how wide and
-    how far out a person or model draws vessels, and on these definitions: compare photographs of one camera, measured
-    by one version of one tool. They are no clinical measures.
+    All lengths are in pixels of the photograph. The numbers depend on the camera's resolution and angle of view, on how
+    wide and how far out a person or model draws vessels, and on these definitions. Compare only photographs of one
+    camera, measured by one version of one tool. They are no clinical measures.
 
     Parameters
     ----------
     mask : (H, W) bool
         Vessels.
     fov : (H, W) bool, optional
-        The field of view; None is the whole picture. Nothing outside counts.
+        Field of view; None takes the whole picture. Pixels outside it do not count.
     um_per_px : float, optional
         Micrometres on the retina for a pixel, of a calibrated camera. Adds a value in micrometres for each in pixels.
 
     Returns
     -------
     dict of str to float
-        Always the same keys in the same order, for the field:
+        Always the same keys in the same order, for the field of view:
 
-        * `field_area_px`, `vessel_area_px`: pixels, 0 or more. `vessel_density`: their quotient, [0, 1].
-        * `skeleton_length_px`: length of all centrelines, 0 or more; smoothed to parts of a pixel, see
+        * `field_area_px`, `vessel_area_px`: numbers of pixels. `vessel_density`: their quotient, [0, 1].
+        * `skeleton_length_px`: length of all centrelines, 0 or more, smoothed to fractions of a pixel, see
           `resegnet.results.centrelines`.
         * `branch_points`, `end_points`, `segments`: counts. A crossing is one branch point. A vessel that leaves the
           field has no end there. A segment runs from a branch point or end to the next.
         * `calibre_mean_px`, `calibre_median_px`, `calibre_sd_px`: width at right angles to the centreline, over all
-          points of all centrelines, 0 or more; away from branch points and the field's rim.
-        * `tortuosity`: length of a segment by the distance of its ends (Hart et al. 1999,
-          10.1016/S1386-5056(98)00163-4), mean over segments weighted by length, 1 (straight) or more. Of segments whose
-          ends are at least 2 % of the field's diameter apart.
+          points of all centrelines, 0 or more, except near branch points and near the rim of the field.
+        * `tortuosity`: length of a segment divided by the distance between its ends (Hart et al. 1999,
+          10.1016/S1386-5056(98)00163-4), mean over segments weighted by length, 1 (straight) or more. Only segments
+          whose ends are at least 2 % of the field's diameter apart count.
         * `curvature_per_px`: mean curvature along the centrelines without sign, that is, the angle by which they turn
           per length (the same source), radians per px, 0 or more. Wiggles finer than 1 % of the field's diameter are
           smoothed away. An arc of radius R has 1 / R.
@@ -63,28 +64,31 @@ def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: flo
           1 to 2 for vessels (Stosic and Stosic 2006, 10.1109/TMI.2006.879316): slope over boxes of 1/8 to 1/128 of the
           square round the mask.
 
-        Then, but for the fractal dimensions, for each quadrant about the middle of the field, by its place in the
-        picture: `upper_left_...`, `upper_right_...`, `lower_left_...`, `lower_right_...`. Areas, lengths and counts add
-        up to the field's; a segment belongs where its middle lies.
+        Next come the same numbers, without the fractal dimensions, for each quadrant about the middle of the field, by
+        its place in the picture: `upper_left_...`, `upper_right_...`, `lower_left_...`, `lower_right_...`. Areas,
+        lengths and counts add up to those of the field; a segment belongs to the quadrant that holds its middle.
 
-        With `um_per_px` then all with `_px` again: `_um`, areas `_um2`, curvature `_per_um`.
+        With `um_per_px`, each number whose name ends in `_px` follows again: as `_um`, areas as `_um2`, curvature as
+        `_per_um`.
 
-        nan where undefined: a share of no field; calibre, tortuosity and curvature without a segment that could be
-        measured; fractal dimensions of less than 32 px side.
+        A number that is undefined is nan: the density without a field; calibre, tortuosity and curvature without a
+        segment that can be measured; fractal dimensions of a mask of less than 32 px side.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If the arrays are no masks of one size, or the scale is not a positive number.
     """
     fov = np.ones_like(mask) if fov is None else fov
     if mask.ndim != 2 or mask.shape != fov.shape or mask.dtype != bool or fov.dtype != bool:
-        raise ValueError(
-            f"got a mask of shape {mask.shape} and type {mask.dtype} and a field of {fov.shape} and {fov.dtype}; give "
-            "two (H, W) bool of one size"
+        raise ArgumentError(
+            f"The mask has the shape {mask.shape} and the type {mask.dtype}, the field of view {fov.shape} and "
+            f"{fov.dtype}, expected two (H, W) bool of one size."
         )
     if um_per_px is not None and not (math.isfinite(um_per_px) and um_per_px > 0):
-        raise ValueError(f"got {um_per_px} micrometres per pixel; give a number above 0, or None if it is not known")
+        raise ArgumentError(
+            f"um_per_px is {um_per_px}, expected a positive number of micrometres per pixel, or None if it is unknown."
+        )
     mask = mask & fov
     lines = find_centrelines(mask, fov)
     height, width = mask.shape
@@ -99,17 +103,17 @@ def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: flo
 
 
 def box_dimensions(mask: np.ndarray) -> tuple[float, float, float]:
-    """Dimensions D0, D1 and D2 of a mask by box counting; nan below 32 px side.
+    """Return the dimensions D0, D1 and D2 of a mask, (H, W) bool, by box counting; nan below 32 px side.
 
-    The square round the mask is divided into 8 x 8 to 128 x 128 boxes. D0 tells how the number of boxes that hold
-    something grows with the boxes along a side, D1 how the entropy of their shares of the mask does, and D2 how the sum
-    of their squares falls: slopes of the logarithms, by least squares (Stosic and Stosic 2006,
-    10.1109/TMI.2006.879316).
+    The square round the mask is divided into 8 x 8 to 128 x 128 boxes. With the number of boxes along a side, D0 is the
+    growth of the number of boxes that hold a pixel of the mask, D1 the growth of the entropy of the boxes' shares of
+    the mask, and D2 the fall of the sum of their squares: slopes of the logarithms by least squares (Stosic and Stosic
+    2006, 10.1109/TMI.2006.879316).
     """
     rows, columns = np.nonzero(mask)
     side = max(np.ptp(rows), np.ptp(columns)) + 1 if len(rows) else 0
-    counts = [count for count in _BOXES if 2 * count <= side]  # boxes of less than 2 px see pixels, not shapes
-    if len(counts) < _LEAST_SIZES:
+    counts = [count for count in _BOXES if 2 * count <= side]  # a box of less than 2 px sees pixels, not shapes
+    if len(counts) < _MIN_SIZES:
         return math.nan, math.nan, math.nan
     cells = (rows - rows.min()) * _CELLS // side * _CELLS + (columns - columns.min()) * _CELLS // side
     shares = np.bincount(cells, minlength=_CELLS**2).reshape(_CELLS, _CELLS) / len(rows)
@@ -120,12 +124,14 @@ def box_dimensions(mask: np.ndarray) -> tuple[float, float, float]:
         entropy = -(of_boxes * np.log(of_boxes)).sum()
         information.append((math.log(len(of_boxes)), entropy, -math.log((of_boxes**2).sum())))
     slopes, _ = np.polyfit(np.log(counts), np.array(information), 1)
-    return tuple(slopes.tolist())
+    d0, d1, d2 = slopes.tolist()
+    return d0, d1, d2
 
 
 def _measure_region(
     mask: np.ndarray, fov: np.ndarray, lines: Centrelines, region: tuple[slice, slice]
 ) -> dict[str, float]:
+    """Measure the part of a mask inside a region of rows and columns."""
     field_area, vessel_area = int(np.count_nonzero(fov[region])), int(np.count_nonzero(mask[region]))
 
     def inside(points: np.ndarray) -> np.ndarray:
@@ -138,7 +144,7 @@ def _measure_region(
     calibres, calibre_steps = _defined(lines.calibres_px[here], steps)
     calibre_mean = _mean(calibres, calibre_steps)
     lengths, chords = lines.lengths_px[mine], lines.chords_px[mine]
-    long = chords >= LEAST_CHORD * field_diameter_px(fov)
+    long = chords >= MIN_CHORD * field_diameter_px(fov)
     return {
         "field_area_px": float(field_area),
         "vessel_area_px": float(vessel_area),
@@ -156,8 +162,9 @@ def _measure_region(
 
 
 def _defined(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    there = ~np.isnan(values)
-    return values[there], weights[there]
+    """Return the values that are not nan, and their weights."""
+    is_defined = ~np.isnan(values)
+    return values[is_defined], weights[is_defined]
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> float:
@@ -169,14 +176,17 @@ def _median(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def _find_middle(fov: np.ndarray) -> tuple[int, int]:
-    """Row and column at which the lower and the right half of the field begin."""
+    """Return row and column at which the lower and the right half of the field of view begin."""
     area = max(np.count_nonzero(fov), 1)
-    by_row, by_column = np.count_nonzero(fov, axis=1), np.count_nonzero(fov, axis=0)
-    return tuple(int(np.arange(len(counts)) @ counts / area + 0.5) for counts in (by_row, by_column))
+    row, column = (
+        int(np.arange(len(counts)) @ counts / area + 0.5)
+        for counts in (np.count_nonzero(fov, axis=1), np.count_nonzero(fov, axis=0))
+    )
+    return row, column
 
 
 def _in_um(numbers: dict[str, float], um_per_px: float) -> dict[str, float]:
-    """What is in pixels in micrometres."""
+    """Return the numbers whose names end in `_px` in micrometres."""
     converted = {}
     for key, value in numbers.items():
         if key.endswith("_area_px"):

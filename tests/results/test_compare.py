@@ -148,6 +148,7 @@ def test_another_threshold_keeps_tracing_and_notes(eye, result):
     other = comparison.at(0.7)
     assert other.reference is comparison.reference
     assert other.notes == comparison.notes != ()
+    assert other != comparison
     assert (comparison.segmentation.threshold, other.segmentation.threshold) == (0.4, 0.7)
     assert other.scores()["specificity"] > comparison.scores()["specificity"]
     assert other.scores()["auroc"] == comparison.scores()["auroc"]
