@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from scipy.fft import dct
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as T
 
-# Of luminance and colour at quality 50: ITU-T T.81, Annex K.
+T = TypeVar("T")
+
+# Quantisation tables of luminance and colour at quality 50: ITU-T T.81, Annex K.
 _JPEG_TABLES = np.array(
     [
         [
@@ -111,7 +114,7 @@ def draw_place(rng: np.random.Generator, inside: np.ndarray, size: int, strength
 def draw_camera(rng: np.random.Generator, strength: float = 1.0) -> Camera:
     """Other light, colour, focus, noise and compression; `strength`, 0 to 1, scales how much and how often."""
 
-    def sometimes(probability: float, draw: Callable) -> float | np.ndarray | None:
+    def sometimes(probability: float, draw: Callable[[], T]) -> T | None:
         return draw() if rng.random() < probability else None
 
     blur = sometimes(0.25 * strength, lambda: rng.uniform(0.3, 1.5))
@@ -177,8 +180,8 @@ def vary(images: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:
         return chosen, [getattr(cameras[at], name) for at in chosen]
 
     def smooth_field(coarse: Sequence[np.ndarray]) -> torch.Tensor:
-        coarse = numbers(coarse).view(-1, 1, 4, 4)
-        return F.interpolate(coarse, size=images.shape[-2:], mode="bicubic", align_corners=True)
+        values = numbers(coarse).view(-1, 1, 4, 4)
+        return F.interpolate(values, size=images.shape[-2:], mode="bicubic", align_corners=True)
 
     images = (images * numbers([c.gains for c in cameras])).clamp(0, 1) ** numbers([c.gamma for c in cameras])
     mean = T.rgb_to_grayscale(images).mean(dim=(1, 2, 3), keepdim=True)
@@ -225,8 +228,8 @@ def _jpeg(images: torch.Tensor, qualities: Sequence[int]) -> torch.Tensor:
     colours = F.avg_pool2d(torch.cat([(blue - luminance) / 1.772, (red - luminance) / 1.402], dim=1), 2)
     quality = np.asarray(qualities, np.float64)[:, None, None, None]
     scale = np.where(quality < 50, 5000 / quality, 200 - 2 * quality)  # as the Independent JPEG Group's library does
-    steps = np.clip(np.floor((_JPEG_TABLES * scale + 50) / 100), 1, 255)
-    steps = torch.from_numpy(steps.astype(np.float32)).to(images.device)
+    tables = np.clip(np.floor((_JPEG_TABLES * scale + 50) / 100), 1, 255)
+    steps = torch.from_numpy(tables.astype(np.float32)).to(images.device)
     luminance = _round_coefficients(luminance - 128, steps[:, :1]) + 128
     colours = _round_coefficients(colours, steps[:, 1:])
     blueness, redness = F.interpolate(colours, scale_factor=2, mode="bilinear").split(1, dim=1)

@@ -12,7 +12,7 @@ from skimage.morphology import skeletonize
 
 from resegnet.config import Config
 from resegnet.learning.augment import cut, draw_camera, draw_place, vary
-from resegnet.learning.data import Sample
+from resegnet.learning.samples import Sample
 from resegnet.segmenter import prepare_input
 
 WEAK_STRENGTH = 0.2
@@ -93,7 +93,7 @@ class Crops(torch.utils.data.Dataset):
         return images[0], masks[0]
 
     def __getitems__(self, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The crops at several places, stacked; a DataLoader that is given `collate_fn=identity_collate` asks for these."""
+        """Return the crops at several places, stacked. A DataLoader with `collate_fn=identity_collate` calls this."""
         photographs, cuts, cameras = [], [], []
         for place in places:
             photograph, rng = self._photograph(place), np.random.default_rng((self.seed, 1, place))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from resegnet.geometry import Geometry
 from resegnet.io import png, safe_name, write_atomically
-from resegnet.learning.data import Sample, read_mask, read_sample
+from resegnet.learning.samples import Sample, read_mask, read_sample
 from resegnet.results.agreement import compare_numbers
 from resegnet.results.export import versions
 from resegnet.results.measure import measure_mask

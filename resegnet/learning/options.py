@@ -1,22 +1,23 @@
-"""What a training run depends on besides its data: options and presets."""
+"""Options of a training run, and the presets of `train.py`."""
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from resegnet.config import PLAIN, Config
 from resegnet.errors import TrainingError
 
-# What --resume may give anew. More epochs stretch the schedule from there on; the rest does not touch the weights, but
-# `threads` and `device` round differently.
+# Options that --resume accepts with another value. More epochs stretch the schedule from there on. The others do not
+# change what is trained, but `threads` and `device` change the rounding.
 MAY_CHANGE = frozenset({"epochs", "patience", "preview_every", "workers", "threads", "device", "unseen"})
 
-# For a GPU: small steps, and many of them, from random weights.
+# For a GPU: many small steps from random weights.
 _PLAIN = {
     "encoder": PLAIN,
     "encoder_weights": "none",
@@ -31,10 +32,10 @@ _PLAIN = {
 }
 _LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48, 32)}
 
-# Named sets of options for `train.py --preset`; the README tells what each brought.
+# Named sets of options for `train.py --preset`.
 PRESETS: dict[str, dict[str, Any]] = {
     "bundled": {**_PLAIN, "decoder_channels": (192, 128, 64, 32, 16)},
-    "teacher": {**_PLAIN, "decoder_channels": (256, 192, 128, 64, 32)},  # for --teacher: too slow to be served
+    "teacher": {**_PLAIN, "decoder_channels": (256, 192, 128, 64, 32)},  # for --teacher: too slow for everyday use
     "lite": {
         **_LITE0,
         "input_size": 1792,
@@ -45,7 +46,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "weak_augmentation_share": 0.5,
     },
     "laptop": {**_LITE0, "input_size": 640, "epochs": 9},
-    # A public notebook's recipe, for comparison: whole pictures; nine steps see DRIVE's training half once.
+    # The recipe of a public notebook, for comparison. Its crops are whole pictures, so nine steps see DRIVE's training
+    # half once.
     "notebook": {
         "encoder_weights": "none",
         "input_size": 512,
@@ -62,60 +64,109 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+T = TypeVar("T")
+
+
+def _option(default: T, help: str, metavar: str | None = None, choices: tuple[str, ...] = ()) -> T:
+    """Return a dataclass field that carries the help text of its command-line option."""
+    return field(default=default, metadata={"help": help, "metavar": metavar, "choices": choices})
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
-    """All that a training run depends on besides its data; kept in `options.json` of the run's folder."""
+    """Everything that a training run depends on besides its data. A run keeps it in `options.json`.
 
-    dataset: tuple[str, ...]
-    extra: tuple[str, ...] = ()  # sets whose `train` is trained on alone, as vessels that a model labelled
-    # Releases whose mean answer is mixed half and half with the references that are trained on.
-    teacher: tuple[str, ...] = ()
-    unseen: tuple[str, ...] = ()  # sets whose `test` is scored at the end, but of which nothing is trained on
-    encoder: str = "resnet34"
-    encoder_depth: int = 5
-    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
-    encoder_weights: str = "imagenet"  # or `none`, or a file with the encoder's tensors
-    start_from: str = ""  # a release of that encoder to go on from; `encoder_weights` is then not used
-    input_size: int = 768  # px, working size that every field is scaled to
-    smallest_input_size: int | None = None  # px; with it, fields between the two are not scaled
-    crop_size: int = 320  # px, cut at random from the working size
-    batch_size: int = 2
-    accumulate: int = 1  # batches of a step: a larger step without more memory
-    steps_per_epoch: int = 100
-    epochs: int = 40
-    optimizer: str = "adamw"  # or `adam`
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    schedule: str = "cosine"  # warm-up and cosine; or `plateau`, ReduceLROnPlateau on validation F1
-    patience: int = 15  # epochs without a better validation F1 until training stops
-    dice_weight: float = 1.0  # of the Dice loss beside cross-entropy; 0 leaves it out
-    centreline_weight: float = 0.0  # of the share of the centre lines that is missed, added to the loss
-    freeze_norm: bool = False  # batch normalisation keeps its statistics, which steps of few crops cannot better
-    weak_augmentation_share: float = 0.4  # share of the epochs, the last ones, with weak augmentation
-    average_decay: float = 0.998  # of the running average of the weights, which is what is kept; 0 turns it off
-    # Of the patients. With 0, going on from a release, all are trained on: for the last epochs, when all is chosen.
-    validation_fraction: float = 0.15
-    seed: int = 0
-    preview_every: int = 5  # epochs
-    device: str = "cpu"
-    # Processes that make crops on the CPU; their number changes none. With 0 they are made on the device that trains.
-    workers: int = 0
-    threads: int = 0  # of torch on the CPU; 0 leaves torch's own choice
+    `train.py` makes one command-line option of each field.
+
+    Raises
+    ------
+    TrainingError
+        If a value is outside its range, or values contradict each other.
+    ConfigError
+        If no network can be built from them.
+    """
+
+    dataset: tuple[str, ...] = _option(
+        (), "data sets: Hub ids, image folders, Parquet, the public layout, or `synthetic`", "SOURCE"
+    )
+    extra: tuple[str, ...] = _option((), "data sets that `resegnet label` made, used for training only", "SOURCE")
+    teacher: tuple[str, ...] = _option(
+        (), "releases whose mean probability is mixed half and half into the references", "RELEASE"
+    )
+    unseen: tuple[str, ...] = _option((), "data sets that are scored at the end but not trained on", "SOURCE")
+    encoder: str = _option(
+        "resnet34", "encoder of segmentation_models_pytorch, tu-NAME for one of timm, or `plain` for a U-Net without"
+    )
+    encoder_depth: int = _option(5, "number of stages of the encoder")
+    decoder_channels: tuple[int, ...] = _option((256, 128, 64, 32, 16), "channels of the decoder, coarse to fine", "N")
+    encoder_weights: str = _option("imagenet", "`imagenet` (from the Hub), `none` (random) or a file of tensors")
+    start_from: str = _option(
+        "", "parent release to fine-tune, with the same encoder, in place of --encoder-weights", "RELEASE"
+    )
+    input_size: int = _option(768, "side of the square that the field of view is scaled to, in pixels", "PX")
+    smallest_input_size: int | None = _option(
+        None, "do not scale a field of view between this side and --input-size, in pixels", "PX"
+    )
+    crop_size: int = _option(320, "side of a training crop at the working size, in pixels", "PX")
+    batch_size: int = _option(2, "number of crops in a batch")
+    accumulate: int = _option(1, "number of batches in a step, to take larger steps without more memory")
+    steps_per_epoch: int = _option(100, "number of steps between two validations")
+    epochs: int = _option(40, "largest number of epochs; 0 only calibrates and scores the release of --start-from")
+    optimizer: str = _option("adamw", "optimizer", choices=("adamw", "adam"))
+    learning_rate: float = _option(1e-3, "highest learning rate")
+    weight_decay: float = _option(1e-2, "weight decay")
+    schedule: str = _option(
+        "cosine",
+        "learning rate: warm-up and cosine, or halved when validation F1 does not improve",
+        choices=("cosine", "plateau"),
+    )
+    patience: int = _option(15, "number of epochs without a better validation F1 after which training stops")
+    dice_weight: float = _option(1.0, "weight of the Dice loss beside cross-entropy")
+    centreline_weight: float = _option(0.0, "weight in the loss of the share of centrelines that is missed")
+    # Batches of a few crops estimate the statistics of batch normalisation worse than a long run did.
+    freeze_norm: bool = _option(False, "keep the statistics of batch normalisation that the run starts with")
+    weak_augmentation_share: float = _option(
+        0.4, "share of the epochs, the last ones, in which most crops are augmented weakly", "SHARE"
+    )
+    average_decay: float = _option(0.998, "decay of the running average of the weights; 0 turns averaging off")
+    validation_fraction: float = _option(
+        0.15,
+        "share of the patients kept for validation; 0, with --start-from, trains on all and keeps the calibration",
+        "SHARE",
+    )
+    seed: int = _option(0, "seed of the weights, the validation split and the augmentation")
+    preview_every: int = _option(5, "number of epochs between preview pictures")
+    device: str = _option("cpu", "device of torch: cpu, cuda or cuda:N")
+    workers: int = _option(0, "number of processes that make crops on the CPU; 0 makes them on the training device")
+    threads: int = _option(0, "number of CPU threads of torch; 0 lets torch choose")
 
     def __post_init__(self) -> None:
-        for name in ("dataset", "extra", "teacher", "unseen", "decoder_channels"):
+        for name in ("dataset", "extra", "teacher", "unseen", "decoder_channels"):  # JSON and argparse give lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_names()
+        self._check_ranges()
+        self._check_validation()
+        self.config()
+        self._check_crop_size()
+        if self.device != "cpu" and not (re.fullmatch(r"cuda(:\d+)?", self.device) and torch.cuda.is_available()):
+            raise TrainingError(f"--device is {self.device}, and torch sees no such device here. Use `--device cpu`.")
+
+    def _check_names(self) -> None:
         if not self.dataset:
-            raise TrainingError("No data set was named. Give one or more with --dataset, or `--dataset drawn`.")
+            raise TrainingError("No data set was named. Give one or more with --dataset, or `--dataset synthetic`.")
         names = [short_name(source) for source in (*self.dataset, *self.extra, *self.unseen)]
         if len(set(names)) < len(names):
             raise TrainingError(
-                f"Two data sets go by one name, of {', '.join(names)}. Rename a folder: scores go by it."
+                f"Two data sets have one name, among {', '.join(names)}. Rename a folder: scores are listed by name."
             )
-        choices = {"optimizer": ("adamw", "adam"), "schedule": ("cosine", "plateau")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise TrainingError(f"--{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}.")
+
+    def _check_ranges(self) -> None:
+        for name, option in self.__dataclass_fields__.items():
+            choices = option.metadata["choices"]
+            if choices and getattr(self, name) not in choices:
+                raise TrainingError(
+                    f"{option_name(name)} is {getattr(self, name)!r}, expected one of {', '.join(choices)}."
+                )
         if self.epochs < (0 if self.start_from else 1):
             raise TrainingError(
                 f"--epochs is {self.epochs}, expected 1 or more; or 0 with --start-from, which calibrates and scores a "
@@ -123,42 +174,56 @@ class TrainingOptions:
             )
         for name in ("crop_size", "batch_size", "accumulate", "steps_per_epoch", "patience", "preview_every"):
             if getattr(self, name) < 1:
-                raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 1 or more.")
+                raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected 1 or more.")
         for name in ("seed", "workers", "threads", "weight_decay", "learning_rate", "dice_weight", "centreline_weight"):
-            if not getattr(self, name) >= 0:
-                raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected 0 or more.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected 0 or more.")
         for name in ("validation_fraction", "average_decay", "weak_augmentation_share"):
             if not 0 <= getattr(self, name) < 1:
-                raise TrainingError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected a share below 1.")
+                raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected a share below 1.")
+
+    def _check_validation(self) -> None:
         if not self.validation_fraction and not (self.start_from and self.epochs and self.schedule == "cosine"):
             raise TrainingError(
-                "--validation-fraction is 0, expected more: there is nothing to choose a threshold by. Only with "
-                "--start-from RELEASE, whose own is then kept, one epoch or more and --schedule cosine may it be 0."
+                "--validation-fraction is 0, expected more: there is nothing to choose a threshold by. It may be 0 "
+                "only with --start-from RELEASE, whose threshold is then kept, one epoch or more, and --schedule "
+                "cosine."
             )
-        self.config()
-        smallest = self.smallest_input_size or self.input_size
-        if self.crop_size > smallest or self.crop_size % 2**self.encoder_depth:
+
+    def _check_crop_size(self) -> None:
+        smallest, step = self.smallest_input_size or self.input_size, 2**self.encoder_depth
+        if self.crop_size > smallest or self.crop_size % step:
             raise TrainingError(
-                f"--crop-size is {self.crop_size}, expected a multiple of {2**self.encoder_depth} up to the (smallest) "
-                f"input size of {smallest}."
+                f"--crop-size is {self.crop_size}, expected a multiple of {step} up to the (smallest) input size of "
+                f"{smallest}."
             )
-        if self.device != "cpu" and not (re.fullmatch(r"cuda(:\d+)?", self.device) and torch.cuda.is_available()):
-            raise TrainingError(f"--device is {self.device}, and torch sees no such device here. Use `--device cpu`.")
 
     def config(self) -> Config:
-        """The part that a prediction depends on."""
-        # No ImageNet weights ask for theirs; and the 8-bit network then begins with the photograph's own 8 bits.
-        none = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        """Return the configuration of the network: the options that a prediction depends on.
+
+        Raises
+        ------
+        ConfigError
+            If no network can be built from them.
+        """
+        # Only ImageNet weights expect ImageNet's normalisation. Without it, the 8-bit ONNX network takes the
+        # photograph's own 8 bits.
+        plain: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
         return Config(
             encoder=self.encoder,
             encoder_depth=self.encoder_depth,
             decoder_channels=self.decoder_channels,
             input_size=self.input_size,
             smallest_input_size=self.smallest_input_size,
-            **(none if self.encoder == PLAIN else {}),
+            **(plain if self.encoder == PLAIN else {}),
         )
 
 
+def option_name(field_name: str) -> str:
+    """Return the command-line option of a field."""
+    return f"--{field_name.replace('_', '-')}"
+
+
 def short_name(source: str) -> str:
-    """Of a data set or file: the last part of its path or Hub id."""
+    """Return the last part of a path or Hub id."""
     return Path(source).name or source

@@ -26,7 +26,8 @@ from PIL import Image
 from resegnet.errors import DataError, PublishError
 from resegnet.hub import make_repo, retry_hub_call
 from resegnet.image import read_image
-from resegnet.learning.data import check_vessels, encoded, read_mask
+from resegnet.learning.checks import check_vessels
+from resegnet.learning.samples import encoded, read_mask
 from resegnet.releases.datasheets import SOURCES
 
 logger = logging.getLogger(__name__)

@@ -30,8 +30,9 @@ from resegnet.learning.crops import Crops, WorkingSample, identity_collate
 from resegnet.learning.data import Sample, load_vessels, read_sample
 from resegnet.learning.losses import bce_dice_loss, centreline_loss
 from resegnet.learning.options import PRESETS, TrainingOptions
+from resegnet.learning.run import averaging
 from resegnet.learning.start import load_encoder_weights
-from resegnet.learning.training import _average_with, train
+from resegnet.learning.training import train
 from resegnet.model import ReSegNet
 from resegnet.releases.release import verify_release
 
@@ -134,7 +135,7 @@ def test_a_plain_network_learns_from_teachers(capsys, folder, finished, tmp_path
     assert Config.load(release / "config.json").threshold == pytest.approx(record["validation_f1"] / 2, abs=0.05)
     line[line.index("--encoder-weights") + 1] = "imagenet"
     assert train_script.main([*line[2:], "--out", str(tmp_path / "other")]) == 1
-    assert "plain network has none" in capsys.readouterr().err
+    assert "no such weights for the plain network" in capsys.readouterr().err
     line[line.index("--encoder-weights") + 1] = "none"
     assert train_script.main([*line[2:], "--out", str(tmp_path / "no"), "--teacher", str(tmp_path / "nobody")]) == 1
     assert "nobody" in capsys.readouterr().err
@@ -161,7 +162,7 @@ def test_a_killed_run_resumes_to_identical_weights(folder, finished, tmp_path):
         assert process.wait() == -signal.SIGKILL
     done = subprocess.run([*command(folder, out), "--resume"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "going on after epoch" in done.stdout
+    assert "resuming after epoch" in done.stdout
     for name in ("best.pt", "checkpoint.pt"):
         ours, theirs = (torch.load(run / name, weights_only=True) for run in (out, finished))
         assert_same(ours, theirs)
@@ -254,7 +255,7 @@ def test_a_set_to_be_scored_is_looked_at_before_the_work(capsys, folder, tmp_pat
 
 
 def test_averaging_leaves_constants_alone_and_copies_counts():
-    average = _average_with(0.998)
+    average = averaging(0.998)
     constant = torch.tensor([0.485, 0.229])
     kept, count = constant.clone(), torch.tensor(0)
     for step in range(5000):
@@ -389,16 +390,16 @@ def test_the_last_epochs_may_train_on_every_eye_with_the_calibration_of_before(c
     rgb = torch.rand(1, 3, 96, 96)
     with torch.inference_mode():
         torch.testing.assert_close(after(rgb), before(rgb), atol=2e-2, rtol=1e-2)  # kernels are stored as float16
-    assert "trained on photographs that validate here" not in caplog.text
+    assert "validation photographs, by their image_id" not in caplog.text
     # From here on no eye of the set is new to it.
     again = {"validation_fraction": 0.15, "start_from": str(release), "epochs": 0}
     train(dataclasses.replace(options, **again), tmp_path / "again")
-    assert "trained on photographs that validate here" in caplog.text
+    assert "validation photographs, by their image_id" in caplog.text
     with pytest.raises(TrainingError, match="has the decoder channels"):
         train(dataclasses.replace(options, decoder_channels=(16, 16, 8)), tmp_path / "other")
     ReSegNet(before.config).save_pretrained(tmp_path / "uncalibrated")
     options = dataclasses.replace(options, start_from=str(tmp_path / "uncalibrated"))
-    with pytest.raises(TrainingError, match="does not note how it was calibrated"):
+    with pytest.raises(TrainingError, match="does not record how it was calibrated"):
         train(options, tmp_path / "other")
     with pytest.raises(TrainingError, match="nothing to choose a threshold by"):
         TrainingOptions(dataset=("synthetic",), validation_fraction=0)
@@ -662,7 +663,7 @@ def test_two_processes_train_one_network(capsys, folder, tmp_path):
     assert [record["epoch"] for record in records(tmp_path / "run")] == [1, 2]
 
     assert train_script.main([*command(folder, tmp_path / "run")[2:], "--epochs", "3", "--resume"]) == 1
-    assert "2 processes began this run, 1 would go on with it" in capsys.readouterr().err
+    assert "2 processes started this run, but 1 resume it" in capsys.readouterr().err
 
 
 def test_a_preset_gives_way_to_what_is_given(monkeypatch, tmp_path):

@@ -130,7 +130,7 @@ def test_training_on_a_full_disk_is_told_and_nothing_is_lost(dataset, tmp_path, 
     before = contents(out)
     with full_disk(1_000_000):
         assert train_script.main(["--out", str(out), "--resume", "--epochs", "3"]) == 1
-    assert "Make room, then go on with: python train.py --out" in capsys.readouterr().err
+    assert "Make room, then resume with: python train.py --out" in capsys.readouterr().err
     after = contents(out)
     assert {path for path in before if before[path] != after.get(path)} <= {out / "options.json", out / "metrics.jsonl"}
     assert {path.name for path in after.keys() - before.keys()} <= {"epoch_0003.png"}

@@ -1,0 +1,98 @@
+"""The record of a training run, `training.json` of its release."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resegnet.hub import is_hub_id
+from resegnet.learning.options import TrainingOptions, short_name
+from resegnet.learning.parents import ParentRelease, Parents
+from resegnet.learning.photographs import TrainingData
+from resegnet.learning.run import Run
+from resegnet.learning.samples import encoded
+from resegnet.releases.records import training_datasets
+
+
+def training_record(run: Run, data: TrainingData, parents: Parents, calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of `training.json`.
+
+    Parameters
+    ----------
+    run
+        The finished run.
+    data
+        Photographs that it was trained and validated on.
+    parents
+        Releases that it builds on.
+    calibration
+        Record of `resegnet.learning.calibration.calibrate`.
+    """
+    options = run.options
+    return {
+        "options": _published_options(options, parents),
+        "hub_datasets": [source for source in options.dataset if is_hub_id(source)],
+        "epochs_run": run.epoch,
+        "best_epoch": run.best_epoch,
+        **calibration,
+        "train_ids": list(data.train["image_id"]),
+        "validation_ids": list(data.validation["image_id"]),
+        "labelled_ids": list(data.extra["image_id"]),
+        "earlier": dict(parents.start.record) if parents.start else {},
+        **({"start_from_commit": parents.start.commit} if parents.start and parents.start.commit else {}),
+        "teachers": [_teacher_record(teacher) for teacher in parents.teachers],
+        "data_sha256": _fingerprint(data.train, data.validation, data.extra),
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+            "device": options.device,
+            "processes": run.processes,
+            "commit": _git_commit(),
+        },
+    }
+
+
+def _published_options(options: TrainingOptions, parents: Parents) -> dict[str, Any]:
+    """Return the options with names in place of paths: the record is published, the paths are private."""
+    return dataclasses.asdict(options) | {
+        "dataset": [short_name(source) for source in options.dataset],
+        "extra": [short_name(source) for source in options.extra],
+        "teacher": [teacher.name for teacher in parents.teachers],
+        "unseen": [short_name(source) for source in options.unseen],
+        "encoder_weights": short_name(options.encoder_weights),
+        "start_from": parents.start.name if parents.start else "",
+    }
+
+
+def _teacher_record(teacher: ParentRelease) -> dict[str, Any]:
+    commit = {"commit": teacher.commit} if teacher.commit else {}
+    return {"name": teacher.name, "trained_on": training_datasets(teacher.record), **commit}
+
+
+def _fingerprint(*parts: Iterable[Mapping[str, Any]]) -> str:
+    """Return the SHA-256 over all photographs and references, in order."""
+    digest = hashlib.sha256()
+    for rows in parts:
+        for row in rows:
+            for column in ("image", "mask"):
+                digest.update(hashlib.sha256(encoded(row[column])).digest())
+    return digest.hexdigest()
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the code, if the package runs from a git checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
