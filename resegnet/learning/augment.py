@@ -16,7 +16,7 @@ from scipy.fft import dct
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as T
 
-T = TypeVar("T")
+Drawn = TypeVar("Drawn")
 
 # Quantisation tables of luminance and colour at quality 50: ITU-T T.81, Annex K.
 _JPEG_TABLES = np.array(
@@ -114,7 +114,7 @@ def draw_place(rng: np.random.Generator, inside: np.ndarray, size: int, strength
 def draw_camera(rng: np.random.Generator, strength: float = 1.0) -> Camera:
     """Other light, colour, focus, noise and compression; `strength`, 0 to 1, scales how much and how often."""
 
-    def sometimes(probability: float, draw: Callable[[], T]) -> T | None:
+    def sometimes(probability: float, draw: Callable[[], Drawn]) -> Drawn | None:
         return draw() if rng.random() < probability else None
 
     blur = sometimes(0.25 * strength, lambda: rng.uniform(0.3, 1.5))
