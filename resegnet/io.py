@@ -150,8 +150,8 @@ def atomic_writer(path: str | os.PathLike[str], *, sync: bool = False) -> Iterat
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Create a temporary folder beside `path`, and rename it to `path` when the block ends without an error.
 
-    A folder that `path` already names is replaced only then. Another folder left by a process that was killed is
-    removed first.
+    A folder that `path` already names is replaced only then. If the block fails, the temporary folder is removed; one
+    that a killed process left is removed first.
 
     Raises
     ------
@@ -162,7 +162,11 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial, old = (path.with_name(f"{path.name}{suffix}") for suffix in (".partial", ".old.partial"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(old, ignore_errors=True)
     with suppress(FileNotFoundError):
         path.replace(old)  # deleting in place would leave half a folder visible for a while

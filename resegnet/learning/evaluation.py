@@ -1,4 +1,4 @@
-"""Score a segmenter on a data set: the table, the report behind it, and error maps of the worst pictures."""
+"""Scores of a segmenter on a data set: table, report, and error maps of the photographs with the lowest F1."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 
+from resegnet.errors import DataError
 from resegnet.geometry import Geometry
 from resegnet.io import png, safe_name, write_atomically
 from resegnet.learning.samples import Sample, read_mask, read_sample
@@ -27,7 +28,7 @@ from resegnet.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
 
-# Longer side of a written error map: fits a screen; a photograph of 3504 px would make a file of several MB.
+# Longer side of a written error map. It fits a screen; at 3504 px the file would have several MB.
 ERROR_MAP_PX = 2000
 
 FIELD_GIVEN = "the data set's"
@@ -57,66 +58,90 @@ def evaluate_dataset(
 
     Parameters
     ----------
-    segmenter : Segmenter
-    dataset : Dataset
-        From `resegnet.learning.data.load_vessels`. Without a field of view of its own a picture is scored
+    segmenter
+        Model to score.
+    dataset
+        Rows from `resegnet.learning.data.load_vessels`. A photograph without a field of view of its own is scored
         inside the one that ReSegNet finds, and the report says so.
-    second_observer : Path, optional
+    second_observer
         Folder with a second person's references, `<image_id>.png`, 0 or 255. They are scored against the first
-        person's inside the same field; pictures without one are left out of that line.
-    worst : int
-        So many pictures of lowest F1 are written as error maps, if `out` is given.
-    out : Path, optional
-        Folder for them: `<image_id>_errors.png`, reduced to at most 2000 px.
-    numbers : bool
-        Measure the vessels found and those traced, inside the same field, and compare the numbers.
-    progress : bool
-        Show a bar on stderr.
+        person's inside the same field; photographs without one are left out of that line. None scores no one.
+    worst
+        Number of error maps to write, of the photographs with the lowest F1, if `out` is given.
+    out
+        Folder for the error maps, `<image_id>_errors.png`, each reduced to at most 2000 px.
+    numbers
+        Also measure the vessels found and those of the reference, inside the same field, and compare the numbers.
+    progress
+        Show a progress bar on stderr.
 
     Returns
     -------
-    dict
-        Fit for JSON; an undefined score is None. `pooled`, `mean` and `sd` map the names in
-        `resegnet.results.metrics.SCORES`; `pictures` has a row per picture, in order; `ceiling` is the
-        F1 that the input size allows; `second_observer` is None or holds `pooled`, `mean`, `sd`, `count` and,
-        as `model`, the model's pooled scores on the same pictures. `numbers` is None or holds `found` and `traced`, of
-        each picture what `resegnet.results.measure.measure_mask` gives, and `agreement`, see
+    report
+        Ready for JSON; an undefined score is None. `pooled`, `mean` and `sd` map the names in
+        `resegnet.results.metrics.SCORES`; `pictures` has a row per photograph, in order; `ceiling` is the F1 that the
+        input size allows; `second_observer` is None or holds `pooled`, `mean`, `sd`, `count` and, as `model`, the
+        model's pooled scores on the same photographs. `numbers` is None or holds `found` and `traced`, the measures of
+        each photograph from `resegnet.results.measure.measure_mask`, and `agreement`, see
         `resegnet.results.agreement.agreement`.
 
     Raises
     ------
-    ValueError
+    DataError
         If the data set is empty, or a second reference differs in size from its photograph.
+    ImageError
+        If a photograph or a reference cannot be decoded.
     """
     if not len(dataset):
-        raise ValueError("the data set holds no picture; choose a split that does")
-    config = segmenter.config
-    model = VesselScores(config.threshold)
-    model_beside_observer = VesselScores(config.threshold)
-    observer = VesselScores(threshold=0.5)  # of a mask: 0 or 1
-    ceilings, pictures = [], []
-    found, traced = [], []
+        raise DataError("The data set holds no picture, expected one or more: choose a split that has some.")
+    evaluation = _Evaluation(segmenter, second_observer, numbers)
     for index in tqdm(range(len(dataset)), desc="evaluate", unit="picture", disable=None if progress else True):
-        sample = read_sample(dataset[index])
-        segmentation = segmenter(sample.image)
-        field = segmentation.fov if sample.fov is None else sample.fov
-        # Outside the field that it sees itself, ReSegNet calls nothing a vessel; AUROC must know that too.
-        inputs = {
-            "prediction": segmentation.probability * segmentation.fov,
-            "reference": sample.vessels,
-            "fov": field,
-        }
-        model.add(**inputs)
-        second = _read_second(second_observer, sample)
+        evaluation.add(read_sample(dataset[index]))
+    report = evaluation.report()
+    if out is not None and worst > 0:
+        f1 = [picture["f1"] for picture in report["pictures"]]
+        scored = [index for index, value in enumerate(f1) if not math.isnan(value)]
+        order = sorted(scored, key=lambda index: f1[index])
+        try:
+            report["error_maps"] = [str(_write_error_map(segmenter, dataset[i], Path(out))) for i in order[:worst]]
+        except OSError as error:  # scores that took long are not lost to a full disk or a bad folder
+            logger.warning("The error maps cannot be written: %s", error)
+    return _none_for_nan(report)
+
+
+class _Evaluation:
+    """Scores of a segmenter, photograph by photograph."""
+
+    def __init__(self, segmenter: Segmenter, second_observer: Path | None, numbers: bool) -> None:
+        self.segmenter = segmenter
+        self.second_observer = second_observer
+        self.numbers = numbers
+        self.model = VesselScores(segmenter.config.threshold)
+        self.observer = VesselScores(threshold=0.5)  # a second person's masks are 0 or 1
+        self.model_beside_observer = VesselScores(segmenter.config.threshold)
+        self.ceilings: list[tuple[int, int]] = []
+        self.pictures: list[dict[str, Any]] = []
+        self.found: list[dict[str, float]] = []
+        self.traced: list[dict[str, float]] = []
+
+    def add(self, sample: Sample) -> None:
+        """Segment and score one photograph."""
+        config = self.segmenter.config
+        segmentation = self.segmenter(sample.image)
+        fov = segmentation.fov if sample.fov is None else sample.fov
+        # Outside the field that ReSegNet sees itself it marks no vessel. AUROC has to count that too.
+        probability = segmentation.probability * segmentation.fov
+        self.model.add(prediction=probability, reference=sample.vessels, fov=fov)
+        second = _read_second(self.second_observer, sample)
         if second is not None:
-            observer.add(prediction=second, reference=sample.vessels, fov=field)
-            model_beside_observer.add(**inputs)
-        if numbers:
-            found.append(measure_mask(segmentation.mask, field))
-            traced.append(measure_mask(sample.vessels, field))
+            self.observer.add(prediction=second, reference=sample.vessels, fov=fov)
+            self.model_beside_observer.add(prediction=probability, reference=sample.vessels, fov=fov)
+        if self.numbers:
+            self.found.append(measure_mask(segmentation.mask, fov))
+            self.traced.append(measure_mask(sample.vessels, fov))
         geometry = Geometry.around(segmentation.fov, config.input_size, config.smallest_input_size)
-        ceilings.append(_dice_counts(round_trip(sample.vessels, geometry) & field, sample.vessels & field))
-        pictures.append(
+        self.ceilings.append(_dice_counts(round_trip(sample.vessels, geometry) & fov, sample.vessels & fov))
+        self.pictures.append(
             {
                 "image_id": sample.image_id,
                 "patient": sample.patient,
@@ -125,47 +150,47 @@ def evaluate_dataset(
                 "warnings": list(segmentation.warnings),
             }
         )
-    result = model.compute()
-    for picture, row, counts in zip(pictures, result["pictures"], ceilings, strict=True):
-        picture.update(row, ceiling=_dice(*counts))
-    report = {
-        "model": segmenter.model,
-        "datasets": sorted({picture["dataset"] for picture in pictures}),
-        "count": len(pictures),
-        "threshold": config.threshold,
-        "input_size_px": config.input_size,
-        "smallest_input_size_px": config.smallest_input_size,
-        "field_of_view": sorted({picture["field_of_view"] for picture in pictures}),
-        "pooled": {name: result[name] for name in SCORES},
-        "mean": result["mean"],
-        "sd": result["sd"],
-        "ceiling": _dice(*np.sum(ceilings, axis=0)),
-        "second_observer": _compare(observer, model_beside_observer),
-        "numbers": (
-            {"found": found, "traced": traced, "agreement": compare_numbers(found, traced)} if numbers else None
-        ),
-        "pictures": pictures,
-        "error_maps": [],
-        "protocol": PROTOCOL,
-        "versions": versions(),
-    }
-    if out is not None and worst > 0:
-        scored = [index for index, picture in enumerate(pictures) if not math.isnan(picture["f1"])]
-        order = sorted(scored, key=lambda index: pictures[index]["f1"])
-        try:
-            report["error_maps"] = [str(_write_error_map(segmenter, dataset[i], Path(out))) for i in order[:worst]]
-        except OSError as error:  # of a full disk or a folder that is none; the scores took long and are not lost to it
-            logger.warning("The error maps cannot be written: %s", error)
-    return _none_for_nan(report)
+
+    def report(self) -> dict[str, Any]:
+        """Return the report of `evaluate_dataset`, with nan for undefined scores and without error maps."""
+        config = self.segmenter.config
+        result = self.model.compute()
+        pictures = [
+            picture | row | {"ceiling": _dice(*counts)}
+            for picture, row, counts in zip(self.pictures, result["pictures"], self.ceilings, strict=True)
+        ]
+        numbers = None
+        if self.numbers:
+            agreement = compare_numbers(self.found, self.traced)
+            numbers = {"found": self.found, "traced": self.traced, "agreement": agreement}
+        return {
+            "model": self.segmenter.model,
+            "datasets": sorted({picture["dataset"] for picture in pictures}),
+            "count": len(pictures),
+            "threshold": config.threshold,
+            "input_size_px": config.input_size,
+            "smallest_input_size_px": config.smallest_input_size,
+            "field_of_view": sorted({picture["field_of_view"] for picture in pictures}),
+            "pooled": {name: result[name] for name in SCORES},
+            "mean": result["mean"],
+            "sd": result["sd"],
+            "ceiling": _dice(*np.sum(self.ceilings, axis=0)),
+            "second_observer": _compare(self.observer, self.model_beside_observer),
+            "numbers": numbers,
+            "pictures": pictures,
+            "error_maps": [],
+            "protocol": PROTOCOL,
+            "versions": versions(),
+        }
 
 
 def round_trip(vessels: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """What is left of a reference, (H, W) bool, after the way to the network's input and back."""
+    """Scale a reference, (H, W) bool, to the network's input and back, and return the result, (H, W) bool."""
     return geometry.to_original(geometry.to_input(vessels)) >= 0.5
 
 
 def find_second_observer(source: str | os.PathLike[str]) -> Path | None:
-    """Folder `second_observer` inside a data set's folder or beside it, or None."""
+    """Return the folder `second_observer` inside a data set's folder or beside it, or None."""
     for folder in (Path(source) / "second_observer", Path(source).absolute().parent / "second_observer"):
         if Path(source).is_dir() and folder.is_dir():
             return folder
@@ -173,7 +198,7 @@ def find_second_observer(source: str | os.PathLike[str]) -> Path | None:
 
 
 def format_table(report: Mapping[str, Any]) -> str:
-    """Lay a report of `evaluate_dataset` out as plain text for a terminal."""
+    """Format a report of `evaluate_dataset` as plain text for a terminal."""
     rows = [("pooled", report["pooled"]), ("mean", report["mean"]), ("SD", report["sd"])]
     second = report["second_observer"]
     if second is not None:
@@ -206,9 +231,9 @@ def _read_second(folder: Path | None, sample: Sample) -> np.ndarray | None:
         return None
     reference = read_mask({"bytes": path.read_bytes(), "path": None})
     if reference.shape != sample.vessels.shape:
-        raise ValueError(
-            f"second reference {path} is {reference.shape} (H, W) and its photograph {sample.vessels.shape}; "
-            "give references in the photographs' own frame"
+        raise DataError(
+            f"The second reference {path} is {reference.shape} (H, W), expected {sample.vessels.shape} as its "
+            "photograph: give references in the photographs' own frame."
         )
     return reference
 
@@ -217,7 +242,7 @@ def _compare(observer: VesselScores, model: VesselScores) -> dict[str, Any] | No
     if not len(observer):
         return None
     count, result, model_result = len(observer), observer.compute(), model.compute()
-    # A mask has one operating point; the area under its "curve" says nothing that the others do not.
+    # A mask has a single operating point, so its AUROC would add nothing to the other scores.
     pooled = {name: result[name] for name in SCORES} | {"auroc": math.nan}
     mean, sd = mean_and_sd([row | {"auroc": math.nan} for row in result["pictures"]])
     return {
@@ -230,16 +255,16 @@ def _compare(observer: VesselScores, model: VesselScores) -> dict[str, Any] | No
 
 
 def _dice_counts(one: np.ndarray, other: np.ndarray) -> tuple[int, int]:
-    """Twice the shared pixels, and the pixels of both: Dice is their quotient."""
+    """Return numerator and denominator of Dice: twice the common pixels, and the pixels of both masks (H, W) bool."""
     return 2 * int(np.count_nonzero(one & other)), int(np.count_nonzero(one)) + int(np.count_nonzero(other))
 
 
-def _dice(shared_twice: int, both: int) -> float:
-    return float(shared_twice / both) if both else math.nan
+def _dice(numerator: int, denominator: int) -> float:
+    return float(numerator / denominator) if denominator else math.nan
 
 
 def _write_error_map(segmenter: Segmenter, row: Mapping[str, Any], folder: Path) -> Path:
-    # Segmented a second time: keeping every picture of a large set until the worst are known takes gigabytes.
+    # The photograph is segmented a second time: keeping all of them until the worst are known would take gigabytes.
     sample = read_sample(row)
     segmentation = segmenter(sample.image)
     field = segmentation.fov if sample.fov is None else sample.fov
@@ -252,7 +277,7 @@ def _write_error_map(segmenter: Segmenter, row: Mapping[str, Any], folder: Path)
 
 
 def _none_for_nan(value: Any) -> Any:
-    """JSON knows no nan."""
+    """Replace nan by None in nested dicts and lists, because JSON has no nan."""
     if isinstance(value, dict):
         return {key: _none_for_nan(item) for key, item in value.items()}
     if isinstance(value, list):

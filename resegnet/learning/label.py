@@ -1,4 +1,4 @@
-"""Photographs without references, labelled by models: training material of cameras that nobody has traced."""
+"""Photographs without references, labelled by models: training data for cameras without manual segmentations."""
 
 from __future__ import annotations
 
@@ -14,57 +14,65 @@ from tqdm import tqdm
 from resegnet.cohort.photograph import free_name
 from resegnet.errors import DataError, ImageError
 from resegnet.image import SUFFIXES, read_image
-from resegnet.io import png
+from resegnet.io import atomic_folder, png, write_atomically
 from resegnet.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
 
 
 def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, limit: int | None = None) -> int:
-    """Make an image folder of photographs and the vessels that an ensemble of models finds in them.
+    """Make a data set of photographs and the vessel masks that an ensemble of models finds in them.
 
-    The ensemble's probability is the mean over the models, each asked for the photograph and its three mirrorings
-    (see `mirrored`), and its threshold the mean of theirs. Photographs with a warning are left out: a model that is
-    unsure of the picture is no teacher. Pseudo-labels: Lee 2013, ICML Workshop on Challenges in Representation
-    Learning.
+    The ensemble's probability is the mean over the models, each applied to the photograph and its mirror images (see
+    `mirrored`). Its threshold is the mean of the models' thresholds. Photographs with a warning are left out, because
+    the models are unreliable on them. Pseudo-labels: Lee 2013, ICML Workshop on Challenges in Representation Learning.
 
     Parameters
     ----------
     segmenters
-        One or more, of one working size.
+        One or more models, of the same working size.
     source
-        Folder of photographs, searched wholly.
+        Folder of photographs, searched with all folders below it.
     destination
-        Folder to make, in the form that `resegnet.learning.data.load_vessels` reads, with `train` alone. It appears
-        only once it is whole.
+        Folder to make, an image folder for `resegnet.learning.data.load_vessels` with the split `train` only. It
+        appears when it is complete.
     limit
         Largest number of photographs to label, chosen evenly over the sorted names; None labels all.
 
     Returns
     -------
     count
-        Photographs labelled.
+        Number of photographs labelled.
 
     Raises
     ------
     DataError
-        If the source holds no photograph, or the destination something.
+        If the source holds no photograph, or the destination exists.
+    OSError
+        If a file cannot be written.
     """
     source, destination = Path(source), Path(destination)
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise DataError(f"{source} holds no photograph. Give a folder of pictures.")
     if destination.exists():
-        raise DataError(f"{destination} is there already. Remove it or name another folder.")
+        raise DataError(f"{destination} exists already. Remove it or name another folder.")
     if limit is not None and limit < len(paths):
         paths = [paths[index] for index in np.linspace(0, len(paths) - 1, limit).astype(int)]
     threshold = float(np.mean([segmenter.config.threshold for segmenter in segmenters]))
     networks = [mirrored(segmenter.network) for segmenter in segmenters]
     teacher = Segmenter(lambda rgb: np.mean([network(rgb) for network in networks], axis=0), segmenters[0].config)
 
-    partial = destination.with_name(destination.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-    (partial / "train").mkdir(parents=True)
+    with atomic_folder(destination) as folder:
+        lines = _write_labelled(teacher, threshold, source, paths, folder / "train", destination.name)
+    return len(lines)
+
+
+def _write_labelled(
+    teacher: Segmenter, threshold: float, source: Path, paths: Sequence[Path], folder: Path, dataset: str
+) -> list[str]:
+    """Write the photographs that can be labelled, their masks and `metadata.jsonl`, and return its lines."""
+    folder.mkdir()
     lines: list[str] = []
     taken: dict[str, int] = {}
     for path in tqdm(paths, desc="labelling", unit="picture", disable=None):
@@ -79,16 +87,18 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, limi
             continue
         name = free_name("_".join(path.relative_to(source).with_suffix("").parts), taken)
         files = {"image_file_name": f"{name}{path.suffix.lower()}", "mask_file_name": f"{name}_mask.png"}
-        shutil.copyfile(path, partial / "train" / files["image_file_name"])
-        (partial / "train" / files["mask_file_name"]).write_bytes(png(mask.astype(np.uint8) * 255))
-        lines.append(json.dumps({"image_id": name, "patient": name, "dataset": destination.name, **files}))
-    (partial / "train" / "metadata.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    partial.replace(destination)
-    return len(lines)
+        shutil.copyfile(path, folder / files["image_file_name"])
+        write_atomically(folder / files["mask_file_name"], png(mask.astype(np.uint8) * 255))
+        lines.append(json.dumps({"image_id": name, "patient": name, "dataset": dataset, **files}))
+    write_atomically(folder / "metadata.jsonl", "".join(line + "\n" for line in lines).encode())
+    return lines
 
 
 def mirrored(network: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """A network, (N, 3, S, S) to (N, S, S), averaged over a picture and its three mirrorings: dearer by four times."""
+    """Return a network that averages over a picture and its three mirror images, at four times the cost.
+
+    Both networks map (N, 3, S, S) float32 RGB in [0, 1] to the vessel probability (N, S, S) float32.
+    """
 
     def average(rgb: np.ndarray) -> np.ndarray:
         total = np.zeros((len(rgb), *rgb.shape[2:]), np.float32)

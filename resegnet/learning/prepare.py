@@ -1,7 +1,7 @@
-"""From the original downloads of the public data sets to the image-folder form that `load_vessels` reads.
+"""Convert the original downloads of public data sets to image folders that `load_vessels` reads.
 
-What lies in a download, how it is split and under which terms it is given: `PREPARERS`. The owners' archives
-must be unpacked; where they lie below the given folder does not matter.
+`PREPARERS` states the files of each download and how it is split. The owners' archives must be unpacked, into any
+folders below the given one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +19,14 @@ from typing import Any
 
 import datasets
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
-from resegnet.errors import DataError, PublishError
+from resegnet.errors import ArgumentError, DataError, PublishError, first_line
 from resegnet.hub import make_repo, retry_hub_call
 from resegnet.image import read_image
+from resegnet.io import atomic_folder
 from resegnet.learning.checks import check_vessels
 from resegnet.learning.samples import encoded, read_mask
 from resegnet.releases.datasheets import SOURCES
@@ -37,10 +38,9 @@ Files = Mapping[str, Sequence[Path]]
 
 @dataclass(frozen=True)
 class Eye:
-    """One photograph of a download: what it is called and which files belong to it.
+    """One photograph of a download: its names, and the files that belong to it.
 
-    A file is named in lower case and without `.gz`, by its name or, where names repeat, with its last two
-    folders.
+    Files are named in lower case and without `.gz`, by file name or, where file names repeat, with the last two folders.
     """
 
     split: str
@@ -54,9 +54,9 @@ class Eye:
 
 @dataclass(frozen=True)
 class Original:
-    """How a public data set is split, and which photographs its download must hold."""
+    """How a public data set is split, and the photographs that its download must hold."""
 
-    split: str
+    split: str  # sentence about the split, for the README of the prepared data set
     layout: str  # a few file names, for the message about missing ones
     find_eyes: Callable[[Files], list[Eye]]
 
@@ -64,29 +64,31 @@ class Original:
 def prepare(name: str, source: str | os.PathLike, destination: str | os.PathLike) -> dict[str, int]:
     """Convert an original download to an image folder with `metadata.jsonl`.
 
-    JPEG and PNG photographs are copied byte by byte, others are written as PNG without loss. Masks become PNG
-    files of 0 and 255: `<image_id>_mask.png` (vessels), `<image_id>_fov.png` (field of view, where the set
-    has one), and `second_observer/<image_id>.png` (a second person's reference, where there is one).
+    JPEG and PNG photographs are copied byte by byte, others are written as PNG without loss. Masks become PNG files of
+    0 and 255: `<image_id>_mask.png` (vessels), `<image_id>_fov.png` (field of view, if the data set has one), and
+    `second_observer/<image_id>.png` (a second person's reference, if there is one).
 
     Parameters
     ----------
     name
         A key of `PREPARERS`.
     source
-        Folder of the unpacked download. It is only read.
+        Folder of the unpacked download. Nothing is written there.
     destination
-        Folder to make. It appears only once it is whole.
+        Folder to make. It appears when it is complete.
 
     Returns
     -------
-    dict
+    counts
         Number of photographs of each split.
 
     Raises
     ------
     DataError
-        For an unknown name, a destination that already holds something, and, with every offending file
-        listed, for files that are missing, found twice, unreadable, of the wrong size, or inverted.
+        For an unknown name, a destination that already holds something, and, with every problem listed, for files that
+        are missing, found twice, unreadable, of the wrong size, or inverted.
+    OSError
+        If a file cannot be written.
     """
     if name not in PREPARERS:
         raise DataError(f"No data set '{name}' is known; there are: {', '.join(PREPARERS)}.")
@@ -103,68 +105,65 @@ def prepare(name: str, source: str | os.PathLike, destination: str | os.PathLike
     rows = [_row(eye, found[eye.image_id], name) for eye in eyes]
     check_vessels(rows, str(source))
 
-    partial = destination.with_name(destination.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-    try:
+    with atomic_folder(destination) as folder:
         for eye, row in zip(eyes, rows, strict=True):
             logger.info("%s: %s", eye.split, eye.image_id)
-            _write(eye, row, found[eye.image_id].get("second"), partial)
-        (partial / "README.md").write_text(_readme(name), encoding="utf-8")
-        if destination.exists():
-            destination.rmdir()
-        partial.replace(destination)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+            _write_eye(eye, row, found[eye.image_id].get("second"), folder)
+        (folder / "README.md").write_text(_readme(name), encoding="utf-8")
     return {split: sum(eye.split == split for eye in eyes) for split in dict.fromkeys(eye.split for eye in eyes)}
 
 
 def is_prepared(folder: str | os.PathLike, name: str) -> bool:
-    """Whether `prepare` made this folder of this data set; it appears only once it is whole."""
+    """Return whether `prepare` made this folder from this data set. Such a folder is always complete."""
     readme = Path(folder) / "README.md"
     return readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(_origin(name))
 
 
 def check_publishable(name: str, repo_id: str, *, private: bool) -> None:
-    """Refuse what `publish` would refuse, before the long work.
+    """Raise the errors that `publish` would raise, before the long work.
 
     Raises
     ------
     DataError
-        For an unknown name, or if the owners' terms forbid to give the set on and `private` is not asked for.
-    huggingface_hub.errors.HFValidationError
-        For an impossible name on the Hub.
+        For an unknown name, or if the owners' terms forbid publication and `private` is False.
+    ArgumentError
+        If `repo_id` is no possible name on the Hub.
     """
     if name not in PREPARERS:
         raise DataError(f"No data set '{name}' is known; there are: {', '.join(PREPARERS)}.")
-    validate_repo_id(repo_id)
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ArgumentError(f"--push-to-hub {repo_id}: {first_line(error)}. Expected USER/NAME.") from error
     about = SOURCES[name]
     if not private and not about.terms.startswith("CC"):
         raise DataError(
-            f"{about.title} must not be given on (terms: {about.terms}). Publish it for yourself alone, with --private."
+            f"{about.title} must not be published (terms: {about.terms}). Add --private to keep it to yourself."
         )
 
 
 def publish(folder: str | os.PathLike, name: str, repo_id: str, *, private: bool = False) -> None:
-    """Publish a prepared set on the Hub: Parquet with `Image` columns, and its terms as the card.
+    """Publish a prepared data set on the Hub, as Parquet with `Image` columns and with its terms as the card.
 
     Parameters
     ----------
     folder
-        What `prepare` made. The second person's references stay behind.
+        Folder that `prepare` made. The second person's references are not published.
     name
         A key of `PREPARERS`.
     repo_id
-        Data set on the Hub, made if need be, `private` or public.
+        Name of the data set on the Hub, which is created if it does not exist.
+    private
+        Make it private.
 
     Raises
     ------
     DataError
-        If the owners' terms forbid to give the set on and `private` is not asked for.
-    resegnet.hub.PublishError
-        If the data set is there already and public, but `private` is asked for; or if it holds what is not of ReSegNet.
-    resegnet.hub.HubError
-        Whatever the Hub or the connection refuses.
+        If the owners' terms forbid publication and `private` is False.
+    PublishError
+        If the data set exists and is public although `private` is True, or was not made by ReSegNet.
+    HubError
+        If the Hub or the connection fails.
     """
     check_publishable(name, repo_id, private=private)
     api = HfApi()
@@ -176,20 +175,20 @@ def publish(folder: str | os.PathLike, name: str, repo_id: str, *, private: bool
         readme = retry_hub_call(api.hf_hub_download, filename="README.md", **where)
         ours = "Converted by ReSegNet" in Path(readme).read_text(encoding="utf-8", errors="replace")
     if not ours and present - {"README.md"}:
-        raise PublishError(f"{repo_id} holds a data set that is not of ReSegNet: name another.")
+        raise PublishError(f"{repo_id} holds a data set that ReSegNet did not make: name another.")
     if not ours:
-        # Before the data: `push_to_hub` then adds its own front matter to it.
+        # The README goes first, so that `push_to_hub` adds its front matter to it.
         retry_hub_call(api.upload_file, path_or_fileobj=_readme(name).encode(), path_in_repo="README.md", **where)
-    # The bytes of the files themselves go into the Parquet files, nothing is encoded again.
+    # An image folder puts the bytes of the files into the Parquet files; nothing is encoded again.
     rows = datasets.load_dataset("imagefolder", data_dir=str(folder))
     retry_hub_call(rows.push_to_hub, repo_id, private=private)
 
 
 def _index(source: Path) -> Files:
-    """All files below a folder, by name and by name with the last two folders, as `Eye` names them."""
+    """Return all files below a folder, by file name and by file name with the last two folders, as `Eye` names them."""
     files = defaultdict(list)
     for path in sorted(source.rglob("*")):
-        # macOS leaves a "._" twin of every file in its archives.
+        # Archives made by macOS hold a "._" twin of every file.
         if path.is_file() and not path.name.startswith(".") and "__MACOSX" not in path.parts:
             parts = [part.lower() for part in path.parts]
             parts[-1] = parts[-1].removesuffix(".gz")
@@ -199,7 +198,13 @@ def _index(source: Path) -> Files:
 
 
 def _resolve(eyes: Sequence[Eye], files: Files, source: Path, data_set: str) -> dict[str, dict[str, Path]]:
-    """Paths by `image_id` and role; one error that lists every file that is missing or there twice."""
+    """Return the paths by `image_id` and role.
+
+    Raises
+    ------
+    DataError
+        With every file listed that is missing or found twice.
+    """
     found: dict[str, dict[str, Path]] = {}
     problems = []
     for eye in eyes:
@@ -218,7 +223,7 @@ def _resolve(eyes: Sequence[Eye], files: Files, source: Path, data_set: str) -> 
     if not eyes or problems:
         archives = [path.name for path in sorted(source.rglob("*")) if path.suffix in (".zip", ".tar", ".rar", ".tgz")]
         raise DataError(
-            f"{source} is not a whole download of {SOURCES[data_set].title}. Expected, in any folder below it: "
+            f"{source} is not a complete download of {SOURCES[data_set].title}. Expected, in any folder below it: "
             + PREPARERS[data_set].layout
             + (f"\nNot unpacked yet? {', '.join(archives)}" if archives else "")
             + "".join(f"\n- {problem}" for problem in problems)
@@ -227,7 +232,7 @@ def _resolve(eyes: Sequence[Eye], files: Files, source: Path, data_set: str) -> 
 
 
 def _row(eye: Eye, paths: Mapping[str, Path], name: str) -> dict[str, Any]:
-    """The row that `load_vessels` will give for this eye, pointing to the original files."""
+    """Return the row that `load_vessels` will give for this photograph, with the paths of the original files."""
     cells = {
         role: {"bytes": _unzip(path) if path.suffix == ".gz" else None, "path": str(path)}
         for role, path in paths.items()
@@ -243,7 +248,7 @@ def _unzip(path: Path) -> bytes:
         raise DataError(f"{path} cannot be unpacked ({error}). Download it again.") from error
 
 
-def _write(eye: Eye, row: Mapping[str, Any], second: Path | None, folder: Path) -> None:
+def _write_eye(eye: Eye, row: Mapping[str, Any], second: Path | None, folder: Path) -> None:
     split = folder / eye.split
     split.mkdir(parents=True, exist_ok=True)
     content = encoded(row["image"])
@@ -283,7 +288,7 @@ def _readme(name: str) -> str:
 
 
 def _origin(name: str) -> str:
-    """How the README of a prepared set begins."""
+    """Return the start of the README of a prepared data set."""
     about = SOURCES[name]
     return f"# {about.title}\n\nConverted by ReSegNet from the download of {about.url}.\n\n"
 
@@ -306,7 +311,7 @@ def _drive_eyes(files: Files) -> list[Eye]:
     if not any(eye.mask in files for eye in eyes if eye.split == "test"):
         logger.warning(
             "This download of DRIVE has no references of its test photographs (test/1st_manual): since DRIVE "
-            "became a challenge they are kept back. The split 'test' is left out."
+            "became a challenge they are not published. The split 'test' is left out."
         )
         eyes = [eye for eye in eyes if eye.split == "train"]
     return eyes
@@ -328,7 +333,7 @@ def _chase_eyes(files: Files) -> list[Eye]:
 
 
 def _stare_eyes(files: Files) -> list[Eye]:
-    # The photographs that two people traced, out of the some 400 of the collection.
+    # The 20 of about 400 photographs of the collection that two people segmented.
     numbers = [1, 2, 3, 4, 5, 44, 77, 81, 82, 139, 162, 163, 235, 236, 239, 240, 255, 291, 319, 324]
     return [
         Eye(
@@ -344,7 +349,7 @@ def _stare_eyes(files: Files) -> list[Eye]:
 
 
 def _hrf_eyes(files: Files) -> list[Eye]:
-    # The same number in two groups is two persons.
+    # The same number in two groups means two persons.
     return [
         Eye(
             split="train" if number <= 5 else "test",
@@ -360,11 +365,11 @@ def _hrf_eyes(files: Files) -> list[Eye]:
 
 
 def _fives_eyes(files: Files) -> list[Eye]:
-    # The numbers start anew in each split. The test photographs get a `t`: `datasets` would take the whole
-    # word in a file name for a split.
+    # The numbers start again in each split. The test photographs get a `t`: `datasets` takes the word "test" in a
+    # file name for a split.
     eyes = []
     for split, mark in (("train", ""), ("test", "t")):
-        # Names on either side, so that a photograph or a reference without its counterpart is told.
+        # Names of photographs and of references, so that one without the other is reported as missing.
         names = {
             key.rsplit("/", 1)[-1]
             for key in files
@@ -387,31 +392,31 @@ def _fives_eyes(files: Files) -> list[Eye]:
 
 PREPARERS = {
     "drive": Original(
-        split="the owners': 21-40 to train, 01-20 to test",
+        split="by the owners: 21-40 to train, 01-20 to test",
         layout="training/images/21_training.tif, training/1st_manual/21_manual1.gif, "
         "training/mask/21_training_mask.gif, test/images/01_test.tif, test/1st_manual/01_manual1.gif, "
         "test/mask/01_test_mask.gif and so on",
         find_eyes=_drive_eyes,
     ),
     "chase_db1": Original(
-        split="children 01-10 to train, 11-14 to test; the owners give none",
-        layout="Image_01L.jpg, Image_01L_1stHO.png and so on, of 14 children's both eyes",
+        split="children 01-10 to train, 11-14 to test; the owners define none",
+        layout="Image_01L.jpg, Image_01L_1stHO.png and so on, both eyes of 14 children",
         find_eyes=_chase_eyes,
     ),
     "stare": Original(
-        split="the first ten by number to train, the last ten to test, as mmsegmentation has it; the owner gives none",
+        split="the first ten by number to train, the last ten to test, as in mmsegmentation; the owner defines none",
         layout="im0001.ppm (stare-images.tar), im0001.ah.ppm (labels-ah.tar) and so on, or their .gz, "
         "of 20 photographs",
         find_eyes=_stare_eyes,
     ),
     "hrf": Original(
-        split="01-05 of each group to train, 06-15 to test; the owners give none",
+        split="01-05 of each group to train, 06-15 to test; the owners define none",
         layout="images/01_h.jpg, manual1/01_h.tif, mask/01_h_mask.tif and so on, 15 each of h, dr and g",
         find_eyes=_hrf_eyes,
     ),
     "fives": Original(
-        split="the owners': 600 to train, 200 to test. The 800 photographs are of fewer persons; the "
-        "download does not say who is who, so each photograph counts as a patient of its own",
+        split="by the owners: 600 to train, 200 to test. The 800 photographs are of fewer persons; the "
+        "download does not name them, so each photograph counts as a patient of its own",
         layout="train/Original/1_A.png, train/Ground truth/1_A.png, test/Original/1_A.png, "
         "test/Ground truth/1_A.png and so on",
         find_eyes=_fives_eyes,

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from support.synthetic import draw_fundus
 
-from resegnet.errors import DataError
+from resegnet.errors import ArgumentError, DataError
 from resegnet.learning import synthetic_rows
 from resegnet.learning.checks import check_disjoint
 from resegnet.learning.data import load_vessels, read_mask, read_sample
@@ -349,7 +349,7 @@ def test_a_single_patient_cannot_be_split(caplog):
     assert {"a", "b"} == set(train["dataset"])
     with pytest.raises(DataError, match="No validation split is possible"):
         split_validation(eyes(a=1), 0.5, seed=0)
-    with pytest.raises(ValueError, match="between 0 and 1; got 20"):
+    with pytest.raises(ArgumentError, match="between 0 and 1; got 20"):
         split_validation(eyes(a=4), 20, seed=0)
 
 

@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from resegnet.__main__ import main
 from resegnet.config import Config
+from resegnet.errors import DataError
 from resegnet.geometry import Geometry
 from resegnet.learning import evaluation
 from resegnet.learning.data import load_vessels
@@ -152,7 +153,7 @@ def test_model_is_also_scored_on_the_pictures_that_the_second_observer_has(bars,
 
 def test_a_second_tracing_of_another_size_is_named(bars, dataset):
     write(bars / "second_observer" / "eye_b.png", PICTURES["eye_b"][1][1:])
-    with pytest.raises(ValueError, match=r"eye_b\.png is \(69, 90\).*\(70, 90\)"):
+    with pytest.raises(DataError, match=r"eye_b\.png is \(69, 90\).*\(70, 90\)"):
         evaluate(dataset, second_observer=bars / "second_observer")
 
 
@@ -279,7 +280,7 @@ def test_numbers_of_found_and_traced_vessels_are_measured_in_the_sets_field(bars
 
 
 def test_an_empty_split_is_refused(dataset):
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(DataError, match="no picture"):
         evaluate(dataset.select([]))
 
 

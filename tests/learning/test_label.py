@@ -53,7 +53,7 @@ def test_fewer_are_taken_evenly_and_nothing_is_overwritten(photographs, tmp_path
     segmenters = [Segmenter(DarkOnGreen(), CONFIG)] * 2
     assert label(segmenters, photographs / "more", tmp_path / "labelled", limit=2) == 2
     assert list(load_vessels(str(tmp_path / "labelled"), "train")["image_id"]) == ["0", "3"]
-    with pytest.raises(DataError, match="there already"):
+    with pytest.raises(DataError, match="exists already"):
         label(segmenters, photographs, tmp_path / "labelled")
     with pytest.raises(DataError, match="no photograph"):
         label(segmenters, tmp_path / "labelled" / "train" / "nothing", tmp_path / "other")

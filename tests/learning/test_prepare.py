@@ -211,7 +211,7 @@ def test_one_error_lists_all_that_is_missing_or_there_twice(tmp_path):
     with pytest.raises(DataError) as caught:
         prepare("drive", source, tmp_path / "out")
     lines = str(caught.value).splitlines()
-    assert "not a whole download of DRIVE" in lines[0]
+    assert "not a complete download of DRIVE" in lines[0]
     assert lines[1] == "Not unpacked yet? more.zip"
     assert [line for line in lines[2:] if line.endswith(": missing")] == [
         "- 21_manual1.gif: missing",
@@ -257,7 +257,7 @@ def test_a_broken_gzip_is_named(tmp_path):
 
 def test_an_interrupted_run_leaves_nothing_and_the_next_one_succeeds(tmp_path, monkeypatch, caplog):
     download_fives(tmp_path / "source")
-    write_eye = module._write
+    write_eye = module._write_eye
     written = []
 
     def interrupt(eye, *rest):
@@ -266,7 +266,7 @@ def test_an_interrupted_run_leaves_nothing_and_the_next_one_succeeds(tmp_path, m
         written.append(eye)
         write_eye(eye, *rest)
 
-    monkeypatch.setattr(module, "_write", interrupt)
+    monkeypatch.setattr(module, "_write_eye", interrupt)
     with pytest.raises(KeyboardInterrupt):
         prepare("fives", tmp_path / "source", tmp_path / "out")
     assert len(written) == 2
@@ -300,7 +300,7 @@ def test_refuses_unknown_names_and_folders_in_use(tmp_path):
 def test_what_must_not_be_published_is_refused_before_the_long_work(tmp_path, capsys):
     out = tmp_path / "out"
     for name, repo_id, told in (
-        ("drive", "someone/drive", "DRIVE must not be given on"),
+        ("drive", "someone/drive", "DRIVE must not be published"),
         ("fives", "a/b/c", "Repo id"),
         ("rite", "someone/rite", "No data set 'rite' is known"),
     ):

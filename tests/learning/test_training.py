@@ -591,6 +591,37 @@ def test_a_release_can_be_gone_on_from(capsys, folder, finished, tmp_path):
     assert "--start-from" in capsys.readouterr().err
 
 
+def test_a_release_of_the_hub_is_asked_for_once_and_its_commit_is_kept(folder, finished, tmp_path, monkeypatch):
+    commit = "c0ffee" * 6 + "c0ff"
+    shutil.copytree(finished / "release", tmp_path / commit)
+    asked = []
+
+    def download(name, *, revision, **_):
+        asked.append((name, revision))
+        return str(tmp_path / commit)
+
+    monkeypatch.setattr("resegnet.hub.snapshot_download", download)
+    given = {"start_from": "someone/net", "teacher": ("someone/net", "someone/net"), "epochs": 1}
+    options = TrainingOptions(dataset=(str(folder),), **TINY | given)
+    train(options, tmp_path / "run")
+    assert asked == [("someone/net", None)]
+    record = json.loads((tmp_path / "run" / "release" / "training.json").read_text())
+    first = json.loads((finished / "release" / "training.json").read_text())
+    assert record["earlier"] == first
+    assert (record["options"]["start_from"], record["start_from_commit"]) == ("net", commit)
+    assert record["teachers"] == 2 * [{"name": "net", "trained_on": ["tiny"], "commit": commit}]
+    # The newest commit may be another one by now.
+    train(options, tmp_path / "run", resume=True)
+    assert asked[1:] == [("someone/net", commit)]
+
+
+def test_a_damaged_checkpoint_is_explained(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"no tensors")
+    assert train_script.main(["--out", str(tmp_path / "run"), "--resume"]) == 1
+    assert "checkpoint.pt cannot be read" in capsys.readouterr().err
+
+
 def test_imagenet_weights_out_of_reach_name_the_way_out(capsys, folder, tmp_path):
     # conftest.py sets HF_HUB_OFFLINE.
     arguments = ["--dataset", str(folder), "--out", str(tmp_path / "run"), "--input-size", "192", "--crop-size", "64"]

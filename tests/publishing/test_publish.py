@@ -211,7 +211,7 @@ def test_from_a_download_to_a_model_that_a_stranger_loads(hub, tmp_path):
 
 
 def test_a_set_that_must_not_be_given_on_is_not_made_public(tmp_path):
-    with pytest.raises(DataError, match=r"DRIVE must not be given on .*--private"):
+    with pytest.raises(DataError, match=r"DRIVE must not be published .*--private"):
         publish(tmp_path, "drive", "someone/drive")
 
 

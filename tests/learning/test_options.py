@@ -1,0 +1,85 @@
+"""The command line of train.py: its options, what they say, and what becomes of errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+import train as train_script
+from resegnet.errors import TrainingError
+from resegnet.learning.folder import RunFolder
+from resegnet.learning.options import TrainingOptions
+
+OPTIONS = {
+    "-h", "--help", "--out", "--preset", "--resume",
+    "--dataset", "--extra", "--teacher", "--unseen",
+    "--encoder", "--encoder-depth", "--decoder-channels", "--encoder-weights", "--start-from",
+    "--input-size", "--smallest-input-size", "--crop-size",
+    "--batch-size", "--accumulate", "--steps-per-epoch", "--epochs",
+    "--optimizer", "--learning-rate", "--weight-decay", "--schedule", "--patience",
+    "--dice-weight", "--centreline-weight", "--freeze-norm", "--weak-augmentation-share", "--average-decay",
+    "--validation-fraction", "--seed", "--preview-every", "--device", "--workers", "--threads",
+}  # fmt: skip
+
+
+def test_the_option_names_are_those_that_people_use():
+    assert {name for action in train_script.build_parser()._actions for name in action.option_strings} == OPTIONS
+
+
+def test_the_help_names_every_default():
+    text = " ".join(train_script.build_parser().format_help().split())
+    for words in (
+        "number of crops in a batch (default: 2)",
+        "channels of the decoder, coarse to fine (default: 256 128 64 32 16)",
+        "parent release to fine-tune, with the same encoder, in place of --encoder-weights (default: none)",
+        "--schedule cosine|plateau",
+    ):
+        assert words in text
+
+
+def test_options_given_on_the_command_line_have_the_types_of_the_fields():
+    line = ["--out", "run", "--smallest-input-size", "96", "--decoder-channels", "8", "4", "--learning-rate", "1"]
+    given = train_script.build_parser().parse_args([*line, "--dataset", "synthetic", "--freeze-norm"])
+    assert given.smallest_input_size == 96
+    assert given.decoder_channels == [8, 4]
+    assert isinstance(given.learning_rate, float)
+    assert given.dataset == ["synthetic"]
+    assert given.freeze_norm is True
+    assert given.epochs is None
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(train_script, "train", fail)
+    with pytest.raises(ValueError, match="a defect"):
+        train_script.main(["--dataset", "synthetic", "--out", str(tmp_path)])
+
+
+def test_the_options_of_a_run_are_read_on_a_machine_without_its_device(tmp_path):
+    folder = RunFolder(tmp_path)
+    options = TrainingOptions(dataset=("synthetic",), smallest_input_size=320)
+    folder.write_options(options)
+    assert folder.read_options() == dataclasses.asdict(options)
+    folder.options.write_text(json.dumps(dataclasses.asdict(options) | {"device": "cuda:7"}))
+    assert folder.read_options()["device"] == "cuda:7"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"device": "cpu", "calm": 1}', '{"device": "cpu", "epochs": "many"}'])
+def test_options_that_cannot_be_read_are_explained(tmp_path, text):
+    folder = RunFolder(tmp_path)
+    folder.options.write_text(text)
+    with pytest.raises(TrainingError, match=r"options.json cannot be read .* Start again with another --out"):
+        folder.read_options()
+
+
+def test_temporary_files_of_a_killed_run_are_removed(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    (tmp_path / "run" / "previews").mkdir(parents=True)
+    for name in (f".{'0a' * 16}.tmp", f"previews/.{'f' * 32}.tmp", "notes.tmp", ".notes.tmp"):
+        (tmp_path / "run" / name).write_bytes(b"")
+    folder.make()
+    assert {path.name for path in (tmp_path / "run").rglob("*")} == {"previews", "notes.tmp", ".notes.tmp"}
