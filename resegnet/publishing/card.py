@@ -399,11 +399,12 @@ def _training(training: Record) -> _Training:
     f1 = as_number(training.get("validation_f1"))
     factors = (options.get("batch_size"), options.get("accumulate", 1), environment.get("processes", 1))
     crops = [number for number in map(as_number, factors) if number is not None]
+    ran = None if epochs is None else f"{epochs:,}" + ("" if planned is None else f" of at most {planned:,}")
+    if epochs == 0:
+        ran = "0, the last run only fitted calibration and threshold"
     facts = {
         "started from": _start(training),
-        "epochs run": None
-        if epochs is None
-        else f"{epochs:,}" + ("" if planned is None else f" of at most {planned:,}"),
+        "epochs run": ran,
         "best epoch": training.get("best_epoch"),
         "steps": None if epochs is None or steps is None else f"{epochs * steps:,}",
         "crops per step": math.prod(crops) if len(crops) == len(factors) else None,

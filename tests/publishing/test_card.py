@@ -430,7 +430,10 @@ def test_the_card_of_the_bundled_release_tells_its_earlier_runs_and_sizes():
     config = Config.load(BUNDLED_RELEASES["bundled"] / "config.json")
     assert f"Input: a square of {config.smallest_input_size} to {config.input_size} pixels" in told
     assert "A U-Net" in told and "of residual blocks" in told and "`segmentation_models_pytorch`" not in told
-    assert "with the encoder tu" in model_card(BUNDLED_RELEASES["bundled-cc-by"], "someone/resegnet", "v1.0.0")
+    told = model_card(BUNDLED_RELEASES["bundled-cc-by"], "someone/resegnet", "v1.0.0")
+    assert "with the encoder tu" in told and "`segmentation_models_pytorch`" in told
+    assert "* epochs run: 0, the last run only fitted calibration and threshold\n" in told
+    assert "* The threshold was fitted on 6 validation photographs that the model was not trained on.\n" in told
 
 
 def test_earlier_runs_and_vessels_marked_by_models_are_told(card):

@@ -1,4 +1,4 @@
-"""A Hub on loopback: enough of the Hugging Face Hub for the unmodified client to publish to and to pull from.
+"""A Hub on loopback: enough of the Hugging Face Hub for the unmodified client to publish and to download.
 
 `HubServer(folder)` keeps its storage in `folder` (objects by sha256, `repos.json` with every commit) and speaks the
 routes that huggingface_hub 2.4, hf_xet 1.8 and datasets 5.2 call: creating and deleting repositories, their
@@ -12,16 +12,16 @@ Spaces at `/spaces/{id}`; such a path without the leading slash names a reposito
         hub.run("from huggingface_hub import HfApi; HfApi().create_repo('someone/net')", home=tmp_path / "home")
         assert hub.commits("someone/net")
 
-Uploads: a client with hf_xet always uses the Xet protocol, whatever the server says; one without, or with
-`HF_HUB_DISABLE_XET=1`, uses Git LFS. Both are spoken, so no test needs that variable but to see Git LFS. Downloads are
-plain HTTP, because no answer names a Xet hash. Large files redirect to "localhost" while the Hub is "127.0.0.1": to the
-client another host, which must not be sent the token, as with the Hub's CDN.
+Uploads: a client with hf_xet always uses the Xet protocol, whatever the server answers. A client without it, or with
+`HF_HUB_DISABLE_XET=1`, uses Git LFS. The server supports both. Downloads are plain HTTP, because no answer names a Xet
+hash. Large files redirect to "localhost" while the Hub is "127.0.0.1": for the client this is another host, which must
+not receive the token, as with the Hub's CDN.
 
-Not imitated: pull requests and discussions; `.gitignore` (the Hub leaves ignored files out); pages of long lists and
+Not supported: pull requests and discussions; `.gitignore` (the Hub leaves ignored files out); pages of long lists and
 `expand` with last commits; Xet downloads, and of Xet uploads the check of Xet's own hashes and deduplication between
 clients (the file's sha256 is checked); organisations, roles of tokens and limits of size or rate; most of the Hub's
 rules on front matter; abbreviated commit ids; renamed repositories; building and running of Spaces; data set viewer
-and Parquet export; search; repositories without a namespace. A route that is not here answers 501 and is listed in
+and Parquet export; search; repositories without a namespace. A request to any other route is answered with 501 and listed in
 `hub.unknown`.
 """
 
@@ -54,11 +54,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 FAULTS = ("cut", "lost", "500", "429", "ratelimit", "flip")
-# What the Hub's own .gitattributes sends to large-file storage, as far as this project writes such files.
+# Suffixes that the Hub's own .gitattributes sends to large-file storage, as far as this project writes such files.
 LARGE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pkl", ".onnx", ".parquet", ".arrow", ".npy", ".npz", ".zip", ".gz")
 LARGE_BYTES = 10 * 2**20
-# What git does not take for the name of a branch or tag, https://git-scm.com/docs/git-check-ref-format, and
-# what would be taken for a commit or a full reference.
+# Names that git refuses for a branch or tag (https://git-scm.com/docs/git-check-ref-format), or takes for a commit or a
+# full reference.
 BAD_REF = re.compile(
     r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[/.-]|/\.|[/.]$|\.lock(/|$)|^@?$|^HEAD$|^refs/|^[0-9a-f]{40}$"
 )
@@ -77,7 +77,7 @@ def route(method: str, pattern: str):
 
 
 class Refusal(Exception):
-    """An answer that the client turns into its own errors by `code`."""
+    """An error answer. The client turns `code` into an exception of its own."""
 
     def __init__(self, status: int, message: str, code: str | None = None, **headers: str):
         super().__init__(message)
@@ -97,20 +97,20 @@ class HubServer:
     Parameters
     ----------
     folder
-        Storage; another server started on it later has the same repositories.
+        Storage. A server that is started on it later has the same repositories.
     users
-        Token to user name. A user may write only below their own name.
+        User name by token. A user may write only to repositories below that name.
 
     Attributes
     ----------
     requests
         "METHOD /path" of every request so far; clear it between two steps.
     unknown
-        Those among them that no route answers.
+        The requests among them that no route answers.
     faults
-        Faults still waiting for a request; empty once all have struck.
+        Faults that still wait for a matching request.
     multipart_bytes
-        When set, larger files go through Git LFS in parts of that size.
+        If set, larger files are uploaded through Git LFS in parts of this size.
     """
 
     def __init__(self, folder: str | Path, users: dict[str, str] | None = None):
@@ -139,7 +139,7 @@ class HubServer:
         deadline = time.monotonic() + 20
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise RuntimeError("the Hub on loopback did not start")
+                raise RuntimeError("The Hub on loopback did not start.")
             time.sleep(0.01)
         return self
 
@@ -153,23 +153,23 @@ class HubServer:
     def __exit__(self, *_) -> None:
         self.stop()
 
-    # What tests look at and switch on.
+    # Methods for tests.
 
     def commits(self, repo: str, revision: str = "main") -> list[str]:
-        """Commit ids of a branch, tag or commit, newest first; the last is the one that came with the repository."""
+        """List the commit ids of a branch, tag or commit, newest first; the Hub itself makes the first commit."""
         return [commit["id"] for commit in self._history(self.repos[repo], revision)]
 
     def tags(self, repo: str) -> dict[str, str]:
-        """Tag to commit id."""
+        """Return the commit id of each tag."""
         return dict(self.repos[repo]["tags"])
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
-        """Path to content."""
+        """Return the content of each file by its path."""
         files = self._commit(self.repos[repo], revision)["files"]
         return {path: self._object(file["sha256"]).read_bytes() for path, file in files.items()}
 
     def count(self, match: str) -> int:
-        """How many requests so far match a regular expression, such as "PUT /lfs/"."""
+        """Count the requests so far that match a regular expression, such as "PUT /lfs/"."""
         return sum(bool(re.search(match, request)) for request in self.requests)
 
     def gate(self, repo: str, *readers: str) -> None:
@@ -178,27 +178,28 @@ class HubServer:
         self._save()
 
     def fail_next(self, kind: str, match: str = "", times: int = 1) -> None:
-        """Let the next requests go wrong.
+        """Let the next matching requests fail.
 
         Parameters
         ----------
         kind
-            "cut": the connection closes in the middle of what is sent, up or down, and nothing is stored; "lost": the
-            request is carried out, then the connection closes without an answer; "500"; "429" with `Retry-After: 1`;
-            "ratelimit", a 429 with the newer `RateLimit` header; "flip": one bit of the answer's body is flipped.
+            "cut": the connection closes in the middle of an upload or download, and nothing is stored; "lost": the
+            request is carried out, then the connection closes without an answer; "500": status 500; "429": status 429
+            with `Retry-After: 1`; "ratelimit": status 429 with the newer `RateLimit` header; "flip": one bit of the
+            answer's body is flipped.
         match
-            Regular expression found in "METHOD /path"; matches anything by default. Large files are fetched from
-            "GET /cdn/{sha256}/{file name}".
+            Regular expression to find in "METHOD /path"; the default matches every request. Large files are downloaded
+            from "GET /cdn/{sha256}/{file name}".
         times
-            How many requests it strikes. The client itself tries most requests six times, over 24 seconds; those of a
-            Xet upload over two to five minutes.
+            Number of requests that fail. The client itself tries most requests six times, over 24 seconds, and those of
+            a Xet upload over two to five minutes.
         """
         if kind not in FAULTS:
-            raise ValueError(f"no fault named {kind!r}: choose one of {', '.join(FAULTS)}")
+            raise ValueError(f"kind is {kind!r}, expected one of {', '.join(FAULTS)}")
         self.faults.append({"kind": kind, "match": match, "times": times})
 
     def environment(self, home: str | Path, token: str | None = "hf_someone", **variables: str) -> dict[str, str]:
-        """Environment of a process that knows no other Hub than this, with caches below `home`.
+        """Return the environment of a process that knows only this Hub, with caches below `home`.
 
         What the tests set to stay offline is left out, and so are proxies.
         """
@@ -234,7 +235,7 @@ class HubServer:
 
     async def __call__(self, scope, receive, send) -> None:
         request = Request(scope)
-        # Matched before unquoting: a branch may be called "refs/convert/parquet".
+        # Routes match the quoted path: a branch may be called "refs/convert/parquet".
         path = scope["raw_path"].decode("ascii")
         line = f"{request.method} {path}"
         self.requests.append(line)
@@ -272,7 +273,7 @@ class HubServer:
         await response(scope, receive, send)
 
     async def _hang_up(self, receive) -> None:
-        # ASGI has no word for this, so reach through to uvicorn's connection.
+        # ASGI cannot close a connection, so this uses uvicorn's transport.
         receive.__self__.transport.close()
         while not receive.__self__.disconnected:
             await asyncio.sleep(0.01)
@@ -298,7 +299,7 @@ class HubServer:
         self.unknown.append(f"{request.method} {path}")
         return Refusal(501, f"The Hub on loopback has no route for {request.method} {path}").response()
 
-    # Who may do what.
+    # Permissions.
 
     def _user(self, request: Request) -> str | None:
         header = request.headers.get("authorization")
@@ -518,7 +519,7 @@ class HubServer:
             paths = parse_qs(request.state.body.decode()).get("paths", [])
         return JSONResponse([entries[path.rstrip("/")] for path in paths if path.rstrip("/") in entries])
 
-    # Uploading: what each file is to be, its content if large, the commit.
+    # Uploads: the kind of each file, the content of large files, the commit.
 
     @route("POST", API + "/preupload/(?P<revision>[^/]+)")
     def preupload(self, request: Request, kind: str, name: str, revision: str) -> Response:
@@ -530,7 +531,7 @@ class HubServer:
             large = path.endswith(LARGE_SUFFIXES) or file["size"] > LARGE_BYTES or _is_binary(file["sample"])
             answer = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
             if path in present:
-                # With this the client leaves unchanged files out of its commit.
+                # The client compares this id, and leaves unchanged files out of its commit.
                 answer["oid"] = present[path]["sha256" if present[path]["large"] else "oid"]
             answers.append(answer)
         return JSONResponse({"files": answers})
@@ -594,7 +595,7 @@ class HubServer:
         actual = hashlib.sha256(content).hexdigest()
         if (actual, len(content)) != (sha256, size):
             got = f"{len(content)} bytes of sha256 {actual}"
-            raise Refusal(400, f"Announced were {size} bytes of sha256 {sha256}, but there came {got}")
+            raise Refusal(400, f"Announced were {size} bytes of sha256 {sha256}, got {got}")
         self._store(content)
 
     @route("GET", API + "/xet-(?P<access>read|write)-token/(?P<revision>[^/]+)")
@@ -625,7 +626,7 @@ class HubServer:
             self._store_announced(content, sha256, len(content))
         return JSONResponse({"result": 1})
 
-    # Of Xet these are offers only: the client goes on without them.
+    # Optional parts of Xet, which the client does not need.
     @route("GET", "/xet/v1/chunks/.*")
     @route("POST", "/xet/v2/shards")
     @route("POST", "/xet/v1/xorb-grants/.*")
@@ -676,12 +677,12 @@ class HubServer:
                     raise Refusal(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
                 for each in gone:
                     del files[each]
-        # Also where nothing changed: the Hub, too, leaves it to the client not to make empty commits.
+        # Adds a commit even if nothing changed: the Hub also leaves it to the client to avoid empty commits.
         added = self._add_commit(repo, revision, header["value"]["summary"], header["value"]["description"], files)
         url = f"{self.url}/{repo['key']}/commit/{added['id']}"
         return JSONResponse({"success": True, "commitOid": added["id"], "commitUrl": url, "hookOutput": ""})
 
-    # Downloading.
+    # Downloads.
 
     @route("GET", PAGE + "/(?:resolve|raw)/(?P<revision>[^/]+)/(?P<path>.+)")
     def resolve(self, request: Request, name: str, revision: str, path: str, kind: str = "models") -> Response:
@@ -708,7 +709,7 @@ class HubServer:
         headers = {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes"}
         return _content(request, self._object(sha256).read_bytes(), headers)
 
-    # The rest.
+    # Other routes.
 
     @route("GET", "/api/whoami-v2")
     def whoami(self, request: Request) -> Response:
@@ -771,7 +772,7 @@ def _git_hash(content: bytes) -> str:
 
 
 def _is_binary(sample: str) -> bool:
-    """Whether the first bytes of a file, in base64, are no text; a character may be cut at their end."""
+    """Return whether the first bytes of a file, in base64, are not UTF-8 text. The last character may be cut."""
     try:
         text = base64.b64decode(sample).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -787,7 +788,7 @@ def _front_matter(readme: str) -> dict | None:
 
 
 def _entries(commit: dict) -> dict[str, dict]:
-    """Files and folders of a commit as the Hub describes them, by path."""
+    """Return files and folders of a commit by path, as the Hub describes them."""
     entries = {}
     for path, file in commit["files"].items():
         for folder in map(str, reversed(Path(path).parents)):
@@ -801,7 +802,7 @@ def _entries(commit: dict) -> dict[str, dict]:
 
 
 def _content(request: Request, content: bytes, headers: dict[str, str]) -> Response:
-    """A file, or the range of it that was asked for."""
+    """Answer with a file, or with the requested range of it."""
     media_type = "application/octet-stream"
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
     if not match or not (match[1] or match[2]):
@@ -816,7 +817,8 @@ def _content(request: Request, content: bytes, headers: dict[str, str]) -> Respo
 
 
 def _refuse_token(request: Request) -> None:
-    # Signed addresses at the storage host carry their own permission; a token there is a leak, and refused there, too.
+    # Signed addresses at the storage host carry their own permission. A token sent there is a leak, which the real host
+    # refuses too.
     if "authorization" in request.headers:
         raise Refusal(400, "Only one auth mechanism allowed")
 
@@ -826,14 +828,14 @@ def _check_xet_token(request: Request) -> None:
         raise Refusal(401, "No valid Xet token")
 
 
-# The two binary formats of a Xet upload, https://huggingface.co/docs/xet: a xorb is a row of compressed chunks, a shard
-# says of which runs of chunks each file is made.
+# Binary formats of a Xet upload (https://huggingface.co/docs/xet): a xorb is a sequence of compressed chunks; a shard
+# lists the runs of chunks that make up each file.
 
 
 def _chunks_of_xorb(xorb: bytes) -> list[bytes]:
     chunks = []
     at = 0
-    while at < len(xorb) and xorb[at] == 0:  # version of a chunk's header; a footer begins with a letter
+    while at < len(xorb) and xorb[at] == 0:  # a chunk's header starts with version 0, a footer with a letter
         packed = int.from_bytes(xorb[at + 1 : at + 4], "little")
         scheme = xorb[at + 4]
         size = int.from_bytes(xorb[at + 5 : at + 8], "little")
@@ -855,9 +857,9 @@ def _chunks_of_xorb(xorb: bytes) -> list[bytes]:
 
 
 def _files_of_shard(shard: bytes) -> list[tuple[str, list[tuple[str, int, int]]]]:
-    """The sha256 of every file and its segments: xorb, first chunk, one past the last chunk."""
+    """Return the sha256 of each file, and its segments: xorb, first chunk, one past the last chunk."""
     files = []
-    at = 48  # header; every entry is as long
+    at = 48  # length of the header, and of every entry
     while shard[at : at + 32] != b"\xff" * 32:
         flags, count = struct.unpack_from("<II", shard, at + 32)
         at += 48

@@ -1,4 +1,4 @@
-"""The Hub on loopback and the unmodified client: what other tests may rely on, and what the client does by itself."""
+"""The Hub on loopback with the unmodified client: behaviour that other tests rely on, and retries of the client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from support.hub_server import HubServer
 
 NET = "someone/net"
-# Every step is tried, and told by its name: what it gave, or its error.
+# Runs steps by name, and collects the result or the error of each.
 CLIENT = """
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +53,7 @@ def tell(hub: HubServer, steps: str, *arguments: Path, home: Path, **options: st
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A release's like: text, and 2 MB of weights, of which half compress."""
+    """Create a folder like a release: text files, and 2 MB of weights, half of which compress well."""
     folder = tmp_path_factory.mktemp("release")
     (folder / "selftest").mkdir()
     (folder / "config.json").write_text('{"threshold": 0.4}\n')
@@ -71,21 +71,21 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def hub(tmp_path):
-    """A Hub of the test's own."""
+    """Start a Hub for one test."""
     with HubServer(tmp_path / "hub") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A Hub that several tests look at."""
+    """Start a Hub that several tests share."""
     with HubServer(tmp_path_factory.mktemp("shared") / "hub") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def told(shared, folder, tmp_path_factory) -> dict:
-    """One process publishes, pulls and runs into every refusal."""
+    """Publish, download and provoke every refusal, in one process; gives the outcome of each step."""
     steps = """
 tell("whoami", lambda: api.whoami()["name"])
 tell("first", lambda: publish("someone/net"))
@@ -148,10 +148,10 @@ tell("gone", lambda: api.repo_exists("someone/gone"))
     return found
 
 
-def test_a_folder_becomes_one_commit_and_the_same_folder_no_second_one(told, shared, folder):
+def test_a_folder_becomes_one_commit_and_an_unchanged_folder_none(told, shared, folder):
     assert len(told["first"]) == 40
     assert told["again"] == told["first"]
-    assert shared.commits(NET)[0] == told["first"] and len(shared.commits(NET)) == 2  # the other came with creation
+    assert shared.commits(NET)[0] == told["first"] and len(shared.commits(NET)) == 2  # the Hub makes the first commit
     assert told["history"] == ["Upload folder using huggingface_hub", "initial commit"]
     files = shared.files(NET)
     assert files.pop(".gitattributes")
@@ -164,7 +164,7 @@ def test_a_tag_is_set_once(told, shared):
     assert told["same repository"].startswith("HfHubHTTPError 409")
 
 
-def test_what_was_published_is_listed(told, folder):
+def test_published_files_are_listed(told, folder):
     assert told["whoami"] == "someone"
     assert set(told["listed"]) == {*content(folder), ".gitattributes"} == set(told["sizes"])
     assert told["sizes"]["model.safetensors"] == 2_000_000
@@ -173,7 +173,7 @@ def test_what_was_published_is_listed(told, folder):
     assert told["exists"] == [True, True, False]
 
 
-def test_a_tag_and_a_commit_are_pulled_bit_for_bit(told, folder):
+def test_a_tag_and_a_commit_are_downloaded_bit_for_bit(told, folder):
     pulled = content(Path(told["pulled"]))
     del pulled[".gitattributes"]
     assert pulled == content(folder)
@@ -181,7 +181,7 @@ def test_a_tag_and_a_commit_are_pulled_bit_for_bit(told, folder):
     assert told["checked"] == []
 
 
-def test_what_was_pulled_is_there_offline(told, shared):
+def test_downloaded_files_are_available_offline(told, shared):
     seen = len(shared.requests)
     steps = """
 tell("tag", lambda: snapshot_download("someone/net", revision="v1"))
@@ -228,9 +228,9 @@ def test_private_repositories_spaces_branches_and_deletion(told, shared):
     assert (told["present"], told["gone"]) == (True, False)
 
 
-def test_the_client_asked_for_nothing_that_is_missing(told, shared):
+def test_the_client_needs_no_missing_route(told, shared):
     assert shared.unknown == []
-    assert shared.count("POST /api/models/someone/net/commit/") == 2  # the folder, and that with the other parent
+    assert shared.count("POST /api/models/someone/net/commit/") == 2  # the folder, and the commit with another parent
 
 
 def test_the_storage_outlives_the_server(told, shared):
@@ -268,11 +268,11 @@ def test_uploads_of_a_client_with_xet_survive_faults(hub, folder, tmp_path):
     for name in "abcd":
         assert found[name] == hub.commits(f"someone/{name}")[0]
         assert hub.files(f"someone/{name}").items() >= content(folder).items()
-    # An answer that got lost makes the client commit twice.
+    # A lost answer makes the client commit twice.
     assert [len(hub.commits(f"someone/{name}")) for name in "abcd"] == [2, 2, 2, 3]
 
 
-def test_uploads_of_a_client_without_xet_survive_faults_but_that_of_the_commit(hub, folder, tmp_path):
+def test_uploads_of_a_client_without_xet_survive_faults_except_in_the_commit(hub, folder, tmp_path):
     hub.multipart_bytes = 700_000
     hub.fail_next("500", "PUT /lfs-part/")
     tell(hub, 'publish("someone/a")', folder, home=tmp_path, HF_HUB_DISABLE_XET="1")
@@ -292,13 +292,13 @@ together(**{name * 2: lambda name=name: publish(f"someone/{name}") for name in "
     assert hub.faults == [] and hub.unknown == [] and not hub.count("xet")
     assert found["d"].startswith(("RemoteProtocolError", "ReadError", "WriteError"))
     assert found["e"].startswith("HfHubHTTPError 500")
-    assert hub.count("PUT /lfs/") == 6  # twice for b and c; what had arrived for d and e is not sent again
+    assert hub.count("PUT /lfs/") == 6  # two for b and for c; the files of d and e had arrived and are not sent again
     for name in "abcde":
         assert len(hub.commits(f"someone/{name}")) == 2
         assert hub.files(f"someone/{name}").items() >= content(folder).items()
 
 
-def test_downloads_survive_faults_but_some(told, shared, folder, tmp_path):
+def test_most_downloads_survive_faults(told, shared, folder, tmp_path):
     file = "GET /cdn/.*/model.safetensors"
     shared.fail_next("500", "HEAD /someone/net/resolve/main/config.json")
     shared.fail_next("cut", file)
@@ -349,7 +349,7 @@ def request(hub: HubServer, method: str, path: str, body: bytes, token: str | No
             return error.code, error.read().decode()
 
 
-def test_content_that_is_not_what_was_announced_is_refused(hub):
+def test_content_that_differs_from_its_announcement_is_refused(hub):
     create = json.dumps({"name": "net", "organization": "someone"}).encode()
     assert request(hub, "POST", "/api/repos/create", create, "hf_someone")[0] == 200
     sha256 = hashlib.sha256(b"right").hexdigest()
@@ -362,7 +362,7 @@ def test_content_that_is_not_what_was_announced_is_refused(hub):
 
     assert request(hub, "PUT", f"/lfs/{NET}/{sha256}?size=5", b"wrong")[0] == 400
     assert request(hub, "PUT", f"/lfs/{NET}/{sha256}?size=4", b"right")[0] == 400
-    assert request(hub, "POST", commit, lines(5), "hf_someone")[0] == 400  # nothing behind the pointer
+    assert request(hub, "POST", commit, lines(5), "hf_someone")[0] == 400  # no content was uploaded for this pointer
     assert request(hub, "PUT", f"/lfs/{NET}/{sha256}?size=5", b"right", "hf_someone")[0] == 400  # a token that leaks
     assert request(hub, "PUT", f"/lfs/{NET}/{sha256}?size=5", b"right")[0] == 200
     assert request(hub, "POST", commit, lines(4), "hf_someone")[0] == 400
@@ -374,7 +374,7 @@ def test_content_that_is_not_what_was_announced_is_refused(hub):
         hub.fail_next("flood")
 
 
-def test_a_name_that_git_does_not_take_is_refused(hub):
+def test_a_name_that_git_refuses_is_refused(hub):
     create = json.dumps({"name": "net", "organization": "someone"}).encode()
     request(hub, "POST", "/api/repos/create", create, "hf_someone")
     tag = f"/api/models/{NET}/tag/main"
