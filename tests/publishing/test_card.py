@@ -44,7 +44,7 @@ def bundled(tmp_path_factory):
 
 @pytest.fixture
 def card(tmp_path):
-    """Renders the bundled records, or others in their place."""
+    """Return a function that writes the card of the bundled records, or of others in their place."""
 
     def render(repo_id="someone/resegnet", revision="v1.0.0", pictures=None, **records):
         for name, record in (RECORDS | records).items():
@@ -55,7 +55,7 @@ def card(tmp_path):
 
 
 def changed(record: str, *path: str | int, to: object) -> dict:
-    """A copy of a record with one value replaced."""
+    """Copy a bundled record, with one value replaced."""
     values = copy.deepcopy(RECORDS[record])
     place = values
     for key in path[:-1]:
@@ -65,7 +65,7 @@ def changed(record: str, *path: str | int, to: object) -> dict:
 
 
 def rows(text: str, header: str) -> list[list[str]]:
-    """Cells of the table whose header begins so, the header first; a bar that is escaped divides nothing."""
+    """Return the cells of the table whose header begins with `header`, header first. Escaped bars divide no cells."""
     start = text.index(f"\n| {header}") + 1
     table = text[start : text.index("\n\n", start)].splitlines()
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table if "| ---" not in line]
@@ -87,7 +87,7 @@ def test_the_results_are_those_of_the_record(card):
         assert row[12] == f"{report['ceiling']:.3f}"
     assert [row[3] for row in table] == ["yes", "yes", "yes", "no"]
     assert header[4:11] == [SCORES[score] for score in TABLE_SCORES]
-    # What a run saw that went on from a release of unknown data is unknown.
+    # Training that started from a release without a record may have used any data set.
     _, *table = rows(card(**changed("training", "options", "start_from", to="another")), "data set | split")
     assert [row[3] for row in table] == ["yes", "yes", "yes", "-"]
 
@@ -170,7 +170,7 @@ def test_the_worst_pictures_are_those_of_the_record(card):
 )
 def test_a_changed_record_changes_the_card(bundled, card, record, path, value, shown):
     assert shown not in bundled
-    few = {} if record == "metrics" else {"metrics": {"drive": {}}}  # the long front matter takes its time
+    few = {} if record == "metrics" else {"metrics": {"drive": {}}}  # the long front matter would be slow
     assert shown in card(**few | changed(record, *path, to=value))
 
 
@@ -276,7 +276,7 @@ def hostile_records() -> dict:
 
 def test_hostile_names_stay_text(card, tmp_path):
     text = card(pictures={PICTURE: HOSTILE}, revision=HOSTILE, **hostile_records())
-    (tmp_path / "README.md").write_text(text, encoding="utf-8")  # half of a pair could not be written
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")  # a lone surrogate could not be written
     results = ModelCard(text).data.eval_results
     sound = " ".join(HOSTILE.translate(dict.fromkeys(map(ord, "\n\r\u2028\u202e\ud800"), " ")).split())
     assert {r.dataset_type for r in results} == {sound, "- !!python/object:os.system", "null", "unnamed"}
@@ -307,7 +307,7 @@ def test_hostile_names_come_out_as_text_in_html(card):
     shown = re.sub(r"\s+", " ", HOSTILE.translate(dict.fromkeys(map(ord, "\u202e\ud800"), " "))).strip()
     for raw, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
         shown = shown.replace(raw, entity)
-    assert f"<td>{shown}</td>" in html  # what was written is what is read
+    assert f"<td>{shown}</td>" in html  # the reader sees the text of the record
 
 
 @pytest.mark.parametrize("revision", ["v1.0.0", None])
@@ -342,7 +342,7 @@ def test_the_terms_of_the_training_data_are_told(card):
     assert r"**my\_clinic, terms: not known to ReSegNet.**" in unknown
 
 
-def test_an_earlier_release_is_told(card):
+def test_an_earlier_release_is_named(card):
     assert "earlier release" in card(**changed("training", "options", "start_from", to="another"))
     assert "earlier release" not in card()
 
@@ -363,7 +363,7 @@ def test_pictures_are_shown_by_their_captions(card):
 
 def test_card_pictures_show_the_photograph_and_the_answer():
     config = Config(input_size=256)
-    # Dark green is a vessel: enough to have hits, misses and false alarms.
+    # Calls dark green pixels vessel, which gives hits, misses and false alarms.
     segmenter = Segmenter(lambda rgb: (rgb[:, 1] < 0.25).astype(np.float32), config)
     pictures, captions = card_pictures(segmenter, EXAMPLES)
     assert pictures.keys() == captions.keys()
@@ -371,7 +371,7 @@ def test_card_pictures_show_the_photograph_and_the_answer():
     for content, sheet in zip(pictures.values(), sheets.values(), strict=True):
         assert content.startswith(b"\xff\xd8") and len(content) < 500_000
         assert 1000 < sheet.shape[1] <= PICTURE_WIDTH_PX
-        assert (sheet[:, sheet.shape[1] // 2] > 200).all()  # the gap between the two
+        assert (sheet[:, sheet.shape[1] // 2] > 200).all()  # the gap between the two pictures
     errors = sheets["pictures/errors_on_a_synthetic_photograph.jpg"].astype(int)
     for color in ERROR_COLORS.values():
         assert (np.abs(errors - color).max(axis=2) < 40).sum() > 50
@@ -410,7 +410,7 @@ def test_a_missing_or_broken_record_is_named(card, tmp_path, name, content):
         model_card(tmp_path, "someone/resegnet")
 
 
-def test_a_config_that_no_model_has_is_refused(card):
+def test_an_impossible_config_is_refused(card):
     with pytest.raises(ConfigError, match="input_size"):
         card(config=RECORDS["config"] | {"input_size": 7})
 
@@ -442,7 +442,7 @@ def test_earlier_runs_and_vessels_marked_by_models_are_told(card):
     second["options"] |= {"dataset": ["hrf"], "extra": ["idrid"], "start_from": "first"}
     told = card(training=second)
     assert "| IDRiD | training, with vessel masks made by models |" in told
-    assert "| DRIVE | training, scores |" in told  # of the earlier run
+    assert "| DRIVE | training, scores |" in told  # the earlier run was trained on it
     assert "No person segmented the photographs of IDRiD (2 in the last run)." in told
     assert f"the weights of 1 earlier run (epochs, newest first: {first['epochs_run']}); the first started from" in told
     assert "an earlier release" not in told
@@ -451,7 +451,7 @@ def test_earlier_runs_and_vessels_marked_by_models_are_told(card):
     assert 'Training started from the weights of an earlier release, named "first"' in card(training=unknown)
 
 
-def test_what_teachers_were_trained_on_counts_too(card):
+def test_the_training_data_of_teachers_count_too(card):
     training = copy.deepcopy(RECORDS["training"]) | {"earlier": {}}
     training["options"] |= {"dataset": ["hrf"], "teacher": ["ours", "theirs"], "start_from": ""}
     training["teachers"] = [{"name": "ours", "trained_on": ["drive"]}, {"name": "theirs", "trained_on": ["chase_db1"]}]

@@ -1,4 +1,4 @@
-"""Publishing and loading over HTTP: the real client, a Hub on loopback, a Space started from what it holds."""
+"""Publishing and loading over HTTP: the real client, a Hub on loopback, and a Space started from its files there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from support.synthetic import draw_fundus
 
 import push_to_hub
 from resegnet import Config, ReSegNet, Segmenter
-from resegnet.errors import DataError, HubError
+from resegnet.errors import DataError, HubError, PublishError
 from resegnet.hub import retry_hub_call
 from resegnet.learning.prepare import publish
 from resegnet.publishing.publish import check_tag
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 PHOTOGRAPH = ROOT / "examples" / "synthetic_orange.jpg"
 NET, SPACE = "someone/net", "someone/demo"
 
-# What a stranger runs: a new process, an empty cache.
+# Loads a release and segments a photograph, as another person would: in a new process, with an empty cache.
 LOAD = """
 import sys
 import numpy as np
@@ -71,14 +71,15 @@ def hub(tmp_path):
 
 @pytest.fixture(scope="module")
 def published(release, tmp_path_factory):
-    """A Hub that holds the release, as v1."""
+    """Start a Hub that holds the release, with the tag v1."""
     folder = tmp_path_factory.mktemp("published")
     with HubServer(folder / "hub") as server:
         server.run(PUBLISH, NET, release, "v1", home=folder / "home")
         yield server
 
 
-# Publishes without the model card and its pictures, which take most of the time: "name folder tag" again and again.
+# Publishes without the model card and its pictures, which take most of the time. Arguments: name, folder and tag of each
+# release.
 PUBLISH = """
 import sys
 from pathlib import Path
@@ -97,7 +98,7 @@ for name, folder, tag in zip(steps, steps, steps):
 
 
 def push(hub, home, release, *options, token="hf_someone"):
-    """`push_to_hub.py` in a process of its own; gives its exit status and what it printed."""
+    """Run `push_to_hub.py` in a new process; return its exit status and its output."""
     command = [sys.executable, "push_to_hub.py", "--release", release, "--repo-id", NET, *options]
     process = subprocess.run(
         command, cwd=ROOT, env=hub.environment(home, token), capture_output=True, text=True, timeout=600
@@ -111,22 +112,22 @@ def load(hub, home, out, revision="", **options):
     return hub.run(LOAD, NET, revision, out, PHOTOGRAPH, home=home, **options).strip()
 
 
-# What a stranger is told: "name@revision" again and again.
+# Prints the error of each release that another person tries to load. Arguments: NAME@REVISION of each.
 REFUSALS = """
 import sys
-from resegnet import Segmenter
+from resegnet import ResegnetError, Segmenter
 for name in sys.argv[1:]:
     name, _, revision = name.partition("@")
     try:
         print(Segmenter.from_pretrained(name, revision=revision or None).model)
-    except (OSError, ValueError) as error:
+    except (ResegnetError, OSError) as error:
         print(error)
 """
 
 
 def refusals(hub, home, *names, **options):
     told = hub.run(REFUSALS, *names, home=home, **options).splitlines()
-    assert len(told) == len(names)  # a sentence each
+    assert len(told) == len(names)  # one line each
     return told
 
 
@@ -134,7 +135,7 @@ def test_a_release_is_published_and_loaded_by_strangers_bit_for_bit(hub, release
     status, told = push(hub, tmp_path / "a", release, "--revision", "v1.0.0")
     assert status == 0, told
     assert f"{hub.url}/{NET}/tree/v1.0.0" in told
-    assert len(hub.commits(NET)) == 2  # the first came with the repository
+    assert len(hub.commits(NET)) == 2  # the Hub makes the first commit
     assert hub.tags(NET) == {"v1.0.0": hub.commits(NET)[0]}
     files = hub.files(NET)
     for path in release.rglob("*"):
@@ -153,14 +154,14 @@ def test_a_release_is_published_and_loaded_by_strangers_bit_for_bit(hub, release
     np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), expected)
     assert hub.requests == []
 
-    status, told = push(hub, tmp_path / "a", release, "--revision", "v1.0.0")  # again, with nothing changed
+    status, told = push(hub, tmp_path / "a", release, "--revision", "v1.0.0")  # again, without a change
     assert status == 0, told
     assert len(hub.commits(NET)) == 2
     assert hub.unknown == []
 
 
 def command(hub, home, *arguments, status=0, **options):
-    """A command of this repository in a process of its own; gives what it printed, or where it fails told."""
+    """Run a command of this repository in a new process; return its output, or its error output if it fails."""
     process = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
@@ -174,7 +175,7 @@ def command(hub, home, *arguments, status=0, **options):
 
 
 def test_from_a_download_to_a_model_that_a_stranger_loads(hub, tmp_path):
-    """Prepared and published as a data set; trained from the Hub; published; loaded."""
+    """Prepare and publish a data set, train on it from the Hub, publish the release, and load it."""
     for number in range(1, 15):
         for side, seed in (("L", 2 * number), ("R", 2 * number + 1)):
             fundus = draw_fundus(seed, (130, 136))
@@ -186,7 +187,7 @@ def test_from_a_download_to_a_model_that_a_stranger_loads(hub, tmp_path):
     told = command(hub, tmp_path / "a", *prepare, status=1)
     assert "resegnet: The request to the Hub failed (" in told and "Traceback" not in told
     for path in tmp_path.glob("*.jpg"):
-        path.unlink()  # prepared once, it is only published
+        path.unlink()  # already prepared, so the download is not read again
     hub.fail_next("500", "POST /api/datasets/.*/commit/")
     assert "prepared already" in command(hub, tmp_path / "a", *prepare)
     card = hub.files("datasets/someone/chase")["README.md"].decode()
@@ -210,7 +211,7 @@ def test_from_a_download_to_a_model_that_a_stranger_loads(hub, tmp_path):
     assert hub.unknown == []
 
 
-def test_a_set_that_must_not_be_given_on_is_not_made_public(tmp_path):
+def test_a_data_set_without_permission_is_not_made_public(tmp_path):
     with pytest.raises(DataError, match=r"DRIVE must not be published .*--private"):
         publish(tmp_path, "drive", "someone/drive")
 
@@ -229,7 +230,7 @@ def test_no_commit_without_a_change_and_no_tag_is_moved(hub, release, tmp_path):
     assert json.loads(hub.files(NET, "v2")["config.json"])["threshold"] == 0.25
 
 
-def test_a_tag_is_about_the_release_not_about_its_card(hub, release, tmp_path):
+def test_a_tag_stands_for_the_release_not_for_its_card(hub, release, tmp_path):
     other = shutil.copytree(release, tmp_path / "other")
     (other / "pictures").mkdir()
     (other / "pictures" / "eye.jpg").write_bytes(b"made elsewhere")
@@ -242,17 +243,17 @@ def test_a_tag_is_about_the_release_not_about_its_card(hub, release, tmp_path):
     "tag",
     ["main", "HEAD", "a" * 40, "refs/tags/v1", "v 1", "v1..2", "v1.", "v1.lock", "v~1", "v^", "v:1", "-v1", "", "v1\n"],
 )
-def test_what_cannot_be_a_tag_is_refused_before_anything_else(release, capsys, tag):
+def test_an_invalid_tag_is_refused_before_anything_else(release, capsys, tag):
     assert push_to_hub.main(["--release", str(release), "--repo-id", NET, f"--revision={tag}"]) == 1
     assert f"{tag!r} cannot be a tag, expected letters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tag", [None, "v1.0.0", "2026-05_a+b", "a" * 39])
-def test_what_can_be_a_tag(tag):
+def test_valid_tags(tag):
     check_tag(tag)
 
 
-# One process: what each step is told.
+# Runs several steps in one process, and prints the error of each.
 STEPS = """
 import sys
 from huggingface_hub import HfApi
@@ -281,7 +282,7 @@ def tell(step, **options):
 KINDS = (NET, f"spaces/{NET}", f"datasets/{NET}")
 
 
-def test_what_is_to_be_private_is_not_sent_where_it_is_public(hub, tmp_path):
+def test_private_files_are_not_sent_to_a_public_repository(hub, tmp_path):
     steps = 'create()\ntell(release, private=True)\ntell(space, private=True)\ntell(data, name="drive", private=True)'
     told = hub.run(STEPS + steps, tmp_path, home=tmp_path / "a").splitlines()
     refused = f"{NET} exists and is public, but --private was given: make it private in its settings on the Hub, or "
@@ -290,7 +291,7 @@ def test_what_is_to_be_private_is_not_sent_where_it_is_public(hub, tmp_path):
     assert not hub.count("preupload|/commit/|/variables")
 
 
-def test_what_is_not_ours_is_not_overwritten(hub, tmp_path):
+def test_files_of_others_are_not_overwritten(hub, tmp_path):
     steps = """
 create()
 for kind in ("model", "dataset", "space"):
@@ -311,7 +312,7 @@ def test_a_space_is_restarted_only_for_another_model(hub, tmp_path):
     assert hub.run(STEPS + steps, home=tmp_path / "a").split() == ["done"] * 3
     sent = [request for request in hub.requests if re.search("POST .*(/commit/|/variables)", request)]
     assert [request.split("/")[-1] for request in sent] == ["main", "variables", "main"]  # first the files
-    assert set(hub.files(f"spaces/{NET}")) == {".gitattributes", "README.md", "b.py"}  # of ours, what is old goes
+    assert set(hub.files(f"spaces/{NET}")) == {".gitattributes", "README.md", "b.py"}  # old files of ours are deleted
     hub.run(STEPS + 'tell(space, commit="1" * 40)', home=tmp_path / "a")
     assert hub.repos[f"spaces/{NET}"]["variables"]["RESEGNET_MODEL"] == f"{NET}@{'1' * 40}"
 
@@ -327,7 +328,7 @@ def test_a_space_of_a_private_model_is_told_what_it_needs(hub, release, tmp_path
 
 ASKED = [
     ({"ratelimit": '"api";r=0;t=55'}, 55),
-    ({"ratelimit": '"api";r=3;t=55'}, 1),  # on every answer; not why it was refused
+    ({"ratelimit": '"api";r=3;t=55'}, 1),  # sent with every answer, and not the cause of the refusal
     ({"Retry-After": "7"}, 7),
     ({"Retry-After": "99999"}, 300),
     ({"Retry-After": "soon"}, 1),
@@ -364,7 +365,7 @@ def test_the_hub_is_asked_again_when_it_says(monkeypatch, headers, wait_s):
         (RuntimeError("Error while uploading 'model.safetensors' to the Hub."), True, 4),  # Git LFS and Xet
     ],
 )
-def test_what_does_not_pass_is_told_in_one_sentence(monkeypatch, error, temporary, attempts):
+def test_a_lasting_failure_is_told_in_one_sentence(monkeypatch, error, temporary, attempts):
     asked = []
     monkeypatch.setattr("resegnet.hub.time.sleep", lambda _: None)
 
@@ -429,7 +430,7 @@ STUMBLES = {
     "someone/net-1": ("500", "POST /api/models/someone/net-1/commit/"),
     "someone/net-2": ("429", "POST /api/models/someone/net-2/commit/"),
     "someone/net-3": ("cut", "POST /api/models/someone/net-3/commit/"),
-    "someone/net-4": ("lost", "POST /api/models/someone/net-4/commit/"),  # it is made, and its answer is lost
+    "someone/net-4": ("lost", "POST /api/models/someone/net-4/commit/"),  # the commit succeeds, and its answer is lost
     "someone/net-5": ("lost", "POST /api/models/someone/net-5/tag/"),
     "someone/net-7": ("ratelimit", "POST /api/models/someone/net-7/commit/"),
     "someone/net-6": ("429", "POST /api/models/someone/net-6/tag/"),
@@ -442,7 +443,7 @@ def test_a_hub_that_stumbles_costs_nothing(hub, release, tmp_path):
     hub.run(PUBLISH, *(word for name in STUMBLES for word in (name, release, "v1")), home=tmp_path / "a")
     assert hub.faults == []
     for name in STUMBLES:
-        assert len(hub.commits(name)) == 2, name  # the first came with the repository
+        assert len(hub.commits(name)) == 2, name  # the Hub makes the first commit
         assert hub.tags(name) == {"v1": hub.commits(name)[0]}
         assert set(hub.files(name)) - {".gitattributes"} == set(hub.files("someone/net-0")) - {".gitattributes"}
 
@@ -466,10 +467,10 @@ def test_a_download_with_a_wrong_bit_is_refused_by_the_publisher_and_by_others(h
     hub.fail_next("flip", "GET /cdn/.*/model.safetensors")
     first, again = refusals(hub, tmp_path / "b", NET, NET)
     assert "was altered or damaged" in first and "force_download=True" in first
-    assert again == first  # it stays in the cache
+    assert again == first  # the damaged file stays in the cache
 
 
-def test_what_cannot_be_had_is_told_in_a_sentence(published, tmp_path):
+def test_a_release_that_cannot_be_loaded_is_told_in_one_sentence(published, tmp_path):
     hub = published
     missing, revision, name = refusals(hub, tmp_path / "a", "someone/else", f"{NET}@v9", "no/such/folder", token=None)
     assert "no such model on the Hub, or it is private" in missing
@@ -497,13 +498,13 @@ def test_a_download_that_is_cut_is_told_in_a_sentence(published, tmp_path):
     assert re.fullmatch(rf"{NET} cannot be downloaded from the Hub \(.+\): check the connection .*\.", told)
 
 
-def test_a_half_written_cache_is_told(published, tmp_path):
+def test_an_incomplete_cache_is_told(published, tmp_path):
     load(published, tmp_path / "b", tmp_path / "b.npy")
     (weights,) = (tmp_path / "b").rglob("snapshots/*/model.safetensors")
     weights.unlink()
     (told,) = refusals(published, tmp_path / "b", NET, HF_HUB_OFFLINE="1")
     assert "is not in the cache or only in part" in told
-    assert refusals(published, tmp_path / "b", NET)[0].startswith(f"{NET}@")  # online it is completed
+    assert refusals(published, tmp_path / "b", NET)[0].startswith(f"{NET}@")  # the Hub completes it
 
 
 def test_a_pickle_in_place_of_the_weights_is_refused(published, release, tmp_path):
@@ -519,12 +520,14 @@ def test_a_pickle_in_place_of_the_weights_is_refused(published, release, tmp_pat
     published.run(upload, "someone/pickled", folder, home=tmp_path / "a")
     published.requests.clear()
     (told,) = refusals(published, tmp_path / "b", "someone/pickled")
-    assert "is too small for the network" in told  # and was not opened: bigger ones are refused as no safetensors
+    assert (
+        "is too small for the network" in told
+    )  # refused by its size, without opening it; larger ones are refused as not safetensors
     assert published.count("pytorch_model.bin") == 0
 
 
 @pytest.mark.parametrize(("token", "said"), [("hf_wrong", "Invalid credentials"), ("hf_stranger", "the rights")])
-def test_who_may_not_write_is_told_what_to_do(hub, release, tmp_path, token, said):
+def test_a_user_without_permission_is_told_what_to_do(hub, release, tmp_path, token, said):
     status, told = push(hub, tmp_path / "a", release, token=token)
     assert status == 1
     assert told.count("Not published: ") == 1 and said in told
@@ -566,7 +569,7 @@ def test_this_repository_is_a_space_as_it_stands():
     assert max(map(len, contents.values())) < 50_000_000
 
 
-def test_what_lies_around_is_not_published(tmp_path):
+def test_stray_files_are_not_published(tmp_path):
     for name in ("resegnet", "examples"):
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("app.py", "LICENSE", "README.md", "requirements.txt"):
@@ -589,7 +592,30 @@ def test_what_lies_around_is_not_published(tmp_path):
     } <= set(before)
 
 
-def test_a_name_that_cannot_be_is_refused_at_once(release, capsys):
+def test_an_invalid_name_is_refused_at_once(release, capsys):
     assert push_to_hub.main(["--release", str(release), "--repo-id", "a/b/c"]) == 1
     assert "Not published: " in capsys.readouterr().err
     assert "HF_TOKEN" not in os.environ
+
+
+def test_only_errors_that_the_user_can_mend_become_one_line(release, monkeypatch, capsys):
+    def fail_with(error):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr("resegnet.publishing.publish.release_contents", fail)
+        return push_to_hub.main(["--release", str(release), "--repo-id", NET])
+
+    for error in (PublishError("Mend it."), OSError("Mend it\nin detail"), refusal(500, {})):
+        assert fail_with(error) == 1
+        assert re.fullmatch(r"Not published: (Mend it\.?|No)\n", capsys.readouterr().err)
+    assert fail_with(HubError("Mend it.", temporary=True)) == 1
+    assert "run the same command again to continue" in capsys.readouterr().err
+    for defect in (ValueError("a defect"), KeyError("a defect")):
+        with pytest.raises(type(defect), match="a defect"):
+            fail_with(defect)
+
+
+def test_the_options_of_the_script_stay():
+    options = [action.option_strings[0] for action in push_to_hub.build_parser()._actions]
+    assert options == ["-h", "--release", "--repo-id", "--revision", "--private", "--space-id", "--dry-run"]

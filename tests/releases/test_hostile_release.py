@@ -1,4 +1,4 @@
-"""Releases that were damaged or made to do harm: one clear error, nothing executed, nothing half loaded."""
+"""Damaged and malicious releases: one clear error, nothing executed, nothing loaded in part."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def release(whole, tmp_path) -> Path:
 
 @pytest.fixture
 def unhashed(release) -> Path:
-    """Without a note of hashes, as whoever makes a release to do harm would leave it out."""
+    """Copy the release without its SHA-256, as the author of a malicious release would leave them out."""
     (release / "selftest" / "expected.json").unlink()
     return release
 
@@ -90,7 +90,7 @@ def test_one_flipped_bit_of_the_bundled_release_is_refused_by_both_engines(name,
 
 
 @pytest.mark.parametrize("content", JSON.values(), ids=JSON)
-def test_a_note_of_hashes_that_cannot_be_read_is_refused(content, release):
+def test_unreadable_hashes_are_refused(content, release):
     (release / "selftest" / "expected.json").write_text(content)
     assert "expected.json" in refusal(release, "onnx", WeightsError)
     with pytest.raises(ReleaseError, match=r"expected\.json"):
@@ -109,7 +109,7 @@ def test_a_self_test_that_could_not_fail_is_refused(change, release):
         verify_release(release)
 
 
-def test_a_network_that_the_note_does_not_name_is_refused(release):
+def test_a_network_without_a_hash_is_refused(release):
     path = release / "selftest" / "expected.json"
     expected = json.loads(path.read_text())
     del expected["sha256"]["model.onnx"]
@@ -122,7 +122,7 @@ def test_a_network_that_the_note_does_not_name_is_refused(release):
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 @pytest.mark.parametrize("content", JSON.values(), ids=JSON)
-def test_a_config_that_is_none(content, engine, unhashed):
+def test_an_unreadable_config_is_refused(content, engine, unhashed):
     (unhashed / "config.json").write_text(content)
     assert "config" in refusal(unhashed, engine, ConfigError)
 
@@ -153,7 +153,7 @@ def test_a_config_that_is_none(content, engine, unhashed):
     ],
     ids=lambda change: str(change)[:40],
 )
-def test_a_config_that_asks_for_what_must_not_be(change, unhashed, monkeypatch):
+def test_an_impossible_config_is_refused(change, unhashed, monkeypatch):
     def reach_out(*_, **__):
         pytest.fail("timm asked the Hub or the disk for a model")
 
@@ -227,7 +227,7 @@ def test_weights_cut_or_flipped_anywhere_in_their_header(unhashed):
         altered = bytearray(data)
         altered[at] ^= 1 << random.integers(8)
         path.write_bytes(altered)
-        try:  # a space for a tab, or another name in the metadata, does no harm
+        try:  # some flips are harmless: a space for a tab, another name in the metadata
             load_weights(model, path)
         except WeightsError:
             continue
@@ -238,7 +238,7 @@ def test_weights_cut_or_flipped_anywhere_in_their_header(unhashed):
     [float("nan"), float("inf"), torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.complex64)],
     ids=str,
 )
-def test_weights_that_are_no_numbers_or_of_another_type(value, unhashed):
+def test_weights_of_another_type_or_not_finite_are_refused(value, unhashed):
     spoil_tensor(unhashed / "model.safetensors", value)
     assert "segmentation_head.0.bias" in refusal(unhashed, "torch", WeightsError)
 
@@ -271,12 +271,12 @@ def test_pickles_are_never_executed(name, kind, release, tmp_path):
     assert (tmp_path / "executed").exists(), "the trap itself does not work"
 
 
-# --- what is no file
+# --- pipes, folders, devices and links in place of files
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.onnx", "selftest/expected.json"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "loop", "nowhere"])
-def test_what_stands_in_place_of_a_file_is_not_waited_for(name, kind, release):
+def test_a_pipe_or_device_in_place_of_a_file_does_not_block(name, kind, release):
     if name != "selftest/expected.json":
         (release / "selftest" / "expected.json").unlink()
     path = release / name
@@ -298,7 +298,7 @@ def test_what_stands_in_place_of_a_file_is_not_waited_for(name, kind, release):
         verify_release(release)
 
 
-def test_a_link_out_of_the_folder_tells_nothing_of_what_it_points_to(unhashed, tmp_path):
+def test_an_error_shows_nothing_of_the_target_of_a_link(unhashed, tmp_path):
     (tmp_path / "secret").write_text("password: 1234")
     for name, engine in (("config.json", "torch"), ("model.onnx", "onnx"), ("model.safetensors", "torch")):
         kept = (unhashed / name).read_bytes()
@@ -337,7 +337,7 @@ def answers(value: float) -> bytes:
     return network(nodes, [1, 64, 64], [constant("zero", [0.0]), constant("value", [value])])
 
 
-def test_onnx_takes_nothing_from_other_files(unhashed, tmp_path, monkeypatch):
+def test_onnx_reads_no_other_files(unhashed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     size = 64 * 64 * 4
     (tmp_path / "secret").write_bytes(np.full(64 * 64, 0.25, "f4").tobytes())
@@ -377,7 +377,7 @@ def test_onnx_cut_or_flipped(whole, tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 2.0])
-def test_onnx_that_gives_no_probability(value, unhashed, drawn):
+def test_onnx_whose_output_is_not_a_probability_is_refused(value, unhashed, drawn):
     (unhashed / "model.onnx").write_bytes(answers(0.5))
     assert Segmenter.from_pretrained(unhashed)(drawn.image).probability.max() == 0.5
     (unhashed / "model.onnx").write_bytes(answers(value))
@@ -392,7 +392,7 @@ def test_onnx_of_other_shapes(unhashed):
         assert "model.onnx" in refusal(unhashed, "onnx", WeightsError)
 
 
-def test_onnx_that_fails_while_it_computes(unhashed, drawn):
+def test_onnx_that_fails_during_inference_is_told(unhashed, drawn):
     nodes = [
         helper.make_node("Shape", ["x"], ["s"]),
         helper.make_node("Mul", ["s", "many"], ["shape"]),
@@ -411,11 +411,11 @@ def test_onnx_that_fails_while_it_computes(unhashed, drawn):
 @pytest.mark.parametrize("content", [text for name, text in JSON.items() if name != "twice"])
 def test_records_that_cannot_be_read(content, tmp_path):
     (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(ValueError, match=r"metrics\.json") as caught:
+    with pytest.raises(ReleaseError, match=r"metrics\.json") as caught:
         read_record(tmp_path / "metrics.json")
     assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf"), True, "1", None, [1]])
-def test_numbers_of_a_record_that_are_none(value):
+def test_values_that_are_not_finite_numbers(value):
     assert as_number(value) is None

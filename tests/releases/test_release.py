@@ -1,3 +1,5 @@
+"""Writing and verifying releases, and the bundled ones."""
+
 from __future__ import annotations
 
 import json
@@ -11,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from support.stand_in import small_photographs
 from support.synthetic import draw_fundus
 
-from resegnet import Config, ReSegNet, Segmenter
+from resegnet import Config, ConfigError, ReSegNet, Segmenter
 from resegnet.errors import ReleaseError
 from resegnet.hub import BUNDLED_RELEASES
 from resegnet.releases.datasheets import SOURCES
@@ -29,7 +31,7 @@ def test_another_network_in_onnx_fails_the_self_test_even_with_a_fitting_hash(re
     with torch.no_grad():
         other.net.segmentation_head[0].bias += 1
     write_onnx(other, small_photographs(TINY.input_size), release / "model.onnx")
-    note(release, "model.onnx")
+    store_hash(release, "model.onnx")
     with pytest.raises(ReleaseError, match=r"model\.onnx is off"):
         verify_release(release)
 
@@ -48,8 +50,8 @@ def release(written, tmp_path) -> Path:
     return shutil.copytree(written, tmp_path / "release")
 
 
-def note(release: Path, name: str) -> None:
-    """Put the file's own hash into the note, as somebody who alters a release on purpose would."""
+def store_hash(release: Path, name: str) -> None:
+    """Store the SHA-256 of an altered file, as somebody who alters a release on purpose would."""
     path = release / "selftest" / "expected.json"
     expected = json.loads(path.read_text())
     expected["sha256"][name] = sha256(release / name)
@@ -87,13 +89,13 @@ def test_other_weights_fail_the_self_test_even_with_a_fitting_hash(release):
     tensors = load_file(path)
     tensors["net.segmentation_head.0.bias"] += 1
     save_file(tensors, path)
-    note(release, "model.safetensors")
+    store_hash(release, "model.safetensors")
     with pytest.raises(ReleaseError, match="self-test"):
         verify_release(release)
 
 
 @pytest.mark.parametrize("name", BUNDLED_RELEASES)
-def test_a_bundled_release_is_sound_and_finds_drawn_vessels(name):
+def test_a_bundled_release_is_sound_and_finds_synthetic_vessels(name):
     assert verify_release(BUNDLED_RELEASES[name]) < 0.01
     assert (BUNDLED_RELEASES[name] / "model.safetensors").stat().st_size < 20e6
     segmenter = Segmenter.from_pretrained(name)
@@ -107,14 +109,14 @@ def test_a_bundled_release_is_sound_and_finds_drawn_vessels(name):
     assert np.mean(scores) > 0.6
 
 
-def test_a_model_that_is_not_there_is_an_error_not_a_stand_in(tmp_path):
+def test_a_missing_model_is_an_error(tmp_path):
     with pytest.raises(OSError, match="nobody/nothing"):
         Segmenter.from_pretrained("nobody/nothing")
-    with pytest.raises(ValueError, match=r"config\.json"):
+    with pytest.raises(ConfigError, match=r"config\.json"):
         Segmenter.from_pretrained(tmp_path)
 
 
-def test_the_bundled_release_is_the_default_and_that_for_any_use_saw_no_set_of_other_terms():
+def test_bundled_is_the_default_and_bundled_cc_by_was_trained_on_cc_by_only():
     assert Segmenter.from_pretrained().model == "bundled"
     training = json.loads((BUNDLED_RELEASES["bundled-cc-by"] / "training.json").read_text())
     assert {SOURCES[name].terms for name in training_datasets(training)} == {"CC BY 4.0"}

@@ -94,7 +94,7 @@ def test_a_threshold_of_ones_own(tmp_path, photograph):
         (["serve", "--port", "99999"], "0-65535"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(tmp_path, photograph, monkeypatch, capsys, line, words):
+def test_an_error_is_one_sentence(tmp_path, photograph, monkeypatch, capsys, line, words):
     monkeypatch.chdir(tmp_path)
     assert main(line) == 1
     error = capsys.readouterr().err
