@@ -52,8 +52,8 @@ CONNECTION_ERRORS: tuple[type[Exception], ...] = (
     TimeoutError,
     RuntimeError,
 )
-_DOWNLOAD_ERRORS = (OSError, HFValidationError, *CONNECTION_ERRORS)
-_CALL_ERRORS = (LocalEntryNotFoundError, *CONNECTION_ERRORS)
+_DOWNLOAD_ERRORS: tuple[type[Exception], ...] = (OSError, HFValidationError, *CONNECTION_ERRORS)
+_CALL_ERRORS: tuple[type[Exception], ...] = (LocalEntryNotFoundError, *CONNECTION_ERRORS)
 _TEMPORARY_STATUS = (408, 429, 500, 502, 503, 504)
 _WAITS_S = (1, 2, 4)
 _LONGEST_WAIT_S = 300  # the window in which the Hub counts requests

@@ -93,7 +93,7 @@ class Segmenter:
 
         if engine not in (None, *ENGINES) or (engine == "onnx" and device != "cpu"):
             raise ArgumentError(
-                f"Got engine {engine!r} on {device}, expected 'onnx' (on cpu only), 'torch' or None: choose one of them."
+                f"Got engine {engine!r} on {device}, expected 'onnx' (on cpu only), 'torch' or None: choose one."
             )
         if device != "cpu":
             import torch

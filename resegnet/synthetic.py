@@ -1,8 +1,8 @@
-"""Drawn fundus photographs with the exact truth of their vessels.
+"""Synthetic fundus photographs with the exact masks of their vessels.
 
-For tests, for examples that anybody may copy, and for trying a training run with no data at hand. The eye is
-laid out in millimetres on the retina, so that vessels, disc and macula keep their true proportions at every
-field of view and size; a camera then puts it on pixels. Sizes of the parts are those of adult eyes.
+They serve tests, examples that anybody may copy, and training runs without data. The eye is laid out in millimetres on
+the retina, so that vessels, disc and macula keep their true proportions at every field of view and size; a camera then
+maps it to pixels. The sizes of the parts are those of adult eyes.
 """
 
 from __future__ import annotations
@@ -16,34 +16,36 @@ from scipy import ndimage
 from scipy.interpolate import CubicSpline
 from scipy.special import expit
 
+from resegnet.errors import ArgumentError
+
 MIN_SIDE, MAX_SIDE = 128, 4000
 
 _STEP = 0.06  # between the points of a vessel, mm
-_CELL = 0.12  # of the grid that tells a growing vessel what is near, mm
-_THINNEST = 0.020  # capillaries below are not seen in a photograph, mm
-_WORKING_SIDE = 700  # the background holds no detail finer than this many pixels a side can carry
+_CELL = 0.12  # side of a cell of the grid in which a growing vessel looks for others nearby, mm
+_THINNEST = 0.020  # thinner capillaries are not visible in a photograph, mm
+_WORKING_SIDE = 700  # the background is computed at this many pixels a side, since it holds no finer detail
 
-# The lower trunks, (x, y) in mm from the disc's middle, towards the macula and down: the arcades bend round
-# the macula, the nasal trunks run off straight.
+# The lower trunks, (x, y) in mm from the centre of the disc, towards the macula and down: the arcades bend round the
+# macula, the nasal trunks run straight.
 _ARCADE = ((0, 0), (0.05, 0.7), (0.4, 1.5), (1.35, 2.3), (3.0, 2.8), (5.0, 2.75), (7.2, 2.2), (9.6, 1.6))
 _NASAL = ((0, 0), (-0.3, 0.7), (-1.05, 1.5), (-2.2, 2.4), (-3.8, 3.5), (-5.6, 4.5))
 
-# What the retina looks like to a few cameras and eyes, mean RGB: pink, orange, red, brown, dark.
+# Mean RGB of the retina for a few cameras and eyes: pink, orange, red, brown, dark.
 _TINTS = ((206, 88, 62), (208, 108, 62), (196, 62, 34), (160, 60, 14), (136, 62, 18))
 
 
 @dataclass(frozen=True)
 class SyntheticFundus:
-    """A drawn photograph and what is true of it.
+    """A synthetic photograph with its exact masks.
 
     Attributes
     ----------
     image
-        (H, W, 3), uint8, RGB.
+        (H, W, 3) uint8 RGB.
     vessels
-        (H, W), bool; a pixel is vessel where vessels cover at least half of it. Never outside `fov`.
+        (H, W) bool, True where vessels cover at least half of the pixel, never outside `fov`.
     fov
-        (H, W), bool; the lit field of view.
+        (H, W) bool, True in the lit field of view.
     """
 
     image: np.ndarray
@@ -53,17 +55,23 @@ class SyntheticFundus:
 
 @dataclass(frozen=True)
 class _Vessel:
-    points: np.ndarray  # (N, 2), (x, y) in mm from the disc's middle; x grows towards the macula, y downwards
-    widths: np.ndarray  # (N,), mm
+    """The centreline of a vessel and its width.
+
+    `points` is (N, 2) float, (x, y) in mm from the centre of the disc; x grows towards the macula, y downwards.
+    `widths` is (N,) float, mm.
+    """
+
+    points: np.ndarray
+    widths: np.ndarray
     is_vein: bool
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where the camera looks: millimetres on the retina to pixels of the photograph and back."""
+    """The part of the retina that the camera sees, and the map from millimetres to pixels and back."""
 
-    size: tuple[int, int]
-    middle_px: tuple[float, float]  # (x, y) of the field's middle
+    size: tuple[int, int]  # (H, W), px
+    middle_px: tuple[float, float]  # (x, y) of the centre of the field
     middle_mm: tuple[float, float]
     radius_px: float
     radius_mm: float
@@ -74,13 +82,14 @@ class _Frame:
         return self.radius_px / self.radius_mm
 
     def to_px(self, points: np.ndarray) -> np.ndarray:
+        """Map points, (N, 2) in mm, to (x, y) in pixels."""
         shifted = (points - self.middle_mm) * self.px_per_mm
         if self.macula_on_the_left:
             shifted = shifted * (-1, 1)
         return shifted + self.middle_px
 
     def grid_mm(self, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """x and y in mm of the pixel middles of this frame, sampled as `shape`; both float32."""
+        """Return x and y in mm of the pixel centres of this frame, resampled to `shape`; both `shape` float32."""
         height, width = self.size
         x = (np.arange(shape[1], dtype=np.float32) + 0.5) * (width / shape[1]) - self.middle_px[0]
         y = (np.arange(shape[0], dtype=np.float32) + 0.5) * (height / shape[0]) - self.middle_px[1]
@@ -91,24 +100,26 @@ class _Frame:
 
 
 def draw_fundus(seed: int, size: tuple[int, int] = (584, 565)) -> SyntheticFundus:
-    """Draw the photograph of an eye.
+    """Draw a synthetic photograph of an eye.
 
     Parameters
     ----------
     seed
-        The eye and the camera. The same seed and size give the same bytes; another size gives the same eye
-        with a texture of its own.
+        Selects the eye and the camera. The same seed and size give the same bytes; another size gives the same eye with
+        another texture.
     size
         Height and width in pixels, each from 128 to 4000.
 
     Raises
     ------
-    ValueError
-        If the size is out of that range.
+    ArgumentError
+        If the size is outside that range.
     """
     if not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
-        raise ValueError(f"size is {size}; expected height and width from {MIN_SIDE} to {MAX_SIDE} pixels")
-    # A stream of its own for each part, so that a change in one leaves the others as they were.
+        raise ArgumentError(
+            f"size is {size}; expected height and width from {MIN_SIDE} to {MAX_SIDE} pixels: choose them so."
+        )
+    # Each part has a random stream of its own, so that a change in one part leaves the others unchanged.
     frame_rng, vessel_rng, retina_rng, camera_rng = np.random.default_rng(seed).spawn(4)
     fovea = (vessel_rng.normal(4.6, 0.15), vessel_rng.normal(0.35, 0.15))
     frame = _choose_frame(frame_rng, size, fovea)
@@ -123,11 +134,12 @@ def draw_fundus(seed: int, size: tuple[int, int] = (584, 565)) -> SyntheticFundu
 def _choose_frame(rng: np.random.Generator, size: tuple[int, int], fovea: tuple[float, float]) -> _Frame:
     height, width = size
     radius_px = rng.uniform(0.465, 0.49) * min(size)
-    if rng.random() < 0.5:  # cut off at top and bottom where the frame is wide enough
+    if rng.random() < 0.5:  # larger, so that a wide frame cuts it off at top and bottom
         radius_px = min(rng.uniform(1.08, 1.25) * radius_px, 0.49 * width)
     shift = 0.006 * min(size)
     middle_px = (width / 2 + rng.normal(0, shift), height / 2 + rng.normal(0, shift))
-    # Fields of 45 degrees (most), 50 and 35, about the macula, between macula and disc, or about the disc.
+    # Most fields have 45 degrees, others 50 or 35; they are centred on the macula, between macula and disc, or on the
+    # disc.
     radius_mm = rng.choice([6.4, 7.0, 5.2], p=[0.6, 0.2, 0.2])
     towards_macula = rng.choice([0.95, 0.6, 0.15], p=[0.4, 0.4, 0.2])
     middle_mm = (
@@ -138,7 +150,7 @@ def _choose_frame(rng: np.random.Generator, size: tuple[int, int], fovea: tuple[
 
 
 def _draw_fov(rng: np.random.Generator, frame: _Frame) -> np.ndarray:
-    """The lit part of each pixel, (H, W) float32 in [0, 1]: a disc, and on some cameras a tab at its edge."""
+    """Draw the lit part of each pixel, (H, W) float32 in [0, 1]: a circle, and on some cameras a tab at its edge."""
     height, width = frame.size
     y, x = np.ogrid[:height, :width]
     x = (x + 0.5 - frame.middle_px[0]).astype(np.float32)
@@ -155,13 +167,13 @@ def _draw_fov(rng: np.random.Generator, frame: _Frame) -> np.ndarray:
 
 
 def _grow_vessels(rng: np.random.Generator, fovea: tuple[float, float]) -> list[_Vessel]:
-    """The trees of arteries and veins: a pair of trunks to each quadrant, their branches, and theirs."""
+    """Grow the trees of arteries and veins: a pair of trunks to each quadrant, and three generations of branches."""
     grower = _Grower(rng, fovea)
     for is_vein in (True, False):
         for down in (-1, 1):
-            spread = rng.normal(-0.12 if is_vein else 0.3, 0.12)  # the two of a pair run side by side
-            for knots, width, aside in ((_ARCADE, 0.150, (-0.4, 1.0)), (_NASAL, 0.115, (-0.9, 0.0))):
-                knots = np.array(knots) * (1, rng.normal(1, 0.06)) + spread * np.array(aside)
+            spread = rng.normal(-0.12 if is_vein else 0.3, 0.12)  # artery and vein of a pair run side by side
+            for trunk, width, aside in ((_ARCADE, 0.150, (-0.4, 1.0)), (_NASAL, 0.115, (-0.9, 0.0))):
+                knots = np.array(trunk) * (1, rng.normal(1, 0.06)) + spread * np.array(aside)
                 knots[0] = rng.normal((-0.03, 0.0), 0.03)
                 grower.trunk(knots * (1, down), width, is_vein)
         for heading in rng.normal([0.35, -0.35, math.pi - 0.3, math.pi + 0.3], 0.15):
@@ -171,22 +183,23 @@ def _grow_vessels(rng: np.random.Generator, fovea: tuple[float, float]) -> list[
 
 
 class _Grower:
-    """Grows vessels step by step, each away from others of its own kind."""
+    """Grows vessels step by step, so that veins keep away from veins, and arteries from arteries."""
 
     def __init__(self, rng: np.random.Generator, fovea: tuple[float, float]) -> None:
         self.rng = rng
         self.fovea = fovea
         self.tortuosity = rng.uniform(0.5, 1.5)
         self.vessels: list[_Vessel] = []
-        self.taken: dict[tuple[bool, int, int], int] = {}  # cell of the grid to the vessel that came first
+        self.taken: dict[tuple[bool, int, int], int] = {}  # cell of the grid to the first vessel in it
 
     def trunk(self, knots: np.ndarray, width: float, is_vein: bool) -> None:
+        """Add a trunk along knots, (N, 2) in mm, that begins `width` mm wide, and its branches."""
         rng = self.rng
         knots = knots + rng.normal(0, 0.1, knots.shape) * np.linspace(0, 1.5, len(knots))[:, None]
         along = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(knots, axis=0).T))])
         s = np.arange(0, along[-1], _STEP)
         points = CubicSpline(along, knots)(s)
-        for wave in (0.25, 0.9):  # mm; quick and slow bends
+        for wave in (0.25, 0.9):  # mm, for short and for long bends
             bend = ndimage.gaussian_filter1d(rng.normal(size=points.shape), wave / _STEP, axis=0)
             points += bend * (0.16 * self.tortuosity * wave / bend.std()) * np.minimum(1, s / 1.0)[:, None]
         width *= rng.normal(1, 0.08) * (1.0 if is_vein else 0.78)
@@ -201,6 +214,7 @@ class _Grower:
         parent: int,
         generation: int,
     ) -> None:
+        """Add a branch that leaves `parent` at `start`, (x, y) in mm, towards `heading`, radians, and its branches."""
         rng = self.rng
         x, y = start
         points = [(x, y)]
@@ -213,10 +227,10 @@ class _Grower:
             if i % 8 == 0:
                 inwards = to_fovea < 3.4 and abs(ahead) < 1.6
                 width = min(width, 0.055) if inwards else width
-            # The pit itself has no vessels, and none circles it.
+            # There are no vessels in the fovea, and none that circle it.
             if to_fovea < 0.4 or (to_fovea < 1.3 and abs(ahead) > 0.9) or math.hypot(x - 2.5, y) > 10:
                 break
-            # Inside the arcades vessels seek the macula, outside they run to the periphery.
+            # Inside the arcades vessels run towards the macula, outside towards the periphery.
             wanted = 0.07 * ahead if inwards else 0.045 * _turn(heading, math.atan2(y, x - 2.2))
             bend = 0.75 * bend + kick
             heading += 0.35 * bend + wanted
@@ -229,14 +243,16 @@ class _Grower:
             x += _STEP * math.cos(heading)
             y += _STEP * math.sin(heading)
             points.append((x, y))
-        if len(points) > max(7, 14 * width / _STEP):  # what met another vessel at once is no branch
+        if len(points) > max(7, 14 * width / _STEP):  # a branch that soon met another vessel is dropped
             widths = np.maximum(width * np.linspace(1, 0, len(points)) ** 0.45, _THINNEST)
             self._keep(np.array(points), widths, is_vein, parent, generation)
 
     def _is_near(self, x: float, y: float, heading: float, distance: float, is_vein: bool) -> bool:
+        """Tell whether a vessel of the same kind is in the cell that lies `distance` mm ahead."""
         return _cell(x, y, heading, distance, is_vein) in self.taken
 
     def _keep(self, points: np.ndarray, widths: np.ndarray, is_vein: bool, parent: int, generation: int) -> None:
+        """Add a vessel, and grow its branches up to the third generation."""
         rng = self.rng
         index = len(self.vessels)
         self.vessels.append(_Vessel(points, widths, is_vein))
@@ -258,7 +274,7 @@ class _Grower:
 
 
 def _cell(x: float, y: float, heading: float, distance: float, is_vein: bool) -> tuple[bool, int, int]:
-    """The cell that lies so far ahead."""
+    """Return the cell of the grid that lies `distance` mm ahead, for vessels of this kind."""
     return (
         is_vein,
         math.floor((x + distance * math.cos(heading)) / _CELL),
@@ -267,21 +283,21 @@ def _cell(x: float, y: float, heading: float, distance: float, is_vein: bool) ->
 
 
 def _turn(heading: float, wanted: float) -> float:
-    """The turn from one heading to another, radians in [-pi, pi]."""
+    """Return the turn from one heading to another, radians in [-pi, pi]."""
     return math.remainder(wanted - heading, 2 * math.pi)
 
 
 def _draw_vessels(vessels: list[_Vessel], frame: _Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put the vessels on pixels.
+    """Draw the vessels on pixels.
 
     Returns
     -------
     coverage
-        (H, W), float32 in [0, 1]: how much of a pixel vessels cover.
+        (H, W) float32 in [0, 1], the share of a pixel that vessels cover.
     depth
-        (2, H, W), float32 in [0, 1]: how much blood light passes in veins and in arteries.
+        (2, H, W) float32 in [0, 1], the amount of blood that light passes in veins and in arteries.
     reflex
-        (H, W), float32 in [0, 1]: the light streak along the middle of wide vessels.
+        (H, W) float32 in [0, 1], the light streak along the middle of wide vessels.
     """
     height, width = frame.size
     fine = 3 if max(frame.size) <= 800 else 2 if max(frame.size) <= 2000 else 1
@@ -293,25 +309,22 @@ def _draw_vessels(vessels: list[_Vessel], frame: _Frame) -> tuple[np.ndarray, np
         if vessel.widths[0] * frame.px_per_mm < 0.85:  # too fine for this camera
             continue
         middle = frame.to_px(vessel.points) * fine
-        # Nobody would trace less than a pixel, and the truth must not fall apart into specks.
+        # A person would not trace less than a pixel, and the mask must not break up into specks.
         half = np.maximum(vessel.widths * scale, 1.25 * fine)[:, None] / 2
         tangent = np.gradient(middle, axis=0)
         normal = tangent[:, ::-1] * (-1, 1) / np.maximum(np.hypot(*tangent.T), 1e-9)[:, None]
         for start in range(0, len(middle) - 1, 8):
-            part = slice(start, start + 9)
-            strips.append((float(vessel.widths[start]), middle[part], normal[part] * half[part], vessel.is_vein))
-    strips.sort(key=lambda strip: strip[0])  # wide ones over thin ones, so that a fork does not notch its parent
+            along = slice(start, start + 9)
+            strips.append((float(vessel.widths[start]), middle[along], normal[along] * half[along], vessel.is_vein))
+    strips.sort(key=lambda strip: strip[0])  # wide strips cover thin ones, so that a branch does not notch its parent
 
     def ribbon(draw: ImageDraw.ImageDraw, middle: np.ndarray, side: np.ndarray, level: float) -> None:
         outline = np.concatenate([middle + side, (middle - side)[::-1]])
-        # Pillow counts from the middle of the first pixel and paints the outline as well.
+        # Pillow's coordinates begin at the centre of the first pixel, and it paints the outline as well.
         draw.polygon((outline - 0.5).ravel().tolist(), fill=round(255 * level))
 
-    for part, level in (
-        (1.0, 0.55),
-        (0.78, 0.8),
-        (0.5, 1.0),
-    ):  # the chord through a round vessel, in three steps
+    # Three steps approximate the length of the path through a round vessel.
+    for part, level in ((1.0, 0.55), (0.78, 0.8), (0.5, 1.0)):
         for strip_width, middle, side, is_vein in strips:
             strength = min(1.0, 0.2 + 0.8 * strip_width / 0.1)
             ribbon(vein_depth if is_vein else artery_depth, middle, side * part, level * strength)
@@ -329,7 +342,7 @@ def _draw_vessels(vessels: list[_Vessel], frame: _Frame) -> tuple[np.ndarray, np
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
-    """Smooth noise of unit variance whose bumps are about `scale` samples wide, float32."""
+    """Return smooth noise of unit variance, `shape` float32, whose bumps are about `scale` samples wide."""
     step = max(1.0, scale / 3)
     coarse = rng.normal(size=[math.ceil(side / step) + 4 for side in shape]).astype(np.float32)
     coarse = ndimage.gaussian_filter(coarse, scale / 2 / step)
@@ -340,13 +353,13 @@ def _noise(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np
 
 
 def _draw_retina(rng: np.random.Generator, frame: _Frame, fovea: tuple[float, float]) -> np.ndarray:
-    """The retina without its vessels, (H, W, 3) float32, about 0 to 255."""
+    """Draw the retina without its vessels, (H, W, 3) float32, about 0 to 255."""
     shrink = min(1.0, _WORKING_SIDE / max(frame.size))
     shape = (round(frame.size[0] * shrink), round(frame.size[1] * shrink))
     mm = frame.px_per_mm * shrink  # samples per mm
     x, y = frame.grid_mm(shape)
     from_disc = np.hypot(x, y)
-    texture_rng = rng.spawn(1)[0]  # draws as many numbers as there are samples, which must not shift all else
+    texture_rng = rng.spawn(1)[0]  # takes a number per sample, which must not shift the stream of the other parts
 
     tint = np.array(_TINTS[rng.integers(len(_TINTS))]) * rng.normal(1, 0.06) * rng.normal(1, (0.02, 0.06, 0.1))
     shade = 0.04 * _noise(texture_rng, shape, 4.0 * mm) + 0.025 * _noise(texture_rng, shape, 1.2 * mm)
@@ -354,21 +367,21 @@ def _draw_retina(rng: np.random.Generator, frame: _Frame, fovea: tuple[float, fl
     shade = shade + rng.uniform(0.012, 0.03) * grain
     retina = tint * (1 + shade[..., None] * (0.6, 1.0, 1.2))
 
-    # Choroidal vessels show through thinly pigmented retinas as a blurred, light net, except at the macula.
+    # Choroidal vessels show through lightly pigmented retinas as a blurred, bright net, except at the macula.
     ridges = 1 - np.abs(_noise(texture_rng, shape, 0.75 * mm)) - 0.4 * np.abs(_noise(texture_rng, shape, 0.4 * mm))
     away = 1 - np.exp(-(((x - fovea[0]) ** 2 + (y - fovea[1]) ** 2) / (2 * 2.2**2)))
     patches = expit(1.5 * _noise(texture_rng, shape, 4.0 * mm))
     choroid = np.clip(ridges, -1.0, 1.0) * away * patches * rng.choice([0.03, 0.07, 0.16], p=[0.45, 0.35, 0.2])
     retina *= 1 + choroid[..., None] * (0.75, 1.1, 0.9)
 
-    # Nerve fibres: fine rays from the disc, brightest above and below it.
+    # Nerve fibres are fine rays from the disc, brightest above and below it.
     angle = np.arctan2(y, x)
     rays = ndimage.gaussian_filter1d(rng.normal(size=2048), 2.0, mode="wrap")
     rays = (rays / rays.std()).astype(np.float32)[((angle / (2 * math.pi) + 0.5) * 2047).astype(int)]
     sheen = np.sin(angle) ** 2 * np.exp(-((from_disc - 1.6) ** 2) / (2 * 1.0**2)) * rng.uniform(0.2, 1.0)
     retina += (sheen * (9 + 4 * rays))[..., None] * (0.35, 0.8, 0.7)
 
-    # Macula: a wide soft shadow, a darker pit, at times a glint in it.
+    # The macula is a wide soft shadow with a darker pit, in some eyes with a glint in it.
     to_fovea = np.hypot(x - fovea[0], (y - fovea[1]) * 1.08)
     pit = rng.uniform(0.12, 0.24) * np.exp(-(to_fovea**2) / (2 * 0.85**2))
     pit = pit + rng.uniform(0.1, 0.22) * np.exp(-(to_fovea**2) / (2 * 0.33**2))
@@ -379,7 +392,7 @@ def _draw_retina(rng: np.random.Generator, frame: _Frame, fovea: tuple[float, fl
     _draw_lesions(rng, retina, x, y, fovea)
     _draw_disc(rng, retina, x, y, tint)
 
-    # The lamp: falls off to the rim, stronger on one side, now and then with a bright crescent at the rim.
+    # The light falls off to the rim, is stronger on one side, and in some eyes has a bright crescent at the rim.
     across = np.hypot(x - frame.middle_mm[0], y - frame.middle_mm[1]) / frame.radius_mm
     lean = rng.uniform(0, 2 * math.pi)
     slope = ((x - frame.middle_mm[0]) * math.cos(lean) + (y - frame.middle_mm[1]) * math.sin(lean)) / frame.radius_mm
@@ -402,11 +415,12 @@ def _draw_retina(rng: np.random.Generator, frame: _Frame, fovea: tuple[float, fl
 
 
 def _draw_disc(rng: np.random.Generator, retina: np.ndarray, x: np.ndarray, y: np.ndarray, tint: np.ndarray) -> None:
+    """Draw the optic disc and its cup onto the retina, in place."""
     radius = rng.normal(0.88, 0.06)
     angle = np.arctan2(y, x)
     wobble = 1 + 0.03 * np.cos(2 * angle + rng.uniform(0, 6)) + 0.02 * np.cos(3 * angle + rng.uniform(0, 6))
     outwards = np.hypot(x * 1.07, y) / (radius * wobble)  # a little higher than wide
-    # Light scatters round the disc, and a ring of thin tissue shows at its temporal edge in many eyes.
+    # Light scatters round the disc, and many eyes show a ring of thin tissue at its temporal edge.
     retina *= 1 + (0.16 * np.exp(-(((outwards - 0.9) / 0.7) ** 2)))[..., None] * (0.6, 1.0, 1.0)
     ring = np.exp(-(((outwards - 1.1) / 0.09) ** 2)) * np.clip(0.4 + 0.6 * np.cos(angle), 0, 1)
     retina *= 1 + rng.choice([-0.14, 0.0, 0.22]) * ring[..., None]
@@ -425,7 +439,7 @@ def _draw_disc(rng: np.random.Generator, retina: np.ndarray, x: np.ndarray, y: n
 def _draw_lesions(
     rng: np.random.Generator, retina: np.ndarray, x: np.ndarray, y: np.ndarray, fovea: tuple[float, float]
 ) -> None:
-    """In a quarter of the eyes a few small haemorrhages and yellow deposits."""
+    """Draw a few small haemorrhages and yellow deposits onto the retina of a quarter of the eyes, in place."""
     if rng.random() > 0.25:
         return
     for _ in range(rng.integers(3, 14)):
@@ -447,14 +461,33 @@ def _photograph(
     fov: np.ndarray,
     frame: _Frame,
 ) -> np.ndarray:
-    """Blood, lens and sensor: (H, W, 3) uint8."""
+    """Photograph the retina: apply the light that blood absorbs, the blur of the lens and the noise of the sensor.
+
+    Parameters
+    ----------
+    rng
+        Random stream of the camera.
+    retina
+        (H, W, 3) float32, about 0 to 255.
+    depth, reflex
+        As `_draw_vessels` returns them.
+    fov
+        (H, W) float32 in [0, 1], the lit part of each pixel.
+    frame
+        The camera's frame.
+
+    Returns
+    -------
+    image
+        (H, W, 3) uint8 RGB.
+    """
     contrast = rng.uniform(0.65, 1.05)
     blur = max(0.5, frame.radius_px * rng.uniform(0.002, 0.0038))
     grain = rng.uniform(0.015, 0.04)
     grain_scale = max(0.5, 0.0016 * frame.radius_px)
     surround = rng.uniform(0, 7)
     image = np.empty((*frame.size, 3), np.uint8)
-    # Blood takes little red and much green; veins, poorer in oxygen, take more of either.
+    # Blood absorbs little red and much green; veins, poorer in oxygen, absorb more of both.
     shared = ndimage.gaussian_filter(rng.normal(size=frame.size).astype(np.float32), grain_scale)
     shared /= shared.std()
     for band, (vein, artery) in enumerate(((0.40, 0.17), (0.78, 0.55), (0.62, 0.45))):
