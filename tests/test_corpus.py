@@ -1,4 +1,4 @@
-"""Whatever is sent, it ends soon in a right result or in an ImageError, and takes little memory."""
+"""Every input soon ends in a right result or in an ImageError, and takes little memory."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ few = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory) -> list[dict[str, Any]]:
-    """Of every case, read in one process of its own, where a hang is stopped and memory can be measured."""
+    """Read every case in a process of its own, where a hang is stopped and memory can be measured."""
     folder = tmp_path_factory.mktemp("corpus")
     environment = os.environ | {"PYTHONPATH": str(TESTS.parent)}
     command = [sys.executable, "-W", "error", str(TESTS / "support" / "corpus.py"), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"{lines[-1:]}: {done.stderr[-3000:]}"
-    assert not (folder / "executed").exists(), "what a file holds was executed"
+    assert not (folder / "executed").exists(), "the content of a file was executed"
     return [line for line in lines if "case" in line]
 
 
@@ -48,7 +48,7 @@ def test_each_case_ends_in_a_right_result_or_an_image_error(outcomes):
     assert len({told["case"] for told in outcomes}) == len(outcomes)
     assert not {told["case"]: told["fault"] for told in outcomes if told["fault"]}
     segmented = sum("segmented_s" in told for told in outcomes)
-    assert segmented > 300, "hardly anything went on to the segmenter"
+    assert segmented > 300, "few inputs reached the segmenter"
 
 
 def test_none_takes_long_or_much_memory(outcomes):
@@ -58,7 +58,7 @@ def test_none_takes_long_or_much_memory(outcomes):
     assert (slow, large, long_to_segment) == ({}, {}, [])
 
 
-def test_messages_are_one_short_line_that_tells_what_to_do(outcomes):
+def test_messages_are_one_short_line_that_says_what_to_do(outcomes):
     messages = [told["message"] for told in outcomes if "message" in told]
     assert len(messages) > 300
     for message in messages:
@@ -76,7 +76,7 @@ SEEDS = [
 
 
 def read(source: bytes | np.ndarray) -> np.ndarray | None:
-    """The picture, or None where it is refused."""
+    """Return the picture, or None if it is refused."""
     try:
         return read_image(source)
     except ImageError:
@@ -120,7 +120,7 @@ def test_arrays_at_random(array):
     st.integers(0, 255),
     st.booleans(),
 )
-def test_any_picture_has_a_field_and_goes_the_whole_way(height, width, seed, kind, level, turned):
+def test_any_picture_has_a_field_of_view_and_is_segmented(height, width, seed, kind, level, turned):
     random = np.random.default_rng(seed)
     image = np.full((height, width, 3), level, np.uint8)
     if kind == "noise":

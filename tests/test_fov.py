@@ -12,7 +12,7 @@ from resegnet.fov import Box, bounding_box, find_field_of_view, find_fov
 
 
 def draw(shape, centre, radii, *, surround=0, noise=3.0, dim=0.0, seed=0):
-    """An orange upright ellipse in an even surround, and its exact field; `dim` darkens it to the right."""
+    """Draw an orange upright ellipse in an even surround, and its exact field; `dim` darkens it to the right."""
     height, width = shape
     y, x = np.mgrid[:height, :width]
     fov = ((y - centre[0]) / radii[0]) ** 2 + ((x - centre[1]) / radii[1]) ** 2 <= 1

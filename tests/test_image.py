@@ -1,4 +1,4 @@
-"""The one decoder: every kind of source gives the same 8-bit RGB, what is no picture gives ImageError."""
+"""The decoder: every kind of source gives the same 8-bit RGB, and anything but a picture an ImageError."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_kind_of_source_gives_the_same_pixels(tmp_path):
     path.write_bytes(encode(Image.fromarray(PHOTO), "PNG"))
     data = path.read_bytes()
     with path.open("rb") as stream:
-        stream.seek(0, os.SEEK_END)  # as left by whoever wrote it
+        stream.seek(0, os.SEEK_END)  # the position after writing
         sources = [path, str(path), data, bytearray(data), memoryview(data), stream, Image.open(path), PHOTO]
         for source in sources:
             image = read_image(source)
@@ -133,7 +133,7 @@ def test_grey_with_alpha():
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_cmyk(kind):
-    # Pillow writes CMYK JPEG as Adobe does, inverted and marked so: read wrongly, it comes out as a negative.
+    # Pillow writes CMYK JPEG as Adobe does, inverted and marked so. Read wrongly, it becomes a negative.
     data = encode(Image.fromarray(PHOTO).convert("CMYK"), kind, **({"quality": 95} if kind == "JPEG" else {}))
     assert kind != "JPEG" or b"Adobe" in data
     assert np.abs(block_middles(read_image(data)) - COLOURS).max() <= 6
@@ -283,7 +283,7 @@ def test_arrays_that_are_no_photograph(array, part):
         read_image(array)
 
 
-# --- what cannot be read
+# --- sources that cannot be read
 
 
 @pytest.mark.parametrize("source", [None, 7, [1, 2], {"path": "a.png"}, object()])

@@ -1,4 +1,4 @@
-"""find_warnings: quiet on good photographs, and the right sentence for each fault."""
+"""find_warnings says nothing of good photographs, and the right sentence for each fault."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def flatten(image, fov, share):
 
 @pytest.fixture(scope="module")
 def retina():
-    """The one real photograph that anyone may have: 1411 x 1411, CC0."""
+    """The one real photograph that is free for everyone: 1411 x 1411 px, CC0."""
     return skimage.data.retina()
 
 

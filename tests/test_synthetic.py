@@ -1,4 +1,4 @@
-"""Drawn photographs: seeded, with a truth that lies exactly on what the picture shows."""
+"""Synthetic photographs are reproducible, and their masks lie exactly on the vessels that they show."""
 
 from __future__ import annotations
 

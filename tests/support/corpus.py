@@ -1,7 +1,7 @@
-"""What strangers send: files of every format whole, cut and altered, costly and hostile ones, and odd objects.
+"""Inputs that strangers send: files of every format, whole, cut and altered, costly and hostile ones, and odd objects.
 
-Run as a program it reads them all, one after the other in this one process, and prints for each a line of JSON: what
-came of it, how much processor time it took, and how much memory beyond what was held before.
+Run as a program, it reads them all in one process and prints a line of JSON for each: the outcome, the processor time
+and the peak of additional memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from resegnet.errors import ImageError
 from resegnet.image import MAX_PIXELS, read_image
 from resegnet.segmenter import Segmenter
 
-# Eight flat blocks: JPEG and WebP keep their middles to a few grey levels, and every turn of them differs.
+# Eight flat blocks. JPEG and WebP keep the middle of each to a few grey levels, and all eight orientations differ.
 COLOURS = np.array(
     [
         [[0, 0, 0], [255, 255, 255], [200, 60, 30], [30, 200, 60]],
@@ -45,12 +45,12 @@ GREY = np.ascontiguousarray(PHOTO[..., 0])
 GREY_AS_RGB = np.repeat(GREY[..., None], 3, axis=2)
 INK_AS_RGB = np.where(GREY_AS_RGB > 127, 255, 0).astype(np.uint8)
 
-HANGS_S = 180  # wall time, on a machine that is busy: then the process is stopped with a traceback
-SEGMENTED_PX = 1_000_000  # what is larger is not segmented
+HANGS_S = 180  # wall time on a busy machine, after which the process is stopped with a traceback
+SEGMENTED_PX = 1_000_000  # larger pictures are read, but not segmented
 
 
 class Case(NamedTuple):
-    """Something to read; `make` gives it, so that its making costs no case time or memory."""
+    """An input to read. `make` creates it only when it is its turn, so that no case pays for another."""
 
     name: str
     make: Callable[[], Any]
@@ -69,13 +69,13 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(height: int, width: int, bits: int, rows: bytes, more: bytes = b"") -> bytes:
-    """An RGB PNG by hand: Pillow writes no 16-bit colour, and no header that does not fit its pixels."""
+    """Write an RGB PNG by hand: Pillow writes no 16-bit colour, and no header that contradicts its pixels."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + more + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
 
 
 def tiff(array: np.ndarray, bits: int = 16, photometric: int = 2, planar: int = 1) -> bytes:
-    """An uncompressed little-endian TIFF; `array` is written as its bytes lie."""
+    """Write an uncompressed little-endian TIFF of the bytes of `array`, in their order in memory."""
     height, width = array.shape[:2]
     samples = array.shape[2] if array.ndim == 3 else 1
     pixels = array.tobytes()
@@ -98,12 +98,12 @@ def tiff(array: np.ndarray, bits: int = 16, photometric: int = 2, planar: int = 
 
 
 def directory(tags: list[tuple[int, str, list[int]]], pixels: bytes = b"", following: int = 0) -> bytes:
-    """A little-endian TIFF of one directory; `pixels` lie at its byte 8."""
+    """Write a little-endian TIFF of one directory, with `pixels` at byte 8."""
     body = bytearray(b"II*\0" + b"\0" * 4 + pixels)
     entries = b""
     for tag, kind, values in sorted(tags):
         packed = struct.pack(f"<{len(values)}{kind}", *values)
-        if len(packed) <= 4:  # values that fit stand in the entry itself, longer ones before it
+        if len(packed) <= 4:  # values of at most 4 bytes are in the entry itself, others elsewhere in the file
             packed = packed.ljust(4, b"\0")
         else:
             body += packed
@@ -114,7 +114,7 @@ def directory(tags: list[tuple[int, str, list[int]]], pixels: bytes = b"", follo
 
 
 def grey_tags(width: int, height: int, compression: int) -> list[tuple[int, str, list[int]]]:
-    """What the TIFF of one 8-bit channel needs, besides where its pixels lie."""
+    """Return the tags that a TIFF of one 8-bit channel needs, besides the place of its pixels."""
     return [
         (256, "I", [width]),
         (257, "I", [height]),
@@ -229,11 +229,11 @@ def with_metadata() -> Iterator[Case]:
                 yield Case(f"{kind}, EXIF: {name}", partial(encode, rgb, kind, exif=exif), PHOTO.shape[:2])
 
 
-# --- what would cost
+# --- costly files
 
 
 def claims(height: int, width: int) -> Iterator[tuple[str, bytes]]:
-    """Headers without pixels."""
+    """Yield headers without pixels."""
     yield "PNG", png(height, width, 8, b"")
     yield (
         "GIF",
@@ -263,7 +263,7 @@ def claims(height: int, width: int) -> Iterator[tuple[str, bytes]]:
 
 
 def repeated(n: int, size: int) -> bytes:
-    """A directory of `n` entries that all claim the same `size` bytes: the file itself."""
+    """Write a directory of `n` entries that all point to the same `size` bytes: the file itself."""
     entries = b"".join(struct.pack("<HHII", 500 + i, 7, size, 0) for i in range(n))
     return (b"II*\0\x08\0\0\0" + struct.pack("<H", n) + entries + b"\0" * 4).ljust(size, b"\0")
 
@@ -276,7 +276,7 @@ def jpeg_with_exif(exif: bytes) -> bytes:
 
 
 def scans(side: int, count: int) -> bytes:
-    """A progressive JPEG that goes over the whole picture again and again."""
+    """Write a progressive JPEG with `count` scans of the whole picture."""
     data = encode(Image.new("L", (side, side)), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:last] + data[last:-2] * count + data[-2:]
@@ -295,7 +295,7 @@ def text_chunks() -> Iterator[tuple[str, bytes]]:
 
 
 def tile(side: int, compression: int) -> bytes:
-    """A small TIFF of one vast tile."""
+    """Write a small TIFF of one huge tile."""
     return directory(
         [*grey_tags(64, 64, compression), (322, "I", [side]), (323, "I", [side]), (324, "I", [8]), (325, "I", [100])],
         zlib.compress(bytes(100_000))[:100].ljust(100, b"\0"),
@@ -401,7 +401,7 @@ def costly(folder: Path) -> Iterator[Case]:
     yield Case("a file of 128 GB", partial(Path, sparse), refused=True)
 
 
-# --- what is no picture file
+# --- files that are not pictures
 
 
 def foreign(folder: Path) -> Iterator[Case]:
@@ -463,7 +463,7 @@ def foreign(folder: Path) -> Iterator[Case]:
 
 
 class Reader:
-    """A file object that does what it is told to."""
+    """A file object with the given `read` method and attributes."""
 
     def __init__(self, read: Callable[[int], Any], **attributes: Any) -> None:
         self.read = read
@@ -472,7 +472,7 @@ class Reader:
 
 
 class Raises:
-    """Raises whatever it is asked."""
+    """An object that raises on every attribute."""
 
     def __getattribute__(self, name: str) -> Any:
         if name == "__class__":
@@ -608,7 +608,7 @@ def memory_mb(field: str) -> float:
 
 def outcome(case: Case, segmenter: Segmenter) -> dict[str, Any]:
     source = case.make()
-    Path("/proc/self/clear_refs").write_text("5")  # begins the peak of memory anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory
     before, start = memory_mb("VmRSS"), time.process_time()
     told: dict[str, Any] = {"case": case.name, "refused": case.refused, "fault": ""}
     image = None
@@ -645,10 +645,10 @@ def outcome(case: Case, segmenter: Segmenter) -> dict[str, Any]:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    # The network is of no matter here, all that is round it is.
+    # The network does not matter here; the steps round it do.
     segmenter = Segmenter(lambda rgb: rgb[:, 1], Config(input_size=64))
     segmenter(PHOTO)
-    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # of the test's own machine, should all else fail
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))  # protects the machine of the test if a limit fails
     for case in cases(folder):
         print(json.dumps({"begun": case.name}), flush=True)
         faulthandler.dump_traceback_later(HANGS_S, exit=True)

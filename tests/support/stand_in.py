@@ -1,4 +1,4 @@
-"""What tests use in place of weights and of photographs."""
+"""Stand-ins for weights and photographs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from support.synthetic import draw_fundus
 
 
 class DarkOnGreen:
-    """Finds what is darker than its surroundings in the green channel, counts its calls, and can be held up."""
+    """A network that finds what is darker than its surroundings in the green channel.
+
+    It counts its calls, and waits in each while `go_on` is cleared.
+    """
 
     def __init__(self) -> None:
         self.calls = 0
@@ -31,7 +34,7 @@ class DarkOnGreen:
 
 
 def bundled_records() -> dict[str, dict]:
-    """`config`, `training` and `metrics` of the bundled release, as if one run at one input size had made it."""
+    """Return `config`, `training` and `metrics` of the bundled release, as if one run at one size had made it."""
     records = {
         name: json.loads((BUNDLED_RELEASES["bundled"] / f"{name}.json").read_text())
         for name in ("config", "training", "metrics")
@@ -39,7 +42,7 @@ def bundled_records() -> dict[str, dict]:
     records["config"]["smallest_input_size"] = None
     for report in records["metrics"].values():
         report["smallest_input_size_px"] = None
-    # The last epochs keep no eye back.
+    # The run of the last epochs has no validation photographs.
     records["training"] = next(run for run in training_runs(records["training"]) if run.get("validation_ids"))
     records["training"] |= {"earlier": {}, "teachers": []}
     records["training"]["options"] |= {"start_from": "", "teacher": []}
@@ -47,7 +50,7 @@ def bundled_records() -> dict[str, dict]:
 
 
 def small_photographs(input_size: int, count: int = 2) -> list[np.ndarray]:
-    """Drawn photographs as the network gets them, (S, S, 3) uint8."""
+    """Return synthetic photographs as the network gets them, (S, S, 3) uint8."""
     return [
         prepare_input(draw_fundus(seed, (128, 128)).image, Config(input_size=input_size))[0] for seed in range(count)
     ]
