@@ -25,7 +25,8 @@ from resegnet import Config, ReSegNet, Segmenter
 from resegnet.__main__ import main
 from resegnet.releases.release import verify_release, write_release
 from resegnet.results.export import save
-from resegnet.web.handlers import Handlers
+from resegnet.web.endpoints import Endpoints
+from resegnet.web.recent import RecentResults
 
 pytestmark = pytest.mark.usefixtures("quick_releases")
 
@@ -178,12 +179,12 @@ def test_the_page_on_a_full_disk_says_so_and_keeps_no_half_file(stand_in, tmp_pa
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "files"))
     photograph = tmp_path / "eye.png"
     Image.fromarray(draw_fundus(1, (230, 300)).image).save(photograph)
-    handlers = Handlers(stand_in, [])
-    with full_disk(3000), pytest.raises(gr.Error, match="no room for files just now"):
-        handlers.segment(str(photograph), 0.55)
+    endpoints = Endpoints(RecentResults(stand_in))
+    with full_disk(3000), pytest.raises(gr.Error, match="no room for files"):
+        endpoints.segment(str(photograph), 0.55)
     for path in contents(tmp_path / "files"):
         Image.open(path).close()
-    overlay, mask, *_ = handlers.segment(str(photograph), 0.55)
+    overlay, mask, *_ = endpoints.segment(str(photograph), 0.55)
     with Image.open(overlay) as shown, Image.open(mask) as found:
         np.testing.assert_array_equal(np.asarray(shown), stand_in(photograph).at(0.55).overlay())
         np.testing.assert_array_equal(np.asarray(found) > 0, stand_in(photograph).at(0.55).mask)
