@@ -18,7 +18,8 @@ from resegnet import Config, ConfigError, ImageError, Segmenter, read_image
 from resegnet.__main__ import build_parser
 from resegnet.errors import ReleaseError
 from resegnet.hub import BUNDLED_RELEASES
-from resegnet.publishing.card import HUB_METRICS, TABLE_SCORES, model_card
+from resegnet.publishing.card import HUB_METRICS, model_card
+from resegnet.publishing.card_scores import TABLE_SCORES
 from resegnet.publishing.pictures import PICTURE_WIDTH_PX, card_pictures
 from resegnet.results.metrics import SCORES
 from resegnet.results.render import ERROR_COLORS
