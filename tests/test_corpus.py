@@ -43,6 +43,7 @@ def outcomes(tmp_path_factory) -> list[dict[str, Any]]:
     return [line for line in lines if "case" in line]
 
 
+@pytest.mark.slow
 def test_each_case_ends_in_a_right_result_or_an_image_error(outcomes):
     assert len(outcomes) > 1000
     assert len({told["case"] for told in outcomes}) == len(outcomes)
@@ -51,6 +52,7 @@ def test_each_case_ends_in_a_right_result_or_an_image_error(outcomes):
     assert segmented > 300, "few inputs reached the segmenter"
 
 
+@pytest.mark.slow
 def test_none_takes_long_or_much_memory(outcomes):
     slow = {told["case"]: told["seconds"] for told in outcomes if told["seconds"] > SLOWEST_S}
     large = {told["case"]: told["mb"] for told in outcomes if told["mb"] > MOST_MB}
@@ -58,6 +60,7 @@ def test_none_takes_long_or_much_memory(outcomes):
     assert (slow, large, long_to_segment) == ({}, {}, [])
 
 
+@pytest.mark.slow
 def test_messages_are_one_short_line_that_says_what_to_do(outcomes):
     messages = [told["message"] for told in outcomes if "message" in told]
     assert len(messages) > 300

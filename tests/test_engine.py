@@ -43,6 +43,7 @@ def onnx(model, photographs, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_quantised_network_answers_as_the_trained_one(model, onnx, photographs):
     batch = np.stack([pixels.transpose(2, 0, 1).astype(np.float32) / 255 for pixels in photographs[:3]])
     fast, slow = OnnxNetwork(onnx, CONFIG.input_size)(batch), TorchNetwork(model)(batch)
@@ -53,6 +54,7 @@ def test_the_quantised_network_answers_as_the_trained_one(model, onnx, photograp
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
 
 
+@pytest.mark.slow
 def test_tests_that_trace_once_get_the_network_that_is_exported(model, onnx, photographs, tmp_path):
     """Guards the short cut of the tests themselves, `support.exports`."""
 
@@ -68,6 +70,7 @@ def test_tests_that_trace_once_get_the_network_that_is_exported(model, onnx, pho
     assert graph(tmp_path / "shared.onnx") == graph(onnx) != graph(tmp_path / "other.onnx")
 
 
+@pytest.mark.slow
 def test_at_every_size_of_a_range_it_answers_as_the_trained_one(tmp_path):
     torch.manual_seed(3)
     # The first encoder has paddings that the export would compute from the size; the second decoder has all its stages.
@@ -94,12 +97,14 @@ def test_at_every_size_of_a_range_it_answers_as_the_trained_one(tmp_path):
             OnnxNetwork(path, 256)
 
 
+@pytest.mark.slow
 def test_it_does_not_depend_on_the_number_of_threads(onnx, photographs):
     batch = photographs[0].transpose(2, 0, 1).astype(np.float32)[None] / 255
     answers = [OnnxNetwork(onnx, CONFIG.input_size, threads)(batch) for threads in (1, 2)]
     assert np.array_equal(*answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", ["cut", "text", "missing", "size", "range"])
 def test_a_bad_file_is_one_sentence(onnx, tmp_path, spoil):
     path, size = tmp_path / "model.onnx", CONFIG.input_size
@@ -113,6 +118,7 @@ def test_a_bad_file_is_one_sentence(onnx, tmp_path, spoil):
         OnnxNetwork(path, size)
 
 
+@pytest.mark.slow
 def test_the_bundled_release_takes_the_fast_engine_and_both_find_the_same_vessels():
     fast, slow = Segmenter.from_pretrained(), Segmenter.from_pretrained(engine="torch")
     assert isinstance(fast.network, OnnxNetwork)
@@ -129,6 +135,7 @@ def test_the_bundled_release_takes_the_fast_engine_and_both_find_the_same_vessel
     assert abs(scores["fast"] - scores["slow"]) < 0.005
 
 
+@pytest.mark.slow
 def test_the_fast_engine_needs_no_torch(tmp_path):
     Image.fromarray(draw_fundus(1).image).save(tmp_path / "eye.png")
     code = (
@@ -162,6 +169,7 @@ def test_many_photographs_give_what_single_calls_give_in_order(tmp_path):
             assert np.array_equal(outcome, segmenter(path).probability)
 
 
+@pytest.mark.slow
 def test_the_queue_does_not_grow_with_the_number_of_photographs(drawn):
     taken, finished, most = 0, 0, 0
     lock = threading.Lock()

@@ -216,12 +216,14 @@ def run_blocks(page: str) -> dict:
     return names
 
 
+@pytest.mark.slow
 def test_the_readmes_python_runs(workplace, capsys):
     result = run_blocks("README.md")["result"]
     assert f"{result.mask.shape} ()" in capsys.readouterr().out
     assert len(list((workplace / "out").iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_the_examples_are_made_again(workplace):
     run_blocks("examples/README.md")
     for path in (ROOT / "examples").glob("synthetic_*"):
@@ -229,6 +231,7 @@ def test_the_examples_are_made_again(workplace):
         assert made.shape == kept.shape and np.abs(made - kept).mean() < 0.5  # processors round differently
 
 
+@pytest.mark.slow
 def test_the_python_page_runs(workplace, capsys):
     names = run_blocks("docs/python.md")
     lines = capsys.readouterr().out.splitlines()
@@ -243,6 +246,7 @@ def test_the_python_page_runs(workplace, capsys):
         torch.testing.assert_close(net((rgb - model.mean) / model.std), model(rgb))
 
 
+@pytest.mark.slow
 def test_onnx_without_this_package_finds_the_same_vessels(workplace):
     """In a process of its own, to see that the script imports neither this package nor torch."""
     (code,) = code_blocks("docs/onnx.md", "python")
@@ -281,6 +285,7 @@ def run_against(url: str, language: str, part: str, *command: str) -> str:
     return subprocess.run([*command, code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
+@pytest.mark.slow
 def test_the_python_client_runs(url, segmenter):
     printed = run_against(url, "python", "gradio_client", sys.executable, "-c")
     truth = ROOT / "examples/synthetic_pink_vessels.png"
@@ -288,6 +293,7 @@ def test_the_python_client_runs(url, segmenter):
     assert float(printed.splitlines()[-1]) == comparison.scores()["f1"]
 
 
+@pytest.mark.slow
 def test_the_curl_commands_run(url, segmenter):
     answer = run_against(url, "bash", "curl", "bash", "-euc")
     assert "event: complete" in answer

@@ -121,6 +121,7 @@ def test_a_teacher_has_half_a_say_in_the_vessels_and_none_in_the_centre_lines(fo
         assert np.array_equal(getattr(taught, name), getattr(alone, name))
 
 
+@pytest.mark.slow
 def test_a_plain_network_learns_from_teachers(capsys, folder, finished, tmp_path):
     line = command(folder, tmp_path / "plain")[2:]
     line[line.index("--encoder") + 1] = "plain"
@@ -146,23 +147,21 @@ def test_a_plain_network_learns_from_teachers(capsys, folder, finished, tmp_path
     assert "normalises photographs by mean (0.5, 0.5, 0.5)" in capsys.readouterr().err
 
 
-def test_a_killed_run_resumes_to_identical_weights(folder, finished, tmp_path):
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_identical_weights(folder, finished, tmp_path, capsys):
     out = tmp_path / "cut"
     # Cut at the start of an epoch, then inside one.
     for epochs, pause, more in ((1, 0.0, []), (3, 0.4, ["--resume"])):
         process = subprocess.Popen([*command(folder, out), *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         metrics = out / "metrics.jsonl"
-        deadline = time.monotonic() + 120
         while not metrics.exists() or len(metrics.read_text().splitlines()) < epochs:
             assert process.poll() is None, "training ended before it could be cut"
-            assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(pause)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    done = subprocess.run([*command(folder, out), "--resume"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "resuming after epoch" in done.stdout
+    assert train_script.main(["--out", str(out), "--resume"]) == 0
+    assert "resuming after epoch" in capsys.readouterr().out
     for name in ("best.pt", "checkpoint.pt"):
         ours, theirs = (torch.load(run / name, weights_only=True) for run in (out, finished))
         assert_same(ours, theirs)
@@ -187,6 +186,7 @@ def assert_same(ours, theirs):
         assert ours == theirs
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_record_and_a_sound_release(finished, folder):
     release = finished / "release"
     assert verify_release(release) < 1e-3
@@ -206,6 +206,7 @@ def test_a_run_leaves_its_record_and_a_sound_release(finished, folder):
     assert result.mask.shape == (220, 210)
 
 
+@pytest.mark.slow
 def test_a_run_cut_after_its_last_epoch_is_finished_by_resume(finished, folder, tmp_path):
     out = tmp_path / "cut"
     shutil.copytree(finished, out)
@@ -215,6 +216,7 @@ def test_a_run_cut_after_its_last_epoch_is_finished_by_resume(finished, folder, 
         assert (out / "release" / name).read_bytes() == (finished / "release" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_more_epochs_given_to_resume_are_kept(finished, tmp_path):
     out = tmp_path / "longer"
     shutil.copytree(finished, out)
@@ -223,6 +225,7 @@ def test_more_epochs_given_to_resume_are_kept(finished, tmp_path):
     assert json.loads((out / "options.json").read_text())["epochs"] == 6
 
 
+@pytest.mark.slow
 def test_a_preset_named_again_does_not_stretch_a_run(finished, tmp_path, monkeypatch, capsys):
     out = tmp_path / "named"
     shutil.copytree(finished, out)
@@ -235,6 +238,7 @@ def test_a_preset_named_again_does_not_stretch_a_run(finished, tmp_path, monkeyp
     assert "--encoder cannot be changed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [["--seed", "4"], ["--learning-rate", "0.5"], ["--encoder", "resnet34"]])
 def test_resume_refuses_to_become_another_run(capsys, finished, change):
     before = {path: path.read_bytes() for path in finished.glob("*.*")}
@@ -351,6 +355,7 @@ def test_most_crops_varied_little_are_the_photographs_own_pixels():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_without_an_epoch_a_release_is_calibrated_at_other_sizes(finished, folder, tmp_path):
     changed = {"start_from": str(finished / "release"), "epochs": 0, "input_size": 224, "smallest_input_size": 128}
     train(TrainingOptions(dataset=(str(folder),), **TINY | changed), tmp_path / "run")
@@ -366,6 +371,7 @@ def test_without_an_epoch_a_release_is_calibrated_at_other_sizes(finished, folde
         TrainingOptions(dataset=("synthetic",), epochs=0)
 
 
+@pytest.mark.slow
 def test_the_last_epochs_may_train_on_every_eye_with_the_calibration_of_before(caplog, folder, finished, tmp_path):
     changed = {
         "start_from": str(finished / "release"),
@@ -485,6 +491,7 @@ def test_compression_does_what_jpeg_does(quality):
     assert np.abs(ours.numpy() - theirs).mean() < 0.35 * lost + 0.3
 
 
+@pytest.mark.slow
 def test_frozen_statistics_stay_and_the_weights_do_not(finished, folder, tmp_path):
     options = TINY | {"start_from": str(finished / "release"), "freeze_norm": True, "epochs": 1}
     train(TrainingOptions(dataset=(str(folder),), **options), tmp_path / "run")
@@ -562,6 +569,7 @@ def test_encoder_weights_from_a_file(tmp_path):
         load_encoder_weights(model, str(tmp_path / "absent.pth"))
 
 
+@pytest.mark.slow
 def test_a_release_can_be_gone_on_from(capsys, folder, finished, tmp_path):
     line = command(folder, tmp_path / "on")[2:]
     line[line.index("--epochs") + 1] = "1"
@@ -591,6 +599,7 @@ def test_a_release_can_be_gone_on_from(capsys, folder, finished, tmp_path):
     assert "--start-from" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_release_of_the_hub_is_asked_for_once_and_its_commit_is_kept(folder, finished, tmp_path, monkeypatch):
     commit = "c0ffee" * 6 + "c0ff"
     shutil.copytree(finished / "release", tmp_path / commit)
@@ -615,6 +624,7 @@ def test_a_release_of_the_hub_is_asked_for_once_and_its_commit_is_kept(folder, f
     assert asked[1:] == [("someone/net", commit)]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_explained(finished, tmp_path, capsys):
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"no tensors")
@@ -629,6 +639,7 @@ def test_imagenet_weights_out_of_reach_name_the_way_out(capsys, folder, tmp_path
     assert "--encoder-weights none" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_overwritten_and_an_absent_one_not_resumed(capsys, folder, finished, tmp_path):
     assert train_script.main(["--dataset", str(folder), "--out", str(finished)]) == 1
     assert "--resume" in capsys.readouterr().err
@@ -658,6 +669,7 @@ def test_unusable_options_are_explained(capsys, tmp_path, arguments, words):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_plateau_schedule_halves_the_rate(folder, tmp_path):
     options = TrainingOptions(
         dataset=(str(folder),), **(TINY | {"epochs": 6, "steps_per_epoch": 1, "patience": 6}), schedule="plateau",
@@ -669,6 +681,7 @@ def test_the_plateau_schedule_halves_the_rate(folder, tmp_path):
     assert rates[-1] == pytest.approx(0.5e-12)
 
 
+@pytest.mark.slow
 def test_accumulated_batches_make_one_step(finished, folder, tmp_path):
     train(
         TrainingOptions(dataset=(str(folder),), **TINY | {"epochs": 1, "batch_size": 1, "accumulate": 2}),
@@ -685,7 +698,7 @@ def test_two_processes_train_one_network(capsys, folder, tmp_path):
     changes = ["--epochs", "2"]
     line = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     line += [*command(folder, tmp_path / "run")[1:], *changes]
-    done = subprocess.run([sys.executable, *line], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, *line], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("release: ") == 1
     verify_release(tmp_path / "run" / "release")

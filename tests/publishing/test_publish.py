@@ -131,6 +131,7 @@ def refusals(hub, home, *names, **options):
     return told
 
 
+@pytest.mark.slow
 def test_a_release_is_published_and_loaded_by_strangers_bit_for_bit(hub, release, tmp_path):
     status, told = push(hub, tmp_path / "a", release, "--revision", "v1.0.0")
     assert status == 0, told
@@ -174,6 +175,7 @@ def command(hub, home, *arguments, status=0, **options):
     return process.stderr if status else process.stdout
 
 
+@pytest.mark.slow
 def test_from_a_download_to_a_model_that_a_stranger_loads(hub, tmp_path):
     """Prepare and publish a data set, train on it from the Hub, publish the release, and load it."""
     for number in range(1, 15):
@@ -216,6 +218,7 @@ def test_a_data_set_without_permission_is_not_made_public(tmp_path):
         publish(tmp_path, "drive", "someone/drive")
 
 
+@pytest.mark.slow
 def test_no_commit_without_a_change_and_no_tag_is_moved(hub, release, tmp_path):
     other = write_tiny(tmp_path / "other", threshold=0.25)
     steps = [(release, "v1"), (release, "v1"), (release, ""), (other, "v1"), (other, "v2"), (release, "")]
@@ -230,6 +233,7 @@ def test_no_commit_without_a_change_and_no_tag_is_moved(hub, release, tmp_path):
     assert json.loads(hub.files(NET, "v2")["config.json"])["threshold"] == 0.25
 
 
+@pytest.mark.slow
 def test_a_tag_stands_for_the_release_not_for_its_card(hub, release, tmp_path):
     other = shutil.copytree(release, tmp_path / "other")
     (other / "pictures").mkdir()
@@ -239,6 +243,7 @@ def test_a_tag_stands_for_the_release_not_for_its_card(hub, release, tmp_path):
     assert len(hub.commits(NET)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tag",
     ["main", "HEAD", "a" * 40, "refs/tags/v1", "v 1", "v1..2", "v1.", "v1.lock", "v~1", "v^", "v:1", "-v1", "", "v1\n"],
@@ -282,6 +287,7 @@ def tell(step, **options):
 KINDS = (NET, f"spaces/{NET}", f"datasets/{NET}")
 
 
+@pytest.mark.slow
 def test_private_files_are_not_sent_to_a_public_repository(hub, tmp_path):
     steps = 'create()\ntell(release, private=True)\ntell(space, private=True)\ntell(data, name="drive", private=True)'
     told = hub.run(STEPS + steps, tmp_path, home=tmp_path / "a").splitlines()
@@ -291,6 +297,7 @@ def test_private_files_are_not_sent_to_a_public_repository(hub, tmp_path):
     assert not hub.count("preupload|/commit/|/variables")
 
 
+@pytest.mark.slow
 def test_files_of_others_are_not_overwritten(hub, tmp_path):
     steps = """
 create()
@@ -307,6 +314,7 @@ tell(release); tell(space); tell(data)
     assert [len(hub.commits(key)) for key in KINDS] == [6, 6, 6]
 
 
+@pytest.mark.slow
 def test_a_space_is_restarted_only_for_another_model(hub, tmp_path):
     steps = 'tell(space); tell(space); ours["app.py"] = b"2"; del ours["app.py"]; ours["b.py"] = b"2"; tell(space)'
     assert hub.run(STEPS + steps, home=tmp_path / "a").split() == ["done"] * 3
@@ -317,6 +325,7 @@ def test_a_space_is_restarted_only_for_another_model(hub, tmp_path):
     assert hub.repos[f"spaces/{NET}"]["variables"]["RESEGNET_MODEL"] == f"{NET}@{'1' * 40}"
 
 
+@pytest.mark.slow
 def test_a_space_of_a_private_model_is_told_what_it_needs(hub, release, tmp_path):
     status, told = push(hub, tmp_path / "a", release, "--private", "--space-id", SPACE)
     assert status == 0, told
@@ -378,6 +387,7 @@ def test_a_lasting_failure_is_told_in_one_sentence(monkeypatch, error, temporary
     assert (caught.value.temporary, len(asked)) == (temporary, attempts)
 
 
+@pytest.mark.slow
 def test_a_space_is_published_and_serves_that_commit(hub, release, tmp_path):
     status, told = push(hub, tmp_path / "a", release, "--revision", "v1", "--space-id", SPACE)
     assert status == 0, told
@@ -437,6 +447,7 @@ STUMBLES = {
 }
 
 
+@pytest.mark.slow
 def test_a_hub_that_stumbles_costs_nothing(hub, release, tmp_path):
     for kind, match in STUMBLES.values():
         hub.fail_next(kind, match)
@@ -448,6 +459,7 @@ def test_a_hub_that_stumbles_costs_nothing(hub, release, tmp_path):
         assert set(hub.files(name)) - {".gitattributes"} == set(hub.files("someone/net-0")) - {".gitattributes"}
 
 
+@pytest.mark.slow
 def test_a_push_that_was_cut_is_completed_by_running_it_again(hub, release, tmp_path):
     hub.fail_next("500", "POST /api/models/.*/commit/", times=4)
     status, told = push(hub, tmp_path / "a", release, "--revision", "v1")
@@ -459,6 +471,7 @@ def test_a_push_that_was_cut_is_completed_by_running_it_again(hub, release, tmp_
     assert hub.tags(NET) == {"v1": hub.commits(NET)[0]}
 
 
+@pytest.mark.slow
 def test_a_download_with_a_wrong_bit_is_refused_by_the_publisher_and_by_others(hub, release, tmp_path):
     hub.fail_next("flip", "GET /cdn/.*/model.safetensors")
     status, told = push(hub, tmp_path / "a", release)
@@ -470,6 +483,7 @@ def test_a_download_with_a_wrong_bit_is_refused_by_the_publisher_and_by_others(h
     assert again == first  # the damaged file stays in the cache
 
 
+@pytest.mark.slow
 def test_a_release_that_cannot_be_loaded_is_told_in_one_sentence(published, tmp_path):
     hub = published
     missing, revision, name = refusals(hub, tmp_path / "a", "someone/else", f"{NET}@v9", "no/such/folder", token=None)
@@ -491,6 +505,7 @@ def test_a_release_that_cannot_be_loaded_is_told_in_one_sentence(published, tmp_
         hub.repos[NET].update(gated=False, private=False)
 
 
+@pytest.mark.slow
 def test_a_download_that_is_cut_is_told_in_a_sentence(published, tmp_path):
     published.fail_next("cut", "GET /api/models/.*/revision/main")
     (told,) = refusals(published, tmp_path / "a", NET)
@@ -498,6 +513,7 @@ def test_a_download_that_is_cut_is_told_in_a_sentence(published, tmp_path):
     assert re.fullmatch(rf"{NET} cannot be downloaded from the Hub \(.+\): check the connection .*\.", told)
 
 
+@pytest.mark.slow
 def test_an_incomplete_cache_is_told(published, tmp_path):
     load(published, tmp_path / "b", tmp_path / "b.npy")
     (weights,) = (tmp_path / "b").rglob("snapshots/*/model.safetensors")
@@ -507,6 +523,7 @@ def test_an_incomplete_cache_is_told(published, tmp_path):
     assert refusals(published, tmp_path / "b", NET)[0].startswith(f"{NET}@")  # the Hub completes it
 
 
+@pytest.mark.slow
 def test_a_pickle_in_place_of_the_weights_is_refused(published, release, tmp_path):
     import torch
 
@@ -526,6 +543,7 @@ def test_a_pickle_in_place_of_the_weights_is_refused(published, release, tmp_pat
     assert published.count("pytorch_model.bin") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("token", "said"), [("hf_wrong", "Invalid credentials"), ("hf_stranger", "the rights")])
 def test_a_user_without_permission_is_told_what_to_do(hub, release, tmp_path, token, said):
     status, told = push(hub, tmp_path / "a", release, token=token)
@@ -536,6 +554,7 @@ def test_a_user_without_permission_is_told_what_to_do(hub, release, tmp_path, to
     assert NET not in hub.repos
 
 
+@pytest.mark.slow
 def test_a_release_that_does_not_verify_is_not_published(hub, release, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(release, damaged)
@@ -548,6 +567,7 @@ def test_a_release_that_does_not_verify_is_not_published(hub, release, tmp_path)
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_files_and_card_and_asks_nobody(hub, release, tmp_path):
     status, told = push(hub, tmp_path / "a", release, "--revision", "v1", "--space-id", SPACE, "--dry-run")
     assert status == 0, told
@@ -592,12 +612,14 @@ def test_stray_files_are_not_published(tmp_path):
     } <= set(before)
 
 
+@pytest.mark.slow
 def test_an_invalid_name_is_refused_at_once(release, capsys):
     assert push_to_hub.main(["--release", str(release), "--repo-id", "a/b/c"]) == 1
     assert "Not published: " in capsys.readouterr().err
     assert "HF_TOKEN" not in os.environ
 
 
+@pytest.mark.slow
 def test_only_errors_that_the_user_can_mend_become_one_line(release, monkeypatch, capsys):
     def fail_with(error):
         def fail(*_):

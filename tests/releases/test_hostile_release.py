@@ -77,6 +77,7 @@ def peak_mb() -> float:
 # --- hashes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.onnx"])
 def test_one_flipped_bit_of_the_bundled_release_is_refused_by_both_engines(name, engine, tmp_path):
@@ -89,6 +90,7 @@ def test_one_flipped_bit_of_the_bundled_release_is_refused_by_both_engines(name,
     assert name in refusal(folder, engine, ConfigError if name == "config.json" else WeightsError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", JSON.values(), ids=JSON)
 def test_unreadable_hashes_are_refused(content, release):
     (release / "selftest" / "expected.json").write_text(content)
@@ -97,6 +99,7 @@ def test_unreadable_hashes_are_refused(content, release):
         verify_release(release)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"tolerance": 10**400}, {"tolerance": float("inf")}, {"tolerance": "x"}, {"onnx_tolerance": None}, {"sha256": 7}],
@@ -109,6 +112,7 @@ def test_a_self_test_that_could_not_fail_is_refused(change, release):
         verify_release(release)
 
 
+@pytest.mark.slow
 def test_a_network_without_a_hash_is_refused(release):
     path = release / "selftest" / "expected.json"
     expected = json.loads(path.read_text())
@@ -120,6 +124,7 @@ def test_a_network_without_a_hash_is_refused(release):
 # --- config.json
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 @pytest.mark.parametrize("content", JSON.values(), ids=JSON)
 def test_an_unreadable_config_is_refused(content, engine, unhashed):
@@ -127,6 +132,7 @@ def test_an_unreadable_config_is_refused(content, engine, unhashed):
     assert "config" in refusal(unhashed, engine, ConfigError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -164,6 +170,7 @@ def test_an_impossible_config_is_refused(change, unhashed, monkeypatch):
     assert refusal(unhashed, "torch", ConfigError).isprintable()
 
 
+@pytest.mark.slow
 def test_a_network_of_any_size_takes_no_memory_without_its_weights(unhashed):
     path = unhashed / "config.json"
     large = {"encoder": "tu-convnext_xlarge", "decoder_channels": [1024, 1024, 1024]}  # 1.5 GB
@@ -205,6 +212,7 @@ HEADERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", HEADERS.values(), ids=HEADERS)
 def test_weights_whose_header_lies(content, unhashed):
     path = unhashed / "model.safetensors"
@@ -212,6 +220,7 @@ def test_weights_whose_header_lies(content, unhashed):
     assert "model.safetensors" in refusal(unhashed, "torch", WeightsError)
 
 
+@pytest.mark.slow
 def test_weights_cut_or_flipped_anywhere_in_their_header(unhashed):
     path = unhashed / "model.safetensors"
     data = path.read_bytes()
@@ -233,6 +242,7 @@ def test_weights_cut_or_flipped_anywhere_in_their_header(unhashed):
             continue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value",
     [float("nan"), float("inf"), torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.complex64)],
@@ -251,6 +261,7 @@ class Executed:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "config.json", "selftest/expected.json"])
 @pytest.mark.parametrize("kind", ["pickle", "torch"])
 def test_pickles_are_never_executed(name, kind, release, tmp_path):
@@ -274,6 +285,7 @@ def test_pickles_are_never_executed(name, kind, release, tmp_path):
 # --- pipes, folders, devices and links in place of files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.onnx", "selftest/expected.json"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "loop", "nowhere"])
 def test_a_pipe_or_device_in_place_of_a_file_does_not_block(name, kind, release):
@@ -298,6 +310,7 @@ def test_a_pipe_or_device_in_place_of_a_file_does_not_block(name, kind, release)
         verify_release(release)
 
 
+@pytest.mark.slow
 def test_an_error_shows_nothing_of_the_target_of_a_link(unhashed, tmp_path):
     (tmp_path / "secret").write_text("password: 1234")
     for name, engine in (("config.json", "torch"), ("model.onnx", "onnx"), ("model.safetensors", "torch")):
@@ -337,6 +350,7 @@ def answers(value: float) -> bytes:
     return network(nodes, [1, 64, 64], [constant("zero", [0.0]), constant("value", [value])])
 
 
+@pytest.mark.slow
 def test_onnx_reads_no_other_files(unhashed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     size = 64 * 64 * 4
@@ -353,6 +367,7 @@ def test_onnx_reads_no_other_files(unhashed, tmp_path, monkeypatch):
         assert "model.onnx" in refusal(unhashed, "onnx", WeightsError)
 
 
+@pytest.mark.slow
 def test_onnx_cut_or_flipped(whole, tmp_path):
     data = (whole / "model.onnx").read_bytes()
     path = tmp_path / "model.onnx"
@@ -376,6 +391,7 @@ def test_onnx_cut_or_flipped(whole, tmp_path):
     assert refused >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 2.0])
 def test_onnx_whose_output_is_not_a_probability_is_refused(value, unhashed, drawn):
     (unhashed / "model.onnx").write_bytes(answers(0.5))
@@ -385,6 +401,7 @@ def test_onnx_whose_output_is_not_a_probability_is_refused(value, unhashed, draw
         Segmenter.from_pretrained(unhashed)(drawn.image)
 
 
+@pytest.mark.slow
 def test_onnx_of_other_shapes(unhashed):
     mean = helper.make_node("ReduceMean", ["x"], ["y"], axes=[1], keepdims=1)
     for content in (network([mean], [1, 1, 64, 64]), network([mean], [1, 1, 32, 32], side=32)):
@@ -392,6 +409,7 @@ def test_onnx_of_other_shapes(unhashed):
         assert "model.onnx" in refusal(unhashed, "onnx", WeightsError)
 
 
+@pytest.mark.slow
 def test_onnx_that_fails_during_inference_is_told(unhashed, drawn):
     nodes = [
         helper.make_node("Shape", ["x"], ["s"]),

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("quick_releases")
 TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), input_size=64, threshold=0.4)
 
 
+@pytest.mark.slow
 def test_another_network_in_onnx_fails_the_self_test_even_with_a_fitting_hash(release):
     other = ReSegNet(TINY)
     with torch.no_grad():
@@ -58,6 +59,7 @@ def store_hash(release: Path, name: str) -> None:
     path.write_text(json.dumps(expected))
 
 
+@pytest.mark.slow
 def test_a_release_verifies_and_loads(release, written):
     assert verify_release(release) < 1e-4
     segmenter = Segmenter.from_pretrained(release)
@@ -66,6 +68,7 @@ def test_a_release_verifies_and_loads(release, written):
     assert not list(written.parent.glob("*.partial"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "model.onnx", "config.json", "training.json", "selftest/expected.json"]
 )
@@ -75,6 +78,7 @@ def test_a_missing_file_is_named(release, name):
         verify_release(release)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "config.json", "selftest/photograph.png"])
 def test_a_flipped_bit_is_found(release, name):
     content = bytearray((release / name).read_bytes())
@@ -84,6 +88,7 @@ def test_a_flipped_bit_is_found(release, name):
         verify_release(release)
 
 
+@pytest.mark.slow
 def test_other_weights_fail_the_self_test_even_with_a_fitting_hash(release):
     path = release / "model.safetensors"
     tensors = load_file(path)
@@ -94,6 +99,7 @@ def test_other_weights_fail_the_self_test_even_with_a_fitting_hash(release):
         verify_release(release)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUNDLED_RELEASES)
 def test_a_bundled_release_is_sound_and_finds_synthetic_vessels(name):
     assert verify_release(BUNDLED_RELEASES[name]) < 0.01

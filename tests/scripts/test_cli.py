@@ -29,6 +29,7 @@ def pixels(path):
         return np.array(file)
 
 
+@pytest.mark.slow
 def test_segment_writes_files_of_the_photographs_size(tmp_path, photograph):
     out = tmp_path / "out"
     line = [sys.executable, "-m", "resegnet", "segment", str(photograph), "--out", str(out), "--probability"]
@@ -45,6 +46,7 @@ def test_segment_writes_files_of_the_photographs_size(tmp_path, photograph):
     assert json.loads((out / "records/eye.json").read_text())["row"]["model"] == "bundled"
 
 
+@pytest.mark.slow
 def test_one_bad_file_costs_itself_only(tmp_path, photograph, capsys):
     bad = tmp_path / "notes.jpg"
     bad.write_text("no picture")
@@ -54,6 +56,7 @@ def test_one_bad_file_costs_itself_only(tmp_path, photograph, capsys):
     assert (out / "masks/eye.png").exists()
 
 
+@pytest.mark.slow
 def test_photographs_of_one_name_do_not_overwrite_each_other(tmp_path, photograph):
     other = tmp_path / "second" / "eye.png"
     other.parent.mkdir()
@@ -64,6 +67,7 @@ def test_photographs_of_one_name_do_not_overwrite_each_other(tmp_path, photograp
     assert pixels(out / "masks/eye_2.png").shape == (200, 210)
 
 
+@pytest.mark.slow
 def test_names_that_become_equal_do_not_overwrite_each_other(tmp_path, photograph):
     twins = [tmp_path / "a?b.png", tmp_path / "a*b.png"]
     for path in twins:
@@ -73,6 +77,7 @@ def test_names_that_become_equal_do_not_overwrite_each_other(tmp_path, photograp
     assert len(list(out.glob("masks/*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_a_threshold_of_ones_own(tmp_path, photograph):
     masks = []
     for threshold in ("0.1", "0.9"):
@@ -158,6 +163,7 @@ def test_commands_and_options_stay():
         assert all(action.help for action in parser._actions)
 
 
+@pytest.mark.slow
 def test_evaluate_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     report = tmp_path / "report.json"

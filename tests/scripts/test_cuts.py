@@ -120,6 +120,7 @@ def training_line(dataset, out):
     return [*line, "--steps-per-epoch", "1", "--epochs", "2", "--threads", "1"]
 
 
+@pytest.mark.slow
 def test_training_on_a_full_disk_is_told_and_nothing_is_lost(dataset, tmp_path, capsys):
     out = tmp_path / "run"
     with full_disk(1_000_000):
@@ -137,6 +138,7 @@ def test_training_on_a_full_disk_is_told_and_nothing_is_lost(dataset, tmp_path, 
     assert {path.name for path in after.keys() - before.keys()} <= {"epoch_0003.png"}
 
 
+@pytest.mark.slow
 def test_a_release_on_a_full_disk_leaves_the_old_one(release, tmp_path):
     folder = tmp_path / "release"
     model = ReSegNet.from_pretrained(release)

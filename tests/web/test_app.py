@@ -101,6 +101,7 @@ def test_another_threshold_takes_no_second_forward_pass(client, network, segment
     assert masks[0].sum() > masks[1].sum() > 0
 
 
+@pytest.mark.slow
 def test_sessions_do_not_mix(url, segmenter, photographs, tmp_path):
     """Two programs at once, each with its own photograph of the same name and its own threshold."""
     truths = [segmenter(path) for path in photographs]
@@ -245,6 +246,7 @@ def test_all_that_was_sent_and_made_is_deleted_after_an_hour(url, client, photog
     assert names() == set()
 
 
+@pytest.mark.slow
 def test_who_comes_when_the_queue_is_full_is_told_and_the_others_are_served(
     segmenter, network, photographs, tmp_path, monkeypatch
 ):
@@ -297,6 +299,7 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_the_app_keeps_its_files_to_itself_asks_nobody_and_ends_without_a_trace(photographs, tmp_path):
     """As it is started by `python app.py`."""
     # Nor is it told to be silent.
@@ -375,6 +378,7 @@ def test_which_model_is_asked_for(arguments, environment, asked, monkeypatch, ca
     assert capsys.readouterr().err == f"The model {asked[0] or '(bundled)'} cannot be loaded: first line.\n"
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
     assert app.main(["--model", str(tmp_path)]) == 1
     error = capsys.readouterr().err

@@ -21,7 +21,7 @@ from resegnet.web.files import sweep
 
 tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [

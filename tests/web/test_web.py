@@ -368,6 +368,7 @@ def test_without_a_folder_of_examples_there_are_none(segmenter):
     assert block_of(build_app(segmenter), "viewer").props["examples"] == []
 
 
+@pytest.mark.slow
 def test_the_start_leaves_gradios_own_source_alone():
     # gradio parses and rewrites stubs for all its components whenever it is imported.
     code = (
