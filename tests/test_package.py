@@ -101,8 +101,8 @@ def test_import_loads_nothing_heavy():
     code = (
         "import sys, resegnet; resegnet.Segmenter(lambda rgb: rgb[:, 1], resegnet.Config())"
         "(b'P6 96 96 255 ' + bytes(96 * 96 * 3));"
-        "unused = ('resegnet.learning', 'resegnet.releases', 'resegnet.results.centrelines', 'resegnet.results.export', "
-        "'resegnet.results.compare', 'resegnet.results.measure', 'skimage', 'torch');"
+        "unused = ('resegnet.learning', 'resegnet.releases', 'resegnet.results.centrelines', "
+        "'resegnet.results.compare', 'resegnet.results.export', 'resegnet.results.measure', 'skimage', 'torch');"
         "print([m for m in sys.modules if m.startswith(unused)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
