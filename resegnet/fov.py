@@ -13,13 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from resegnet.ellipse import distance_from_rim, fit_by_trials, fit_ellipse, is_plausible
 from resegnet.errors import ArgumentError
 
 SMALL_PX = 256  # longest side of the copy on which the circle is first sought
 SMALLEST_SIDE_PX = 24  # below this a rim is a handful of pixels; the whole frame is the better answer
 THRESHOLDS = (3, 5, 8, 13, 20, 32, 50, 80)  # grey levels above the surround, in steps of about 1.6
-TRIALS = 64  # random circles for each threshold: if half the points are good, all circles miss with chance 2e-4
-TRIAL_POINTS = 160
 RIM_ANGLES = 256
 # A fit scores rim contrast times the share of edge points on the rim: 0.62 to 0.93 on the 571 training photographs.
 GOOD_SCORE, FAIR_SCORE, POOR_SCORE = 0.75, 0.6, 0.15
@@ -229,7 +228,7 @@ def _find_ellipse(light: np.ndarray) -> tuple[np.ndarray, Box, bool]:
         if best_score > FAIR_SCORE:
             break  # a circle explains what is seen; an ellipse could only follow noise
         for points, bounds in levels:
-            ellipse, share_on_rim = _fit_by_trials(points, light.shape, squashed, random)
+            ellipse, share_on_rim = fit_by_trials(points, light.shape, squashed, random)
             if ellipse is None:
                 continue
             cut = _keep_cuts(light, ellipse, bounds)
@@ -266,73 +265,6 @@ def _outermost(lit: np.ndarray, bounds: Box) -> np.ndarray:
             pair = np.stack([line[free], position[free] + shift], axis=1)
             points.append(pair[:, ::-1] if flipped else pair)
     return np.concatenate(points) + np.array([top, left])
-
-
-def _solve(points: np.ndarray, squashed: bool) -> np.ndarray:
-    """Fit a circle or upright ellipse to (..., N, 2) points by least squares: (..., 4), nan where there is none."""
-    y, x = points[..., 0], points[..., 1]
-    one = np.ones_like(y)
-    columns = [y, x, one, -(x**2)] if squashed else [y, x, one]
-    matrix = np.stack(columns, axis=-1)
-    target = y**2 if squashed else y**2 + x**2
-    transposed = np.swapaxes(matrix, -1, -2)
-    normal = transposed @ matrix
-    normal = normal + 1e-9 * np.eye(len(columns))  # three points on a line: a huge circle, refused later
-    solution = np.linalg.solve(normal, transposed @ target[..., None])[..., 0]
-    aspect = solution[..., 3] if squashed else np.ones(solution.shape[:-1])  # (radius y / radius x) squared
-    with np.errstate(invalid="ignore", divide="ignore"):
-        centre_y = solution[..., 0] / 2
-        centre_x = solution[..., 1] / 2 / aspect
-        radius_y = np.sqrt(solution[..., 2] + centre_y**2 + aspect * centre_x**2)
-        return np.stack([centre_y, centre_x, radius_y, radius_y / np.sqrt(aspect)], axis=-1)
-
-
-def _fit_by_trials(
-    points: np.ndarray, shape: tuple[int, int], squashed: bool, random: np.random.Generator
-) -> tuple[np.ndarray | None, float]:
-    """Fit the ellipse on which most of the (N, 2) points lie, by RANSAC (doi:10.1145/358669.358692).
-
-    Returns
-    -------
-    ellipse
-        (4,) float, refitted to the points on it; None if there is none.
-    share
-        Share of the points that lie on it.
-    """
-    if len(points) < 12:
-        return None, 0.0
-    sample = random.choice(points, size=min(len(points), TRIAL_POINTS), replace=False)
-    trials = random.integers(len(sample), size=(TRIALS, 4 if squashed else 3))
-    ellipses = _solve(sample[trials], squashed)
-    ellipses = ellipses[_is_plausible(ellipses, shape)]
-    if len(ellipses) == 0:
-        return None, 0.0
-    ellipse = ellipses[(_distance(sample, ellipses) < 1.5).sum(axis=1).argmax()]
-    for _ in range(2):
-        near = _distance(points, ellipse[None])[0] < 1.5
-        if near.sum() < 8:
-            return None, 0.0
-        ellipse = _solve(points[near], squashed)
-        if not _is_plausible(ellipse, shape):
-            return None, 0.0
-    return ellipse, float((_distance(points, ellipse[None])[0] < 2.0).mean())
-
-
-def _is_plausible(ellipse: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Tell which (..., 4) ellipses could be a field in a frame of this shape: not tiny, not far outside, not flat."""
-    with np.errstate(invalid="ignore"):
-        radii, centre = ellipse[..., 2:], ellipse[..., :2]
-        fits = (radii > 0.12 * min(shape)).all(-1) & (radii < 1.2 * max(shape)).all(-1)
-        within = (centre > 0).all(-1) & (centre < np.array(shape)).all(-1)
-        ratio = radii[..., 0] / radii[..., 1]
-        return fits & within & (ratio > 0.5) & (ratio < 2)
-
-
-def _distance(points: np.ndarray, ellipses: np.ndarray) -> np.ndarray:
-    """Return the distance of (N, 2) points from the rims of (M, 4) ellipses, (M, N) px; it is exact for circles."""
-    centre_y, centre_x, radius_y, radius_x = ellipses.T[:, :, None]
-    rim_at_one = np.sqrt(((points[:, 0] - centre_y) / radius_y) ** 2 + ((points[:, 1] - centre_x) / radius_x) ** 2)
-    return np.abs(rim_at_one - 1) * (radius_y + radius_x) / 2
 
 
 def _rim_points(ellipse: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -436,11 +368,11 @@ def _settle_on_rim(image: np.ndarray, surround: np.ndarray, ellipse: np.ndarray,
     squashed = not np.isclose(ellipse[2], ellipse[3])
     settled = ellipse
     for limit in (reach, reach / 2, max(1.5, reach / 6)):
-        chosen = points[_distance(points, settled[None])[0] < limit]
+        chosen = points[distance_from_rim(points, settled[None])[0] < limit]
         if len(chosen) < RIM_ANGLES // 8:
             return ellipse
-        settled = _solve(chosen, squashed)
-        if not _is_plausible(settled, image.shape[:2]):
+        settled = fit_ellipse(chosen, squashed)
+        if not is_plausible(settled, image.shape[:2]):
             return ellipse
     return settled
 
