@@ -1,0 +1,104 @@
+"""The stress table: each degradation does what its name says, and scores are those of the degraded photograph."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from resegnet.config import Config
+from resegnet.errors import DataError
+from resegnet.learning import stress as module
+from resegnet.learning.data import load_vessels
+from resegnet.learning.stress import STRESSES, Stress, apply_stress, format_stress_table, stress_table
+from resegnet.segmenter import Segmenter
+
+
+def inner(image: np.ndarray) -> np.ndarray:
+    """The middle quarter of a photograph, float."""
+    height, width = image.shape[:2]
+    return image[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3].astype(float)
+
+
+def test_a_photograph_as_it_is_stays_as_it_is(drawn):
+    assert np.array_equal(apply_stress(drawn.image, STRESSES[0]), drawn.image)
+
+
+def test_enlarging_keeps_the_picture(drawn):
+    height, width = drawn.image.shape[:2]
+    large = apply_stress(drawn.image, Stress("", enlarged=2.0))
+    assert large.shape == (2 * height, 2 * width, 3)
+    small = large.reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
+    assert np.abs(small - drawn.image).mean() < 1
+
+
+def test_softening_is_a_gaussian_of_the_share_of_the_field(drawn):
+    columns = np.flatnonzero(drawn.fov.any(axis=0))
+    sigma = 0.01 * (columns[-1] - columns[0] + 1)
+    soft = apply_stress(drawn.image, Stress("", softened=0.01))
+    expected = ndimage.gaussian_filter(drawn.image.astype(float), (sigma, sigma, 0))
+    assert np.abs(inner(soft) - inner(expected)).mean() < 1
+
+
+def test_contrast_is_cut_and_brightness_stays(drawn):
+    flat = apply_stress(drawn.image, Stress("", contrast=0.45))
+    before, after = inner(drawn.image)[..., 1], inner(flat)[..., 1]
+    assert after.mean() == pytest.approx(before.mean(), rel=0.02)
+    fine, fine_after = (layer - ndimage.gaussian_filter(layer, 4) for layer in (before, after))
+    assert fine_after.std() == pytest.approx(0.45 * fine.std(), rel=0.1)
+
+
+def test_gain_is_of_each_channel(drawn):
+    tinted = apply_stress(drawn.image, Stress("", gain=(0.5, 1.0, 0.0)))
+    assert np.abs(tinted[..., 0] - drawn.image[..., 0] / 2).max() <= 0.5
+    assert np.array_equal(tinted[..., 1], drawn.image[..., 1]) and not tinted[..., 2].any()
+
+
+def test_jpeg_changes_little(drawn):
+    difference = np.abs(apply_stress(drawn.image, Stress("", jpeg_quality=30)).astype(float) - drawn.image).mean()
+    assert 0.1 < difference < 10
+
+
+@pytest.fixture(scope="module")
+def two():
+    return load_vessels("synthetic", "test").select(range(2))
+
+
+def oracle(darkest: float) -> Segmenter:
+    """Calls vessel what is darker than a share of the photograph's brightest green."""
+
+    def network(rgb: np.ndarray) -> np.ndarray:
+        return (rgb[:, 1] < darkest * rgb[:, 1].max()).astype(np.float32)
+
+    return Segmenter(network, Config(input_size=256, threshold=0.5))
+
+
+def test_rows_are_the_scores_of_the_degraded_photographs(two):
+    stresses = (STRESSES[0], Stress("half", enlarged=0.5), Stress("black", gain=(0.0, 0.0, 0.0)))
+    as_is, half, black = stress_table(oracle(0.5), two, stresses, progress=False)
+    assert [row["count"] for row in (as_is, half, black)] == [2, 2, 2]
+    assert 0 < as_is["worst_f1"] <= as_is["f1"] <= 1 and 0 < as_is["recall"] <= 1
+    assert as_is["worst_image_id"] in two["image_id"]
+    assert half["f1"] == pytest.approx(as_is["f1"], abs=0.1)
+    assert black["recall"] in (0, 1)  # a black photograph shows nothing to this network
+
+
+def test_what_would_be_too_large_is_counted_not_scored(two, monkeypatch):
+    monkeypatch.setattr(module, "MAX_PIXELS", 1000)
+    (row,) = stress_table(oracle(0.5), two, STRESSES[:1], progress=False)
+    assert (row["count"], row["left_out"], row["f1"], row["worst_image_id"]) == (0, 2, None, None)
+    assert "2 too large" in format_stress_table([row])
+
+
+def test_an_empty_data_set_is_refused(two):
+    with pytest.raises(DataError, match="no photograph"):
+        stress_table(oracle(0.5), two.select([]))
+
+
+def test_the_table_has_a_line_for_each_stress():
+    row = {"count": 2, "left_out": 0, "f1": 0.8, "recall": 0.7, "worst_f1": 0.5, "worst_image_id": "eye"}
+    lines = format_stress_table([{"stress": stress.name, **row} for stress in STRESSES]).splitlines()
+    assert len(lines) == 1 + len(STRESSES) and all("0.8000  0.7000  0.5000  eye" in line for line in lines[1:])
+    assert len({dataclasses.astuple(stress)[1:] for stress in STRESSES}) == len(STRESSES)
