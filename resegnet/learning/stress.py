@@ -17,7 +17,7 @@ from tqdm import tqdm
 from resegnet.errors import DataError
 from resegnet.fov import find_fov
 from resegnet.image import MAX_PIXELS
-from resegnet.learning.data import read_sample
+from resegnet.learning.samples import read_sample
 from resegnet.segmenter import Segmenter
 
 # Width of the Gaussian that gives a pixel's surroundings, as a share of the field's diameter. A main vessel takes up
@@ -96,8 +96,8 @@ def stress_table(
 ) -> list[dict[str, Any]]:
     """Score a segmenter on a data set under each stress, at one threshold.
 
-    Pixels are counted as in `resegnet.learning.evaluation.evaluate_dataset`: inside the field of view, at the size of the
-    degraded photograph, against the reference enlarged by the same factor.
+    Pixels are counted as in `resegnet.learning.evaluation.evaluate_dataset`: inside the field of view, at the size of
+    the degraded photograph, against the reference enlarged by the same factor.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def _enlarged_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _blurred(pixels: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur (H, W, 3) float32 by a Gaussian; a wide one on a reduced copy, which gives the same and takes far less time."""
+    """Blur (H, W, 3) float32 by a Gaussian; a wide one on a reduced copy, which gives the same in far less time."""
     step = max(1, math.floor(sigma / 8))
     height, width = pixels.shape[:2]
     layers = []

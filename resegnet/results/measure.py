@@ -9,6 +9,7 @@ import numpy as np
 
 from resegnet.errors import ArgumentError
 from resegnet.results.centrelines import Centrelines, field_diameter_px, find_centrelines
+from resegnet.results.fractal import fractal_dimensions
 
 if TYPE_CHECKING:
     from resegnet.results.segmentation import Segmentation
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 # Least distance between the ends of a segment that counts for the tortuosity, as a share of the field's diameter: a
 # shorter segment says nothing about the vessel's course.
 MIN_CHORD = 0.02
-
-_BOXES, _CELLS = (8, 12, 16, 24, 32, 48, 64, 96, 128), 384  # along a side; each number of boxes divides that of cells
-_MIN_SIZES = 3  # sizes of boxes that a slope needs
 
 
 def measure(segmentation: Segmentation, um_per_px: float | None = None) -> dict[str, float]:
@@ -61,8 +59,7 @@ def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: flo
           per length (the same source), radians per px, 0 or more. Wiggles finer than 1 % of the field's diameter are
           smoothed away. An arc of radius R has 1 / R.
         * `fractal_d0`, `fractal_d1`, `fractal_d2`: capacity, information and correlation dimension of the mask, about
-          1 to 2 for vessels (Stosic and Stosic 2006, 10.1109/TMI.2006.879316): slope over boxes of 1/8 to 1/128 of the
-          square round the mask.
+          1 to 2 for vessels, by the sandbox method, see `resegnet.results.fractal`.
 
         Next come the same numbers, without the fractal dimensions, for each quadrant about the middle of the field, by
         its place in the picture: `upper_left_...`, `upper_right_...`, `lower_left_...`, `lower_right_...`. Areas,
@@ -72,7 +69,8 @@ def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: flo
         `_per_um`.
 
         A number that is undefined is nan: the density without a field; calibre, tortuosity and curvature without a
-        segment that can be measured; fractal dimensions of a mask of less than 32 px side.
+        segment that can be measured; fractal dimensions of a small
+        field or of a mask of few pixels.
 
     Raises
     ------
@@ -93,39 +91,13 @@ def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: flo
     lines = find_centrelines(mask, fov)
     height, width = mask.shape
     numbers = _measure_region(mask, fov, lines, np.s_[0:height, 0:width])
-    numbers |= zip(("fractal_d0", "fractal_d1", "fractal_d2"), box_dimensions(mask), strict=True)
+    numbers |= zip(("fractal_d0", "fractal_d1", "fractal_d2"), fractal_dimensions(mask, fov), strict=True)
     row, column = _find_middle(fov)
     for vertical, rows in (("upper", np.s_[0:row]), ("lower", np.s_[row:height])):
         for horizontal, columns in (("left", np.s_[0:column]), ("right", np.s_[column:width])):
             quadrant = _measure_region(mask, fov, lines, (rows, columns))
             numbers |= {f"{vertical}_{horizontal}_{key}": value for key, value in quadrant.items()}
     return numbers if um_per_px is None else numbers | _in_um(numbers, um_per_px)
-
-
-def box_dimensions(mask: np.ndarray) -> tuple[float, float, float]:
-    """Return the dimensions D0, D1 and D2 of a mask, (H, W) bool, by box counting; nan below 32 px side.
-
-    The square round the mask is divided into 8 x 8 to 128 x 128 boxes. With the number of boxes along a side, D0 is the
-    growth of the number of boxes that hold a pixel of the mask, D1 the growth of the entropy of the boxes' shares of
-    the mask, and D2 the fall of the sum of their squares: slopes of the logarithms by least squares (Stosic and Stosic
-    2006, 10.1109/TMI.2006.879316).
-    """
-    rows, columns = np.nonzero(mask)
-    side = max(np.ptp(rows), np.ptp(columns)) + 1 if len(rows) else 0
-    counts = [count for count in _BOXES if 2 * count <= side]  # a box of less than 2 px sees pixels, not shapes
-    if len(counts) < _MIN_SIZES:
-        return math.nan, math.nan, math.nan
-    cells = (rows - rows.min()) * _CELLS // side * _CELLS + (columns - columns.min()) * _CELLS // side
-    shares = np.bincount(cells, minlength=_CELLS**2).reshape(_CELLS, _CELLS) / len(rows)
-    information = []
-    for count in counts:
-        of_boxes = shares.reshape(count, _CELLS // count, count, _CELLS // count).sum(axis=(1, 3))
-        of_boxes = of_boxes[of_boxes > 0]
-        entropy = -(of_boxes * np.log(of_boxes)).sum()
-        information.append((math.log(len(of_boxes)), entropy, -math.log((of_boxes**2).sum())))
-    slopes, _ = np.polyfit(np.log(counts), np.array(information), 1)
-    d0, d1, d2 = slopes.tolist()
-    return d0, d1, d2
 
 
 def _measure_region(

@@ -12,9 +12,11 @@ from skimage import morphology
 
 from resegnet.results import export
 from resegnet.results.centrelines import find_centrelines, thin
-from resegnet.results.measure import box_dimensions, measure, measure_mask
+from resegnet.results.fractal import fractal_dimensions
+from resegnet.results.measure import measure, measure_mask
 from resegnet.results.render import BRANCH_POINT_COLOR, calibre_map
 from resegnet.results.segmentation import Segmentation
+from resegnet.synthetic import draw_fundus
 
 SIDE = 320
 QUADRANTS = ("upper_left", "upper_right", "lower_left", "lower_right")
@@ -262,7 +264,28 @@ FRACTALS = {
 @pytest.mark.parametrize("name", FRACTALS)
 def test_known_sets_have_their_dimension(name):
     mask, dimension = FRACTALS[name]
-    assert box_dimensions(mask) == pytest.approx([dimension] * 3, abs=0.05)
+    assert fractal_dimensions(mask, np.ones_like(mask)) == pytest.approx([dimension] * 3, abs=0.05)
+
+
+def test_the_border_of_the_field_does_not_change_the_dimension():
+    y, x = np.mgrid[:600, :600]
+    fov = np.hypot(y - 300, x - 300) < 280
+    assert fractal_dimensions(fov, fov) == pytest.approx([2, 2, 2], abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_dimension_is_larger_than_the_one_before(seed):
+    eye = draw_fundus(seed)
+    d0, d1, d2 = fractal_dimensions(eye.vessels, eye.fov)
+    assert 1 < d2 <= d1 <= d0 < 2
+
+
+def test_a_field_without_enough_vessels_has_no_dimension():
+    fov = np.ones((200, 200), bool)
+    few = np.zeros_like(fov)
+    few[100, 60:140] = True
+    for mask, field in ((few, fov), (fov, np.zeros_like(fov)), (fov[:20, :20], fov[:20, :20])):
+        assert np.isnan(fractal_dimensions(mask, field)).all()
 
 
 # Quadrants
@@ -442,4 +465,6 @@ def test_fractal_dimensions_agree_with_pvbm(drawn):
     mask = drawn.vessels & drawn.fov
     pvbm = MultifractalVBMs(n_rotations=1, optimize=False, min_proba=0.0001, maxproba=0.9999)
     theirs = pvbm.compute_multifractals(mask.astype(float))[:3]
-    assert box_dimensions(mask) == pytest.approx(theirs, abs=0.15)  # their boxes are of 5 px to 0.6 of the picture
+    assert fractal_dimensions(mask, drawn.fov) == pytest.approx(
+        theirs, abs=0.15
+    )  # their boxes are of 5 px to 0.6 of the picture
