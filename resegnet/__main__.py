@@ -263,7 +263,7 @@ def _segment(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("resegnet: stopped; to continue, run the same command with --resume.", file=sys.stderr)
         return 130
-    kept = f" ({counts.kept} of them before)" if counts.kept else ""
+    kept = f" ({counts.kept} of them kept from before)" if counts.kept else ""
     failed = f", {counts.failed} failed, see failures.csv" if counts.failed else ""
     table = f"; table: {folder}/{TABLE}" if counts.done else ""
     print(f"{counts.done} of {len(photographs)} done{kept}{failed}{table}")
@@ -276,7 +276,9 @@ def _print_outcome(folder: str, one_by_one: bool, photograph: Photograph, outcom
     if row is None:
         print(f"resegnet: {photograph.id}: {outcome.error}", file=sys.stderr)
     elif one_by_one:
-        share = "no field of view" if row["vessel_density"] is None else f"{row['vessel_density']:.1%} of the field"
+        share = (
+            "no field of view" if row["vessel_density"] is None else f"{row['vessel_density']:.1%} of the field of view"
+        )
         print(f"{photograph.source}: vessels in {share}, {folder}/{row['mask']}")
         if row["warnings"]:
             print(f"  note: {row['warnings']}")

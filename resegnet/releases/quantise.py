@@ -96,24 +96,10 @@ def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -
     path
         File to write. Input `rgb`: (1, 3, S, S) float32; output `probability`: (1, S, S) float32 in [0, 1].
     """
-    size = model.config.input_size
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
-        program = torch.onnx.export(
-            _Probability(model).eval(),
-            (torch.zeros(1, 3, size, size),),
-            dynamo=True,
-            opset_version=20,
-            input_names=["rgb"],
-            output_names=["probability"],
-            external_data=False,
-            verbose=False,
-        )
         exported, prepared = Path(folder) / "exported.onnx", Path(folder) / "prepared.onnx"
-        assert program is not None  # only an export with `dynamo=False` returns None
-        program.save(exported)
-        if model.config.smallest_input_size is not None:
-            _allow_any_size(exported)
+        _export(model, exported)
         quant_pre_process(exported, prepared, skip_symbolic_shape=True)
         convolutions = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
         quantize_static(
@@ -133,3 +119,22 @@ def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -
                 "TensorQuantOverrides": {} if model.config.normalises else _INPUT_IN_8_BITS,
             },
         )
+
+
+def _export(model: ReSegNet, path: Path) -> None:
+    """Write the network, followed by the sigmoid, as ONNX in float32."""
+    size = model.config.input_size
+    program = torch.onnx.export(
+        _Probability(model).eval(),
+        (torch.zeros(1, 3, size, size),),
+        dynamo=True,
+        opset_version=20,
+        input_names=["rgb"],
+        output_names=["probability"],
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None  # only an export with `dynamo=False` returns None
+    program.save(path)
+    if model.config.smallest_input_size is not None:
+        _allow_any_size(path)
