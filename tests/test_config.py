@@ -1,3 +1,5 @@
+"""A configuration survives JSON, and refuses values that cannot be used."""
+
 from __future__ import annotations
 
 import json

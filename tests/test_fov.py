@@ -1,4 +1,4 @@
-"""find_fov against fields of known shape, and against the given fields of the benchmark photographs."""
+"""find_fov agrees with fields of known shape, and with the given fields of the benchmark photographs."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Weights are saved and loaded strictly, and the network normalises its input."""
+
 from __future__ import annotations
 
 import json
@@ -29,7 +31,7 @@ def tiny() -> ReSegNet:
 def test_saved_and_loaded_it_predicts_the_same(tmp_path, tiny):
     tiny.save_pretrained(tmp_path)
     assert {"config.json", "model.safetensors"} <= {path.name for path in tmp_path.iterdir()}
-    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1  # whoever may read the one may read the other
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1  # both files have the same permissions
     loaded = ReSegNet.from_pretrained(tmp_path)
     assert loaded.config == TINY
     assert not loaded.training

@@ -29,7 +29,7 @@ def test_results_line_up_with_the_photograph(size):
     assert result.probability.shape == result.fov.shape == result.mask.shape == size
     assert result.probability.dtype == np.float32
     truth = image[..., 1].astype(np.float32) / 255
-    # Away from the rim, where the field's edge is blurred by the scaling.
+    # The rim is left out, since scaling blurs the edge of the field.
     inner = np.zeros(size, bool)
     inner[size[0] // 4 : -size[0] // 4, size[1] // 4 : -size[1] // 4] = True
     inner &= result.fov

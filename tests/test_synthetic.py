@@ -52,7 +52,7 @@ def test_another_size_gives_the_same_eye(drawn):
     fov = ndimage.binary_erosion(drawn[0].fov, iterations=3)
     assert np.abs(halved - drawn[0].image)[fov].mean() < 8
     assert dice(twice.fov[::2, ::2], drawn[0].fov) > 0.99
-    wide = ndimage.binary_opening(drawn[0].vessels, np.ones((3, 3)))  # the finest are widened in the smaller one
+    wide = ndimage.binary_opening(drawn[0].vessels, np.ones((3, 3)))  # the smaller photograph widens the finest vessels
     twice_near = ndimage.binary_dilation(twice.vessels.reshape(384, 2, 400, 2).any(axis=(1, 3)))
     assert (wide & twice_near).sum() > 0.99 * wide.sum()
 
