@@ -37,7 +37,18 @@ from resegnet.web.recent import RecentResults
 JPEG_QUALITY, JPEG_SUBSAMPLING = 85, 0
 
 MAX_FILES = 20  # that a session may refer to, the newest ones
-GONE = "The photograph was deleted after an hour; open it again."
+GONE = (
+    "The photograph is no longer on the server, which deletes photographs after an hour and when it restarts; open it "
+    "again."
+)
+
+# AUROC of 0.974 and more for the manual segmentations of DRIVE, CHASE_DB1 and LES-AV, 0.60 and less for the same ones
+# turned or flipped.
+MIN_PLAUSIBLE_AUROC = 0.7
+IMPLAUSIBLE = (
+    "The manual segmentation fits the vessels found hardly better than chance (AUROC {auroc:.2f}). Does it belong to "
+    "this photograph, and is it neither turned nor flipped?"
+)
 
 
 class Handlers:
@@ -132,13 +143,15 @@ class Handlers:
         vessels = comparison.reference & result.fov
         levels = probability_levels(result, self._stops)
         scores = without_nan(comparison.scores())
+        auroc = scores["auroc"]
         shown: ShownReference = {
             "file": reference,
             "name": Path(reference).name,
             "pixels": serve_file(pack(vessels.astype(np.uint8)), "reference.bin"),
             "notes": list(comparison.notes),
+            "doubt": IMPLAUSIBLE.format(auroc=auroc) if auroc is not None and auroc < MIN_PLAUSIBLE_AUROC else None,
             "counts": _counts(levels[vessels], self._stops),
-            "auroc": scores["auroc"],
+            "auroc": auroc,
             "cldice": {"threshold": result.threshold, "value": scores["cldice"]},
         }
         return answer(checked, {"reference": shown}), _added(files, reference)

@@ -117,6 +117,7 @@ class ShownReference(TypedDict):
     name: str
     pixels: ServedFile
     notes: list[str]
+    doubt: str | None  # a question to the visitor, if the reference does not seem to be of this photograph
     counts: list[int]  # pixels of the reference's vessels at each level
     auroc: float | None
     cldice: ClDice

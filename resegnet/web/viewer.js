@@ -23,6 +23,7 @@ let stop = 0;  // number of the chosen threshold in shown.stops
 let view = "overlay";
 let color = props.color;
 let place = { scale: 1, x: 0, y: 0, fitted: true };  // screen pixels per photograph pixel, and the upper left corner
+let offered = [];  // files for the Batch tab
 let typing = false;  // the number in the threshold's box is not finished yet
 let request = 0;  // number of the last request; an answer to an earlier one is ignored
 
@@ -36,9 +37,15 @@ function schedule(draw) {
 
 let doing = "";  // what the viewer is busy with
 
+// While busy, the page still shows the photograph before, of which nothing can be saved or compared.
+function setIdle(idle) {
+  for (const button of all(".files button, .reference button")) button.disabled = !idle;
+}
+
 function startBusy(text) {
   doing = text;
   root.dataset.busy = "";
+  setIdle(false);
   showQueue();
 }
 
@@ -50,6 +57,7 @@ function showQueue() {
 
 function stopBusy() {
   delete root.dataset.busy;
+  setIdle(true);
 }
 
 function showMessage(selector, lines) {
@@ -64,17 +72,43 @@ function announce(text) {
 
 // Begin a new request; answers to earlier ones are ignored from now on.
 function newRequest(text) {
+  find(".batch-offer").hidden = true;
   showMessage(".viewer > .error", []);
   showMessage(".reference .error", []);
   if (text) startBusy(text);
   return ++request;
 }
 
+// Several photographs, or a ZIP of them, belong on the Batch tab. The visitor is asked before they go there.
+function offerBatch(files) {
+  const box = find(".batch-offer"), named = files.length > 1 ? `${files.length} files` : `'${files[0].name}'`;
+  box.querySelector("span").textContent = `This tab opens one photograph at a time. Open ${named} in Batch?`;
+  box.hidden = false;
+  box.querySelector("button").focus();
+  offered = files;
+}
+
+async function openBatch() {
+  find(".batch-offer").hidden = true;
+  [...document.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === "Batch").click();
+  const transfer = new DataTransfer();
+  for (const file of offered) transfer.items.add(file);
+  for (let wait = 0; wait < 100; wait++) {  // gradio renders the tab when it is first opened
+    const input = document.querySelector("#batch input[type=file]");
+    if (input) {
+      input.files = transfer.files;
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+      return;
+    }
+    await new Promise((done) => setTimeout(done, 50));
+  }
+}
+
 async function send(files, event) {
   const file = files[0];
+  if (event === "photograph" && (files.length > 1 || /\.zip$/i.test(file?.name))) return offerBatch(files);
   if (!file || (event === "reference" && (!shown || "busy" in root.dataset))) return;
   const mine = newRequest("Sending the file");
-  if (files.length > 1) showMessage(".viewer > .error", [`${files.length} files came, expected one; only '${file.name}' was opened.`]);
   try {
     const sent = await upload(file);
     if (mine !== request) return;
@@ -183,12 +217,14 @@ function compareWith(sent, vessels) {
   codes = sent ? Uint16Array.from(levels, (level, k) => level + 256 * vessels[k]) : levels;
   listNear();
   find(".reference").dataset.reference = sent ? "shown" : "none";
+  showMessage(".reference .doubt", []);
   for (const button of all("button[data-view=errors], button[data-save=errors]")) button.hidden = !sent;
   if (sent) {
     reference.atOrAbove = suffixSums(sent.counts);
     reference.curve = shown.stops.map((_, k) => rates(k)).filter((r) => !Number.isNaN(r.precision));
     find(".reference .of span").textContent = sent.name;
     showMessage(".reference .notes", sent.notes);
+    showMessage(".reference .doubt", sent.doubt ? [sent.doubt] : []);
     setView("errors");
     settle();
   } else setView(view === "errors" ? "overlay" : view);
@@ -452,6 +488,8 @@ const commands = {
   pick: () => find(".pick").click(),
   take: () => find(".take").click(),
   "pick-reference": () => find(".pick-reference").click(),
+  batch: openBatch,
+  stay: () => { find(".batch-offer").hidden = true; },
   "drop-reference": () => { newRequest(); compareWith(null); },
   cancel: () => { newRequest(); stopBusy(); trigger("cancel"); },
   close,
@@ -480,7 +518,11 @@ root.addEventListener("click", (event) => {
     root.viewer.what = save;
     trigger("save");
   } else if (chosen) { color = chosen; swatches(); }
-  else if (example) { newRequest("Finding the vessels"); trigger("example", { index: Number(example) }); }
+  else if (example) {
+    newRequest("Finding the vessels");
+    trigger("example", { index: Number(example) });
+    if (stage.getBoundingClientRect().top < 0) root.scrollIntoView({ block: "start" });  // the stage is above the examples
+  }
 });
 
 for (const [selector, event] of [[".pick", "photograph"], [".take", "photograph"], [".pick-reference", "reference"]]) {

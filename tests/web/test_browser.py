@@ -4,9 +4,12 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import time
 import zipfile
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -407,6 +410,17 @@ def test_a_wrong_tracing_is_told_and_the_photograph_stays(open_page, photographs
     assert not page.is_visible(".viewer .scores")
 
 
+def test_a_turned_manual_segmentation_is_asked_about(open_page, photographs, reference, tmp_path):
+    with Image.open(reference) as image:
+        image.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "turned.png")
+    page = open_page()
+    upload(page, photographs[0])
+    page.set_input_files(".viewer .pick-reference", tmp_path / "turned.png")
+    assert "neither turned nor flipped" in page.wait_for_selector(".reference .doubt").inner_text()
+    page.set_input_files(".viewer .pick-reference", reference)
+    page.wait_for_selector(".reference .doubt", state="hidden")
+
+
 def test_a_wrong_tracing_leaves_the_right_one(open_page, photographs, reference, tmp_path):
     Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
     page = open_page()
@@ -543,7 +557,7 @@ def test_what_goes_wrong_is_told_in_full_screen_too(open_page, photographs):
     page.evaluate("document.querySelector('#viewer .viewer').viewer.settings = () => ({ photo: 'of another' })")
     page.get_by_role("button", name="Download mask").click()
     toast = page.wait_for_selector(".toast-body")
-    assert "deleted after an hour" in toast.inner_text()
+    assert "deletes photographs after an hour" in toast.inner_text()
     box = toast.bounding_box()
     at = [box["x"] + 30, box["y"] + 20]
     assert page.evaluate("([toast, at]) => toast.contains(document.elementFromPoint(...at))", [toast, at])
@@ -592,7 +606,36 @@ def test_two_visitors_do_not_mix(open_page, segmenter, photographs):
     assert threshold_of(second) == 0.6137
 
 
+def test_while_busy_nothing_of_the_photograph_before_can_be_saved(open_page, photographs, slow, tmp_path):
+    page = open_page()
+    slow.set()
+    upload(page, photographs[0])
+    slow.clear()
+    begin(page, new_photograph(tmp_path, 13))
+    for name in ("Download all as ZIP", "Download mask", "Choose a manual segmentation"):
+        assert page.get_by_role("button", name=name).is_disabled()
+    assert float(page.evaluate("getComputedStyle(document.querySelector('.numbers .share')).opacity")) < 0.5
+    slow.set()
+    page.wait_for_selector(SHOWN)
+    assert page.get_by_role("button", name="Download mask").is_enabled()
+
+
 # Many photographs
+
+
+def test_several_photographs_on_segment_are_offered_to_batch(open_page, photographs, tmp_path):
+    page = open_page()
+    with zipfile.ZipFile(tmp_path / "eyes.zip", "w") as archive:
+        archive.write(photographs[0], "eye.png")
+    page.set_input_files(".viewer .pick", tmp_path / "eyes.zip")
+    assert "'eyes.zip'" in page.wait_for_selector(".batch-offer").inner_text()
+    page.get_by_role("button", name="Not now").click()
+    assert not page.is_visible(".batch-offer")
+    (tmp_path / "other.png").write_bytes(photographs[1].read_bytes())
+    page.set_input_files(".viewer .pick", [photographs[0], tmp_path / "other.png"])
+    page.get_by_role("button", name="Open in Batch").click()
+    page.wait_for_function("() => document.querySelectorAll('#batch .file').length === 2")
+    assert not page.is_visible(".viewer > [role=alert]")
 
 
 def start_batch(page, paths):
@@ -683,6 +726,85 @@ def test_narrow_screens_do_not_scroll_sideways(open_page, photographs, reference
     page.get_by_role("tab", name="About").click()
     page.wait_for_selector("#about h3")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.fixture
+def phone(open_page):
+    """A function that opens the page on a phone of this size."""
+    return lambda width, height: open_page(
+        viewport={"width": width, "height": height}, device_scale_factor=2, is_mobile=True, has_touch=True
+    )
+
+
+def test_fingers_find_the_controls_and_an_example_its_picture(phone):
+    page = phone(390, 600)
+    page.locator(".examples button").first.scroll_into_view_if_needed()
+    page.get_by_role("button", name="Example: retina cc0").click()
+    page.wait_for_selector(SHOWN)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.get_by_role("button", name="Example: synthetic pink").click()
+    page.wait_for_function("() => document.querySelector('.viewer .name').textContent === 'synthetic_pink.jpg'")
+    assert 0 <= page.locator(".viewer .stage").bounding_box()["y"] < 300
+    heights = page.evaluate(
+        """() => [...document.querySelectorAll(".viewer button, .viewer input:not([type=file])")]
+          .filter((node) => node.checkVisibility()).map((node) => [node.outerHTML, node.getBoundingClientRect().height])"""
+    )
+    assert len(heights) > 20
+    assert [html for html, height in heights if height < 44] == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (844, 390)])
+def test_on_a_phone_the_picture_is_large_and_full_screen_has_the_threshold(phone, photographs, width, height):
+    page = phone(width, height)
+    upload(page, photographs[0])
+    box = page.locator(".viewer .stage").bounding_box()
+    assert max(box["width"] / width, box["height"] / height) > 0.9
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_selector(".viewer[data-full]")
+    page.wait_for_timeout(300)
+    slider = page.locator("#viewer-threshold").bounding_box()
+    assert slider["y"] + slider["height"] <= page.evaluate("innerHeight")
+    assert page.locator(".viewer .stage").bounding_box()["height"] > 0.5 * height
+
+
+def test_printed_the_photograph_keeps_its_shape_and_the_controls_are_left_out(open_page, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    content = page.pdf(format="A4", print_background=True)
+    streams = re.findall(rb"stream\r?\n(.*?)endstream", content, re.DOTALL)
+    pages = []
+    for stream in streams:
+        with suppress(zlib.error):  # fonts and pictures have other encodings
+            pages.append(zlib.decompress(stream))
+    drawn = [
+        (float(match[1]), -float(match[2]))
+        for page_ in pages
+        for match in re.finditer(rb"([\d.]+) 0 0 (-[\d.]+) [\d.]+ [\d.]+ cm\n[^\n]*\n/G\d+ gs\n/X\d+ Do", page_)
+    ]
+    sizes = re.findall(rb"/Subtype /Image\n/Width (\d+)\n/Height (\d+)", content)
+    assert len(drawn) == 2  # photograph and vessels
+    wide, high = map(int, sizes[0])
+    for width, height in drawn:
+        assert width / height == pytest.approx(wide / high, rel=0.01)
+    page.emulate_media(media="print")
+    for hidden in (".viewer .bar", ".viewer .files", ".viewer .examples", "[role=tablist]"):
+        assert not page.is_visible(hidden)
+    for shown in (".viewer .name", ".viewer .share", ".viewer .exact", "#foot"):
+        assert page.is_visible(shown)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_cancel_can_be_read_under_the_pointer(open_page, slow, tmp_path, scheme):
+    page = open_page(color_scheme=scheme)
+    begin(page, new_photograph(tmp_path, 14 if scheme == "light" else 15))
+    cancel = page.locator(".viewer .busy").get_by_role("button", name="Cancel")
+    cancel.hover()
+    colors = cancel.evaluate("(node) => [getComputedStyle(node).color, getComputedStyle(node).backgroundColor]")
+    front, back = (np.array([int(value) for value in re.findall(r"\d+", color)[:3]]) / 255 for color in colors)
+    light, dark = (float(((c + 0.055) / 1.055) ** 2.4 @ [0.2126, 0.7152, 0.0722]) for c in (front, back))
+    assert (light + 0.05) / (dark + 0.05) > 4.5
+    slow.set()
+    page.wait_for_selector(SHOWN)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

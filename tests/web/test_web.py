@@ -234,6 +234,16 @@ def test_a_tracing_comes_with_its_counts_and_scores(segmenter, photograph, refer
     assert refined["value"] != scores["cldice"]
 
 
+def test_a_turned_manual_segmentation_is_asked_about(segmenter, photograph, reference, tmp_path):
+    handlers = Handlers(segmenter, [])
+    answer, _ = handlers.show_reference(reference, [photograph], settings(photograph))
+    assert answer["reference"]["doubt"] is None
+    with Image.open(reference) as image:
+        image.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "turned.png")
+    answer, _ = handlers.show_reference(str(tmp_path / "turned.png"), [photograph], settings(photograph))
+    assert answer["reference"]["doubt"].endswith("is it neither turned nor flipped?")
+
+
 def test_a_wrong_tracing_gives_its_sentence(segmenter, photograph, tmp_path):
     Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
     answer, files = Handlers(segmenter, []).show_reference(
@@ -310,18 +320,18 @@ def test_files_of_others_cannot_be_asked_for(segmenter, photograph, reference):
     """The browser names the photograph and the reference; only those that the session itself opened are given."""
     handlers = Handlers(segmenter, [])
     for asked in (None, "", photograph, "/etc/passwd", {}):
-        with pytest.raises(Error, match="deleted after an hour"):
+        with pytest.raises(Error, match="deletes photographs after an hour"):
             handlers.save([reference], settings(asked))
-    with pytest.raises(Error, match="deleted after an hour"):
+    with pytest.raises(Error, match="deletes photographs after an hour"):
         handlers.save([photograph], settings(photograph, reference=reference))
-    with pytest.raises(Error, match="deleted after an hour"):
+    with pytest.raises(Error, match="deletes photographs after an hour"):
         handlers.save([photograph], None)
 
 
 def test_a_photograph_that_was_deleted_is_told(segmenter, tmp_path):
     gone = str(tmp_path / "gone.png")
     for use in (Handlers(segmenter, []).save, Handlers(segmenter, []).refine):
-        with pytest.raises(Error, match="deleted after an hour"):
+        with pytest.raises(Error, match="deletes photographs after an hour"):
             use([gone], settings(gone))
 
 
