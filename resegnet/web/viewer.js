@@ -447,7 +447,8 @@ function setView(name) {
   if (name === "errors") {
     legend.replaceChildren(...Object.entries(props.colors).map(([kind, value]) => {
       const [word, term] = { hit: ["agreed", "true positive"], miss: ["missed", "false negative"] }[kind] || ["extra", "false positive"];
-      const entry = Object.assign(tag("span", `${word} (${kind})`), { title: term });
+      const entry = Object.assign(tag("span", word), { title: term });
+      entry.append(tag("small", `(${kind})`));
       entry.prepend(Object.assign(document.createElement("i"), { style: `background: rgb(${value})` }));
       return entry;
     }));

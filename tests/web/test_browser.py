@@ -381,7 +381,7 @@ def test_comparison_with_the_exact_truth_follows_the_slider(open_page, segmenter
         assert where.sum() > 50
         np.testing.assert_array_equal(drawn[where], [(*ERROR_COLORS[kind], 255)] * where.sum())
     assert not drawn[~(result.mask | truth)].any()
-    assert page.locator(".legend").inner_text().split("\n") == ["agreed (hit)", "missed (miss)", "extra (false alarm)"]
+    assert page.locator(".legend > span").all_text_contents() == ["agreed(hit)", "missed(miss)", "extra(false alarm)"]
 
     dot = page.locator(".curve circle")
     assert float(dot.get_attribute("cx")) / 200 == pytest.approx(comparison.scores()["sensitivity"], abs=1e-6)
