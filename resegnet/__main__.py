@@ -114,6 +114,11 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--worst", type=non_negative_integer, default=3, metavar="N", help="number of error maps (default: 3)"
     )
+    parser.add_argument(
+        "--stress",
+        action="store_true",
+        help="also score every photograph enlarged, softened, darkened, compressed and discoloured (slow)",
+    )
     parser.set_defaults(run=_evaluate)
 
 
@@ -288,11 +293,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from resegnet.io import json_bytes, safe_name, write_atomically
     from resegnet.learning.data import load_vessels
     from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table
+    from resegnet.learning.stress import format_stress_table, stress_table
     from resegnet.results.agreement import format_agreement, numbers_csv
 
+    segmenter = Segmenter.from_pretrained(arguments.model, revision=arguments.revision, engine=arguments.engine)
+    photographs = load_vessels(arguments.dataset, arguments.split)
     report = evaluate_dataset(
-        Segmenter.from_pretrained(arguments.model, revision=arguments.revision, engine=arguments.engine),
-        load_vessels(arguments.dataset, arguments.split),
+        segmenter,
+        photographs,
         second_observer=arguments.second_observer or find_second_observer(arguments.dataset),
         worst=arguments.worst,
         out=arguments.out or Path("errors") / safe_name(Path(arguments.dataset).name),
@@ -303,10 +311,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         print("", format_agreement(report), sep="\n")
         arguments.numbers.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(arguments.numbers, numbers_csv(report))
+    stress = stress_table(segmenter, photographs) if arguments.stress else None
+    if stress is not None:
+        print("", format_stress_table(stress), sep="\n")
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         source = {"source": arguments.dataset, "split": arguments.split}
-        write_atomically(arguments.json, json_bytes(source | report))
+        write_atomically(arguments.json, json_bytes({**source, **report, "stress": stress}))
     return 0
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from resegnet.__main__ import main
 from resegnet.config import Config
 from resegnet.errors import DataError
 from resegnet.learning import stress as module
@@ -102,3 +104,16 @@ def test_the_table_has_a_line_for_each_stress():
     lines = format_stress_table([{"stress": stress.name, **row} for stress in STRESSES]).splitlines()
     assert len(lines) == 1 + len(STRESSES) and all("0.8000  0.7000  0.5000  eye" in line for line in lines[1:])
     assert len({dataclasses.astuple(stress)[1:] for stress in STRESSES}) == len(STRESSES)
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_table_and_writes_it_down(two, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Segmenter, "from_pretrained", lambda *_, **__: oracle(0.5))
+    monkeypatch.setattr("resegnet.learning.data.load_vessels", lambda *_: two.select([0]))
+    report = tmp_path / "report.json"
+    line = ["evaluate", "--dataset", "synthetic", "--worst", "0", "--stress", "--json", str(report)]
+    assert main(line) == 0
+    rows = json.loads(report.read_text())["stress"]
+    assert [row["stress"] for row in rows] == [stress.name for stress in STRESSES]
+    assert all(row["stress"] in capsys.readouterr().out for row in rows[:1])
+    assert rows[0]["f1"] == json.loads(report.read_text())["pooled"]["f1"]

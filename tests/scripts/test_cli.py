@@ -144,7 +144,8 @@ COMMANDS = {
     "serve": "--model --revision --host --port --examples",
     "segment": "photographs --out --resume --model --revision --engine --address --workers --threshold --um-per-px "
     "--probability --no-overlay --split",
-    "evaluate": "--dataset --split --model --revision --engine --second-observer --json --numbers --out --worst",
+    "evaluate": "--dataset --split --model --revision --engine --second-observer --json --numbers --out --worst "
+    "--stress",
     "prepare": "name source destination --push-to-hub --private",
     "benchmark": "photographs --model --repeats --files",
     "label": "source destination --model --limit",
