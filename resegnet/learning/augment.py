@@ -1,6 +1,6 @@
-"""What cameras, eyes and hands do to a photograph, done to training crops: in batches, on the device that trains.
+"""Augmentation of training crops by what cameras and compression do, in batches on the device that trains.
 
-What is done to a crop is drawn first, as numbers, from its own generator; then it is done to the whole batch.
+The parameters of each crop are drawn first, from a generator of its own. Then the whole batch is augmented.
 """
 
 from __future__ import annotations
@@ -45,59 +45,98 @@ _JPEG_TABLES = np.array(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a crop lies in its photograph and how it is turned: a step of (row, column) in the crop is `matrix` times
-    that in the photograph."""
+    """Position and orientation of a crop in its photograph.
 
-    row: int  # px, of the centre
+    Attributes
+    ----------
+    row, column
+        Centre of the crop, px of the photograph.
+    matrix
+        (2, 2) float: a step of (row, column) in the crop is `matrix` times that step in the photograph.
+    flip
+        Whether the crop is mirrored left to right.
+    """
+
+    row: int
     column: int
-    matrix: np.ndarray  # (2, 2) float
+    matrix: np.ndarray
     flip: bool
 
     @property
     def exact(self) -> bool:
-        """True where every pixel of the crop is one of the photograph's: no more than turned by right angles."""
+        """True if the crop is turned by right angles only, so that its pixels are pixels of the photograph."""
         return bool(np.isin(self.matrix, (-1, 0, 1)).all())
 
 
 @dataclass(frozen=True)
 class Camera:
-    """What is done to the colours and the sharpness of a crop; None where it is not done."""
+    """Changes of the colours and the sharpness of a crop. None skips a change.
 
-    gains: np.ndarray  # (3,) float, of red, green and blue
+    Attributes
+    ----------
+    gains
+        (3,) float, factors on red, green and blue.
+    gamma
+        Exponent on all channels.
+    contrast, saturation
+        Factors on the distance from the mean grey of the crop, and from the grey of the pixel.
+    grey
+        Whether all channels show the green one, as in a red-free photograph.
+    haze
+        (4, 4) float, corners of a smooth map of the share of local contrast that is lost.
+    light
+        (4, 4) float, corners of a smooth map of the logarithm of the light: vignetting, shadows, reflexes.
+    blur
+        Standard deviation of a Gaussian, px.
+    sharpness
+        Factor on the distance from a smoothed crop.
+    noise
+        Standard deviation of Gaussian noise, for channels in [0, 1].
+    quality
+        Quality of JPEG compression, 1 to 100.
+    seed
+        Seed of the noise.
+    """
+
+    gains: np.ndarray
     gamma: float
     contrast: float
     saturation: float
-    grey: bool  # now and then, as red-free cameras give
-    haze: np.ndarray | None  # (4, 4) float, smooth field of the share of local contrast that is lost
-    light: np.ndarray | None  # (4, 4) float, logarithms of a smooth field of light: vignetting, shadows, reflexes
-    blur: float | None  # px, sigma
+    grey: bool
+    haze: np.ndarray | None
+    light: np.ndarray | None
+    blur: float | None
     sharpness: float | None
-    noise: float | None  # sigma
-    quality: int | None  # of JPEG
-    seed: int  # of the noise
+    noise: float | None
+    quality: int | None
+    seed: int
 
 
 def draw_place(rng: np.random.Generator, inside: np.ndarray, size: int, strength: float = 1.0) -> Place:
-    """A place inside the field; half of the crops are scaled and sheared, with weak augmentation a third.
+    """Draw the position and orientation of a crop.
 
-    The others keep every pixel as it was and turn by right angles at most: sampling between the pixels blurs the finest
-    vessels, which in prediction are sharp. Those that are scaled are scaled freely: a camera of a narrower field, or
-    of more pixels, shows a vessel twice as wide as any that was traced.
+    Half of the crops are scaled and sheared, with weak augmentation about a third. The others keep the photograph's own
+    pixels and are turned by right angles at most: interpolation blurs the finest vessels, which are sharp in
+    prediction. Scales vary widely, because a camera with a narrower field or more pixels shows a vessel twice as wide
+    as any in the training photographs.
 
     Parameters
     ----------
+    rng
+        Generator of this crop.
     inside
-        (N, 2) int, rows and columns of the field.
+        (N, 2) int, rows and columns of pixels inside the field of view. The crop is centred on one of them, moved
+        towards the middle.
     size
-        Side of the photograph at the working size, px.
+        Side S of the photograph at the working size, px.
     strength
-        0 to 1, of shearing, and how often. At 1, turns and flips are free: an eye looks as likely either way. Below,
-        there are none: a set's references lie beside its vessels by a fraction of a pixel, to one side (DRIVE's 0.13 px
-        upwards), and only of eyes that stand upright can that be learned.
+        0 to 1, scales the shear and how often it is applied. At 1, crops are also turned and flipped freely. Below 1
+        they stay upright: the references of a data set are shifted against its vessels by a fraction of a pixel in one
+        direction (DRIVE's by 0.13 px upwards), which a network can only learn from upright eyes.
     """
     turned = strength == 1
     centre = inside[rng.integers(len(inside))] if len(inside) else np.array([size / 2, size / 2])
-    # Drawn towards the middle: about a rim, half of the crop would be black.
+    # Moved towards the middle: at the rim, half of the crop would be black.
     row, column = np.round(size / 2 + 0.75 * (centre - size / 2)).astype(int).tolist()
     if rng.random() < 0.75 - 0.25 * strength:
         turns = int(rng.integers(4)) if turned else 0
@@ -108,11 +147,16 @@ def draw_place(rng: np.random.Generator, inside: np.ndarray, size: int, strength
         scale = math.exp(rng.uniform(math.log(0.65), math.log(2.2)))
         turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         matrix = turn @ np.array([[1.0, math.tan(shear)], [0.0, 1.0]]) / scale
-    return Place(row, column, matrix, flip=turned and bool(rng.random() < 0.5))  # turns make the other flip
+    return Place(
+        row, column, matrix, flip=turned and bool(rng.random() < 0.5)
+    )  # turns and this flip make the other one
 
 
 def draw_camera(rng: np.random.Generator, strength: float = 1.0) -> Camera:
-    """Other light, colour, focus, noise and compression; `strength`, 0 to 1, scales how much and how often."""
+    """Draw changes of light, colour, focus, noise and compression.
+
+    `strength`, 0 to 1, scales how strong the changes are and how often they are made.
+    """
 
     def sometimes(probability: float, draw: Callable[[], Drawn]) -> Drawn | None:
         return draw() if rng.random() < probability else None
@@ -134,21 +178,36 @@ def draw_camera(rng: np.random.Generator, strength: float = 1.0) -> Camera:
     )
 
 
-def cut(photographs: Sequence[torch.Tensor], places: Sequence[Place], crop_size: int) -> torch.Tensor:
-    """A crop of each photograph, (K, S, S) uint8 on one device: (N, K, C, C) float32 in [0, 1], 0 beyond its frame."""
+def cut_crops(photographs: Sequence[torch.Tensor], places: Sequence[Place], crop_size: int) -> torch.Tensor:
+    """Cut a crop out of each photograph.
+
+    Parameters
+    ----------
+    photographs
+        N arrays of planes, each (K, S, S) uint8, all on one device. S may differ.
+    places
+        Position and orientation of each crop.
+    crop_size
+        Side C of the crops, px.
+
+    Returns
+    -------
+    crops
+        (N, K, C, C) float32 in [0, 1], 0 beyond the photograph's frame.
+    """
     exact, sampled = [], []
     for planes, place in zip(photographs, places, strict=True):
-        # Of a turned and scaled crop, as far as its corners reach, and what the kernel takes beyond.
+        # A turned and scaled crop needs the part that its corners reach, plus the support of the bicubic kernel.
         reach = crop_size // 2
         if not place.exact:
             reach = math.ceil(np.abs(place.matrix).sum(axis=1).max() * crop_size / 2) + 3
         part = T.crop(planes, place.row - reach, place.column - reach, 2 * reach, 2 * reach)
         if place.exact:
-            # Where a step down in the crop leads in the photograph: down, left, up, right.
+            # A step down in the crop is a step down, left, up or right in the photograph.
             down = [(1, 0), (0, -1), (-1, 0), (0, 1)].index(tuple(place.matrix[:, 0].astype(int)))
             exact.append(part.rot90(down, (-2, -1)))
         else:
-            # In the terms of affine_grid: columns first, lengths in halves of each picture's side.
+            # affine_grid takes columns first, and lengths in units of half a side of each picture.
             sampled.append((part, np.pad(place.matrix[::-1, ::-1] * crop_size / (2 * reach), ((0, 0), (0, 1)))))
     crops = torch.empty((len(places), len(photographs[0]), crop_size, crop_size), device=photographs[0].device)
     is_exact = np.array([place.exact for place in places])
@@ -167,15 +226,28 @@ def cut(photographs: Sequence[torch.Tensor], places: Sequence[Place], crop_size:
     return torch.where(flipped, crops.flip(-1), crops).div(255).clamp(0, 1)
 
 
-def vary(images: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:
-    """Each picture of (N, 3, C, C) float32 in [0, 1] by a camera of its own; the same shape and range."""
+def augment(images: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:
+    """Change the colours and the sharpness of each crop.
+
+    Parameters
+    ----------
+    images
+        (N, 3, C, C) float32 RGB in [0, 1].
+    cameras
+        Changes of each crop.
+
+    Returns
+    -------
+    images
+        (N, 3, C, C) float32 RGB in [0, 1].
+    """
 
     def numbers(values: Sequence) -> torch.Tensor:
         stacked = np.asarray(values, np.float32).reshape(len(values), -1, 1, 1)
         return torch.from_numpy(stacked).to(images.device)
 
     def some(name: str) -> tuple[list[int], list]:
-        """Which pictures that is done to, and by how much."""
+        """Return the indices of the pictures that have this change, and its values."""
         chosen = [at for at, camera in enumerate(cameras) if getattr(camera, name) is not None]
         return chosen, [getattr(cameras[at], name) for at in chosen]
 
@@ -191,7 +263,8 @@ def vary(images: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:
     images = torch.where(numbers([c.grey for c in cameras]) > 0, images[:, 1:2], images)
     chosen, haze = some("haze")
     if chosen:
-        # Towards the mean of some 16 pixels about: not of the crop, or what lies beyond the rim would turn grey.
+        # Contrast is lost towards the mean of about 16 pixels around, not of the crop: the black beyond the rim would
+        # turn grey.
         coarse = F.adaptive_avg_pool2d(images[chosen], math.ceil(images.shape[-1] / 16))
         neighbourhood = F.interpolate(coarse, size=images.shape[-2:], mode="bilinear")
         images[chosen] = torch.lerp(images[chosen], neighbourhood, smooth_field(haze))
@@ -216,10 +289,10 @@ def vary(images: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:
 
 
 def _jpeg(images: torch.Tensor, qualities: Sequence[int]) -> torch.Tensor:
-    """What baseline JPEG (ITU-T T.81) with colours of half size leaves of (N, 3, C, C), each at its own quality.
+    """Apply the losses of baseline JPEG (ITU-T T.81), with colours at half size, to each picture at its own quality.
 
-    Only the rounding of the cosine transform's coefficients, which is all that is lost: no file is made, and the
-    pictures stay on their device.
+    Only the coefficients of the cosine transform are rounded, which is where JPEG loses information. No file is made,
+    and the pictures, (N, 3, C, C) float32 RGB in [0, 1], stay on their device.
     """
     height, width = images.shape[-2:]
     images = F.pad(images * 255, (0, -width % 16, 0, -height % 16), "replicate")
@@ -227,7 +300,7 @@ def _jpeg(images: torch.Tensor, qualities: Sequence[int]) -> torch.Tensor:
     luminance = 0.299 * red + 0.587 * green + 0.114 * blue
     colours = F.avg_pool2d(torch.cat([(blue - luminance) / 1.772, (red - luminance) / 1.402], dim=1), 2)
     quality = np.asarray(qualities, np.float64)[:, None, None, None]
-    scale = np.where(quality < 50, 5000 / quality, 200 - 2 * quality)  # as the Independent JPEG Group's library does
+    scale = np.where(quality < 50, 5000 / quality, 200 - 2 * quality)  # formula of the Independent JPEG Group's library
     tables = np.clip(np.floor((_JPEG_TABLES * scale + 50) / 100), 1, 255)
     steps = torch.from_numpy(tables.astype(np.float32)).to(images.device)
     luminance = _round_coefficients(luminance - 128, steps[:, :1]) + 128
@@ -239,7 +312,10 @@ def _jpeg(images: torch.Tensor, qualities: Sequence[int]) -> torch.Tensor:
 
 
 def _round_coefficients(planes: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """The cosine coefficients of each 8 x 8 pixels of (N, K, H, W) rounded to multiples of `steps` (N, 1, 8, 8)."""
+    """Round the cosine coefficients of each block of 8 x 8 pixels to multiples of `steps`.
+
+    `planes` is (N, K, H, W) float32, H and W multiples of 8; `steps` is (N, 1, 8, 8) float32.
+    """
     transform = torch.from_numpy(dct(np.eye(8), axis=0, norm="ortho").astype(np.float32)).to(planes.device)
     blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)  # (N, K, H / 8, W / 8, 8, 8)
     steps = steps[:, :, None, None]

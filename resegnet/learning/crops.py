@@ -1,4 +1,4 @@
-"""What training sees: photographs at the working size, and augmented crops of them."""
+"""Photographs at the working size, and the augmented crops of them that a network is trained on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.ndimage import binary_dilation
 from skimage.morphology import skeletonize
 
 from resegnet.config import Config
-from resegnet.learning.augment import cut, draw_camera, draw_place, vary
+from resegnet.learning.augment import augment, cut_crops, draw_camera, draw_place
 from resegnet.learning.samples import Sample
 from resegnet.segmenter import prepare_input
 
@@ -21,10 +21,20 @@ STRONG_SHARE = 0.25  # share of the crops that are augmented strongly also in th
 
 @dataclass(frozen=True)
 class WorkingSample:
-    """A photograph, its vessels and field at the working size, kept in 8 bit so that a whole set fits into memory.
+    """A photograph and its reference at the working size, in 8 bits so that a whole data set fits into memory.
 
-    `pixels` is (S, S, 3) uint8, the network's input before scaling to [0, 1]; `vessels`, `field` and `centrelines` are
-    (S, S) uint8, 255 for certain; the first two are soft at their borders, the last are three pixels wide.
+    Attributes
+    ----------
+    pixels
+        (S, S, 3) uint8 RGB, the network's input before it is scaled to [0, 1].
+    vessels
+        (S, S) uint8, 255 on vessels, with soft borders. With teachers, their mean with the teachers' probability.
+    field
+        (S, S) uint8, 255 inside the field of view, with soft borders.
+    centrelines
+        (S, S) uint8, 255 on the centrelines of the reference, three pixels wide.
+    dataset
+        Name of the data set.
     """
 
     pixels: np.ndarray
@@ -35,10 +45,18 @@ class WorkingSample:
 
     @classmethod
     def of(cls, sample: Sample, config: Config, answer: np.ndarray | None = None) -> WorkingSample:
-        """With a teacher's `answer`, probability (H, W) float32, the vessels are the mean of it and the reference.
+        """Scale a sample to the working size.
 
-        Of what a hand left out or drew too wide, the teacher's doubt is closer to the truth than a 0 or 1: Hinton et
-        al. 2015, arXiv:1503.02531.
+        Parameters
+        ----------
+        sample
+            Photograph with its reference.
+        config
+            States the working size.
+        answer
+            Probability of a teacher, (H, W) float32 in the photograph's frame. The vessels are then the mean of it and
+            the reference. Where a person left a vessel out or drew it too wide, the teacher's probability is closer to
+            the truth than 0 or 1 (Hinton et al. 2015, arXiv:1503.02531).
         """
         pixels, fov, geometry = prepare_input(sample.image, config)
         traced, field = (geometry.to_input(mask) for mask in (sample.vessels, fov.mask))
@@ -48,29 +66,32 @@ class WorkingSample:
         return cls(pixels, vessels, field, lines.astype(np.uint8) * 255, sample.dataset)
 
     def planes(self) -> torch.Tensor:
-        """(6, S, S) uint8: red, green, blue, vessels, field and centre lines."""
+        """Return red, green, blue, vessels, field and centrelines as (6, S, S) uint8."""
         colours = self.pixels.transpose(2, 0, 1)
         return torch.from_numpy(np.stack([*colours, self.vessels, self.field, self.centrelines]))
 
 
 class Crops(torch.utils.data.Dataset):
-    """An endless row of augmented crops: the crop at a place depends on the seed and the place, on nothing else.
+    """An endless sequence of augmented crops. The crop at a place depends only on the seed and the place.
 
-    That is what lets an interrupted run go on exactly, with any number of worker processes. Every third crop is of the
-    `extra` photographs, however many there are: enough to see their cameras, and the traced ones keep the word.
+    An interrupted run can therefore be resumed exactly, with any number of worker processes. Every third crop comes
+    from the `extra` photographs, however many there are: enough to learn their cameras, while the references of people
+    keep the majority.
 
     Parameters
     ----------
-    samples, extra
-        Of any sizes.
+    samples
+        Photographs with references of people, of any working sizes.
     crop_size
-        px.
+        Side of a crop, px.
     seed
-        0 or more.
+        Seed, 0 or more.
     weak_from
         First place from which most crops are augmented weakly; None augments all strongly.
+    extra
+        Photographs with vessel masks that models made.
     device
-        Where the photographs are kept and the crops are made.
+        Device that holds the photographs and makes the crops.
     """
 
     def __init__(
@@ -82,13 +103,13 @@ class Crops(torch.utils.data.Dataset):
         extra: Sequence[WorkingSample] = (),
         device: torch.device | str = "cpu",
     ) -> None:
-        self.traced, self.labelled = (_in_turn(part, device) for part in (samples, extra))
+        self.traced, self.labelled = (_photographs_of_a_pass(part, device) for part in (samples, extra))
         self.crop_size = crop_size
         self.seed = seed
         self.weak_from = weak_from
 
     def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (3, C, C) and masks (3, C, C): vessels, field, centre lines; float32 in [0, 1]."""
+        """Return image (3, C, C) and masks (3, C, C), vessels, field and centrelines, as float32 in [0, 1]."""
         images, masks = self.__getitems__([place])
         return images[0], masks[0]
 
@@ -98,14 +119,14 @@ class Crops(torch.utils.data.Dataset):
         for place in places:
             photograph, rng = self._photograph(place), np.random.default_rng((self.seed, 1, place))
             photographs.append(photograph.planes)
-            # Strong variation teaches what holds on any camera, but also blurs what tells cameras, and so their
-            # annotators, apart; the last epochs see most photographs nearly as they are.
+            # Strong augmentation teaches what holds for every camera, but it also hides what distinguishes the cameras,
+            # and with them the annotators. The last epochs therefore see most photographs nearly unchanged.
             weak = self.weak_from is not None and place >= self.weak_from and rng.random() >= STRONG_SHARE
             strength = WEAK_STRENGTH if weak else 1.0
             cuts.append(draw_place(rng, photograph.inside, photograph.planes.shape[-1], strength))
             cameras.append(draw_camera(rng, strength))
-        images, masks = cut(photographs, cuts, self.crop_size).split(3, dim=1)
-        return vary(images, cameras), masks
+        images, masks = cut_crops(photographs, cuts, self.crop_size).split(3, dim=1)
+        return augment(images, cameras), masks
 
     def _photograph(self, place: int) -> _Photograph:
         photographs, turn = self.traced, place
@@ -117,17 +138,18 @@ class Crops(torch.utils.data.Dataset):
 
 
 class _Photograph:
-    """A sample as crops are cut from it: its planes on their device, and the places inside its field."""
+    """A sample on the device: its planes, and the pixels inside its field that a crop can be centred on."""
 
     def __init__(self, sample: WorkingSample, device: torch.device | str) -> None:
         self.planes = sample.planes().to(device)
         self.inside = np.argwhere(sample.field[::8, ::8] > 127) * 8
 
 
-def _in_turn(samples: Sequence[WorkingSample], device: torch.device | str) -> list[_Photograph]:
-    """The photographs as a pass takes them: as often as a side holds the smallest one's, for the crops are of one size.
+def _photographs_of_a_pass(samples: Sequence[WorkingSample], device: torch.device | str) -> list[_Photograph]:
+    """Return the photographs of one pass, each as often as its side holds the side of the smallest photograph.
 
-    Once each, a photograph of 1664 px is seen a sixth as often, pixel for pixel, as one of 704 px.
+    All crops have one size. If each photograph came once, a pixel of a photograph of 1664 px would be seen a sixth as
+    often as one of a photograph of 704 px.
     """
     sides = [sample.pixels.shape[0] for sample in samples]
     photographs = [_Photograph(sample, device) for sample in samples]
@@ -135,5 +157,5 @@ def _in_turn(samples: Sequence[WorkingSample], device: torch.device | str) -> li
 
 
 def identity_collate(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """For a DataLoader over `Crops`, which gives whole batches."""
+    """Return the batch unchanged: `Crops` gives whole batches to the DataLoader."""
     return batch

@@ -98,14 +98,8 @@ def evaluate_dataset(
     for index in tqdm(range(len(dataset)), desc="evaluate", unit="picture", disable=None if progress else True):
         evaluation.add(read_sample(dataset[index]))
     report = evaluation.report()
-    if out is not None and worst > 0:
-        f1 = [picture["f1"] for picture in report["pictures"]]
-        scored = [index for index, value in enumerate(f1) if not math.isnan(value)]
-        order = sorted(scored, key=lambda index: f1[index])
-        try:
-            report["error_maps"] = [str(_write_error_map(segmenter, dataset[i], Path(out))) for i in order[:worst]]
-        except OSError as error:  # scores that took long are not lost to a full disk or a bad folder
-            logger.warning("The error maps cannot be written: %s", error)
+    if out is not None:
+        report["error_maps"] = _write_error_maps(segmenter, dataset, report["pictures"], worst, out)
     return _none_for_nan(report)
 
 
@@ -261,6 +255,19 @@ def _dice_counts(one: np.ndarray, other: np.ndarray) -> tuple[int, int]:
 
 def _dice(numerator: int, denominator: int) -> float:
     return float(numerator / denominator) if denominator else math.nan
+
+
+def _write_error_maps(
+    segmenter: Segmenter, dataset: Dataset, pictures: list[dict[str, Any]], limit: int, folder: Path
+) -> list[str]:
+    """Write error maps of the photographs with the lowest F1, and return their paths."""
+    scored = [index for index, picture in enumerate(pictures) if not math.isnan(picture["f1"])]
+    worst = sorted(scored, key=lambda index: pictures[index]["f1"])[: max(limit, 0)]
+    try:
+        return [str(_write_error_map(segmenter, dataset[index], Path(folder))) for index in worst]
+    except OSError as error:  # scores that took long are not lost to a full disk or a bad folder
+        logger.warning("The error maps cannot be written: %s", error)
+        return []
 
 
 def _write_error_map(segmenter: Segmenter, row: Mapping[str, Any], folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""The losses that training minimises."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from torch.nn import functional as F
 def bce_dice_loss(
     logits: torch.Tensor, vessels: torch.Tensor, field: torch.Tensor, dice_weight: float = 1.0
 ) -> torch.Tensor:
-    """Binary cross-entropy plus weighted Dice loss, inside the field of view.
+    """Return binary cross-entropy plus weighted Dice loss, inside the field of view.
 
-    Dice (Milletari et al. 2016, doi:10.1109/3DV.2016.79) is taken over the batch, not per crop: a crop with hardly a
-    vessel in it would make its own quotient jump. It is least for answers of 0 and 1, not for the true shares.
+    Dice (Milletari et al. 2016, doi:10.1109/3DV.2016.79) is computed over the batch, not per crop, because the quotient
+    of a crop with hardly any vessel varies wildly. It is lowest for probabilities of 0 and 1, not for the true ones.
 
     Parameters
     ----------
-    logits, vessels, field
-        (N, 1, H, W) float32; `vessels` and `field` in [0, 1], soft at their borders.
+    logits
+        (N, 1, H, W) float32.
+    vessels, field
+        References and fields of view, (N, 1, H, W) float32 in [0, 1], with soft borders.
     dice_weight
-        Of the Dice loss, >= 0.
+        Weight of the Dice loss, >= 0.
 
     Returns
     -------
@@ -34,14 +36,17 @@ def bce_dice_loss(
 
 
 def centreline_loss(logits: torch.Tensor, centrelines: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
-    """Share of the centre lines that is missed, so that a thin vessel counts as much as a wide one of its length.
+    """Return the share of the centrelines that is missed.
 
-    Skeleton recall loss (Kirchhoff et al. 2024, arXiv:2404.03010), over the batch.
+    A thin vessel counts as much as a wide one of the same length. This is the skeleton recall loss (Kirchhoff et al.
+    2024, arXiv:2404.03010), computed over the batch.
 
     Parameters
     ----------
-    logits, centrelines, field
-        (N, 1, H, W) float32; `centrelines`, three pixels wide, and `field` in [0, 1].
+    logits
+        (N, 1, H, W) float32.
+    centrelines, field
+        Centrelines of the references, three pixels wide, and fields of view, (N, 1, H, W) float32 in [0, 1].
 
     Returns
     -------

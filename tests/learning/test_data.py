@@ -155,7 +155,7 @@ def test_a_hub_that_cannot_be_reached_is_a_data_error(monkeypatch):
         load_vessels("someone/eyes", "test")
 
 
-def test_drawn_photographs_are_small_sets_with_splits_that_share_nothing(monkeypatch):
+def test_synthetic_photographs_are_small_sets_with_splits_that_share_nothing(monkeypatch):
     assert {name: len(seeds) for name, seeds in synthetic_rows.SYNTHETIC_SEEDS.items()} == {"train": 24, "test": 8}
     assert not set(synthetic_rows.SYNTHETIC_SEEDS["train"]) & set(synthetic_rows.SYNTHETIC_SEEDS["test"])
     monkeypatch.setattr(synthetic_rows, "SYNTHETIC_SEEDS", {"train": range(1), "test": range(1_000_000, 1_000_001)})

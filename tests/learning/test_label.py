@@ -70,7 +70,7 @@ def test_mirrored_averages_over_four_views_each_turned_back():
     assert found[0].sum() == 1
 
 
-def test_every_third_crop_is_of_a_labelled_photograph():
+def test_every_third_crop_comes_from_a_labelled_photograph():
     def plain(value: int) -> WorkingSample:
         full = np.full((64, 64), 255, np.uint8)
         vessels = np.full((64, 64), value, np.uint8)

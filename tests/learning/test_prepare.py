@@ -17,7 +17,8 @@ from resegnet.__main__ import main
 from resegnet.errors import DataError
 from resegnet.learning import prepare as module
 from resegnet.learning.data import load_vessels, read_sample
-from resegnet.learning.prepare import PREPARERS, is_prepared, prepare
+from resegnet.learning.originals import PREPARERS
+from resegnet.learning.prepare import is_prepared, prepare
 from resegnet.releases.datasheets import SOURCES
 
 SIZE = (24, 28)

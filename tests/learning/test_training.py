@@ -1,4 +1,4 @@
-"""Training: what it feeds is what prediction feeds, and a cut run ends as an uncut one does."""
+"""Training feeds the network as prediction does, and an interrupted run ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ import train as train_script
 from resegnet import Segmenter
 from resegnet.config import Config
 from resegnet.errors import TrainingError
-from resegnet.learning.augment import Camera, Place, _jpeg, cut, draw_camera, draw_place, vary
+from resegnet.learning.augment import Camera, Place, _jpeg, augment, cut_crops, draw_camera, draw_place
 from resegnet.learning.crops import Crops, WorkingSample, identity_collate
 from resegnet.learning.data import Sample, load_vessels, read_sample
 from resegnet.learning.losses import bce_dice_loss, centreline_loss
@@ -56,7 +56,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A small image folder of drawn photographs with exact truth: six to learn from, two to be scored on."""
+    """A small image folder of synthetic photographs: six in `train`, two in `test`."""
     root = tmp_path_factory.mktemp("data") / "tiny"
     for split, seeds in (("train", range(6)), ("test", range(100, 102))):
         (root / split).mkdir(parents=True)
@@ -104,13 +104,13 @@ def test_training_and_prediction_feed_the_network_the_same_bits(folder):
     for row in load_vessels(folder, "train"):
         sample = read_sample(row)
         planes = WorkingSample.of(sample, Config(input_size=192)).planes()
-        image = cut([planes], [Place(96, 96, np.eye(2), flip=False)], 192)[0, :3]
+        image = cut_crops([planes], [Place(96, 96, np.eye(2), flip=False)], 192)[0, :3]
         segmenter(row["image"]["bytes"] or row["image"]["path"])
         assert seen[-1].dtype == np.float32
         assert seen[-1][0].tobytes() == image.numpy().tobytes()
 
 
-def test_a_teacher_has_half_a_say_in_the_vessels_and_none_in_the_centre_lines(folder):
+def test_a_teacher_counts_half_in_the_vessels_and_not_in_the_centrelines(folder):
     sample = read_sample(load_vessels(folder, "train")[0])
     alone = WorkingSample.of(sample, Config(input_size=192))
     taught = WorkingSample.of(sample, Config(input_size=192), np.full(sample.vessels.shape, 0.5, np.float32))
@@ -307,16 +307,16 @@ def test_augmentation_moves_photograph_and_vessels_together():
     planes = torch.from_numpy(np.stack([255 * eye.vessels.astype(np.uint8)] * 4))
     rng = np.random.default_rng(0)
     for _ in range(20):
-        (crop,) = cut([planes], [draw_place(rng, np.argwhere(eye.fov), 400)], 128)
+        (crop,) = cut_crops([planes], [draw_place(rng, np.argwhere(eye.fov), 400)], 128)
         assert crop.shape == (4, 128, 128)
         assert torch.equal(crop[0], crop[3])
-        changed = vary(crop[None, :3], [draw_camera(rng)])
+        changed = augment(crop[None, :3], [draw_camera(rng)])
         assert changed.shape == (1, 3, 128, 128)
         assert changed.min() >= 0
         assert changed.max() <= 1
 
 
-def test_crops_turn_freely_but_stand_upright_when_varied_little():
+def test_crops_turn_freely_but_stand_upright_under_weak_augmentation():
     rng, inside = np.random.default_rng(0), np.argwhere(np.ones((9, 9)))
     strong, weak = ([draw_place(rng, inside, 9, strength) for _ in range(60)] for strength in (1.0, 0.2))
     up = [place.matrix[0, 0] > abs(place.matrix[1, 0]) and not place.flip for place in strong]
@@ -327,14 +327,14 @@ def test_crops_turn_freely_but_stand_upright_when_varied_little():
     assert {place.exact for place in weak} == {place.exact for place in strong} == {True, False}
 
 
-def test_most_crops_varied_little_are_the_photographs_own_pixels():
+def test_most_weakly_augmented_crops_are_the_photographs_own_pixels():
     rows, columns = np.mgrid[:256, :256].astype(np.uint8)  # each pixel is told by its values
     planes, inside = torch.from_numpy(np.stack([rows, columns])), np.argwhere(np.ones((256, 256)))
     rng = np.random.default_rng(0)
     exact = 0
     for _ in range(60):
         place = draw_place(rng, inside, 256, strength=0.2)
-        crop = cut([planes], [place], 64)[0] * 255
+        crop = cut_crops([planes], [place], 64)[0] * 255
         lies_inside = crop[:, (crop > 0).all(dim=0)]
         whole = torch.allclose(lies_inside, lies_inside.round(), atol=1e-4)
         assert whole >= place.exact
@@ -346,7 +346,7 @@ def test_most_crops_varied_little_are_the_photographs_own_pixels():
     seen = set()
     for place in (draw_place(rng, inside, 256) for _ in range(200)):
         if place.exact:
-            crop = cut([planes], [place], 64)[0] * 255
+            crop = cut_crops([planes], [place], 64)[0] * 255
             steps = (crop[:, 33, 32] - crop[:, 32, 32], crop[:, 32, 33] - crop[:, 32, 32])
             seen.add(tuple(round(float(value)) for step in steps for value in step))
     assert seen == {
@@ -421,7 +421,7 @@ def test_a_large_photograph_gives_more_of_the_crops():
 
 
 def drawn(side: int) -> Sample:
-    """A drawn photograph as a sample."""
+    """Return a synthetic photograph as a sample."""
     eye = draw_fundus(3, (side, side))
     return Sample(eye.image, eye.vessels, eye.fov, "eye", "eye", "synthetic")
 
@@ -430,7 +430,7 @@ def test_a_crop_lies_where_it_is_said_to():
     eye = torch.from_numpy(draw_fundus(7, (300, 300)).image).permute(2, 0, 1)
 
     def crop(planes, matrix):
-        return cut([planes], [Place(160, 140, np.array(matrix), flip=False)], 64)[0]
+        return cut_crops([planes], [Place(160, 140, np.array(matrix), flip=False)], 64)[0]
 
     exact = crop(eye, [[1.0, 0.0], [0.0, 1.0]])
     torch.testing.assert_close(exact, eye[:, 128:192, 108:172] / 255)
@@ -448,7 +448,7 @@ def test_a_crop_lies_where_it_is_said_to():
 PLAIN = Camera(np.ones(3), 1.0, 1.0, 1.0, False, None, None, None, None, None, None, 0)
 
 
-def test_each_picture_is_varied_by_its_own_camera():
+def test_each_picture_is_augmented_by_its_own_camera():
     eye = draw_fundus(7, (256, 256)).image[64:192, 64:192]
     images = torch.from_numpy(eye).permute(2, 0, 1).float().expand(8, -1, -1, -1) / 255
     changes = [
@@ -456,7 +456,7 @@ def test_each_picture_is_varied_by_its_own_camera():
         {"light": np.full((4, 4), -0.3)}, {"haze": np.full((4, 4), 0.5)},
     ]  # fmt: skip
     cameras = [dataclasses.replace(PLAIN, **change) for change in changes]
-    plain, red, grey, blurred, sharp, noisy, dark, hazy = vary(images, cameras)
+    plain, red, grey, blurred, sharp, noisy, dark, hazy = augment(images, cameras)
     torch.testing.assert_close(plain, images[0])
     torch.testing.assert_close(red, plain * torch.tensor([0.5, 1, 1]).view(3, 1, 1))
     torch.testing.assert_close(grey, plain[1:2].expand(3, -1, -1))
@@ -472,7 +472,7 @@ def test_each_picture_is_varied_by_its_own_camera():
 @pytest.mark.parametrize("side", [8, 168])  # smaller than what haze looks at, and no multiple of it
 def test_haze_keeps_a_slope_of_light(side):
     slope = torch.linspace(0.2, 0.6, side).expand(1, 3, side, side)
-    hazy = vary(slope, [dataclasses.replace(PLAIN, haze=np.full((4, 4), 0.5))])
+    hazy = augment(slope, [dataclasses.replace(PLAIN, haze=np.full((4, 4), 0.5))])
     middle = slice(side // 8, -(side // 8))
     torch.testing.assert_close(
         hazy[..., middle, middle], slope[..., middle, middle], atol=0.1 if side < 16 else 2e-3, rtol=0
@@ -570,7 +570,7 @@ def test_encoder_weights_from_a_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_release_can_be_gone_on_from(capsys, folder, finished, tmp_path):
+def test_a_release_can_be_fine_tuned(capsys, folder, finished, tmp_path):
     line = command(folder, tmp_path / "on")[2:]
     line[line.index("--epochs") + 1] = "1"
     line += ["--start-from", str(finished / "release"), "--learning-rate", "0"]
