@@ -113,9 +113,9 @@ def test_long_names_keep_their_number(tmp_path):
 
 def test_many_of_one_name_take_no_time(tmp_path):
     (tmp_path / "list.csv").write_text("image\n" + "".join(f"/{number}/eye.png\n" for number in range(20_000)))
-    began = time.monotonic()
+    began = time.process_time()
     assert ids(tmp_path / "list.csv")[-1] == "eye_20000"
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 10
 
 
 def test_tracings_beside_photographs_and_earlier_results_are_no_photographs(folder, segment, drawings):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import PATIENCE_S
 
 import train
 from resegnet import ReSegNet, Segmenter, __version__, read_image
@@ -251,7 +252,7 @@ def test_onnx_without_this_package_finds_the_same_vessels(workplace):
     """In a process of its own, to see that the script imports neither this package nor torch."""
     (code,) = code_blocks("docs/onnx.md", "python")
     code += "import sys; assert not {'resegnet', 'torch'} & set(sys.modules)\nnp.save('mask.npy', mask)\n"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=workplace, timeout=300)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=workplace, timeout=PATIENCE_S)
     found, expected = np.load("mask.npy"), Segmenter.from_pretrained()("examples/retina_cc0.jpg").mask
     assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.98
 
@@ -282,7 +283,9 @@ def run_against(url: str, language: str, part: str, *command: str) -> str:
     (code,) = [block for block in code_blocks("docs/page.md", language) if part in block]
     assert "http://127.0.0.1:7860" in code
     code = code.replace("http://127.0.0.1:7860", url.rstrip("/"))
-    return subprocess.run([*command, code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
+    return subprocess.run(
+        [*command, code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    ).stdout
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from gradio_client import Client, handle_file
 from huggingface_hub import metadata_load
 from huggingface_hub.errors import HfHubHTTPError
 from PIL import Image
+from support import PATIENCE_S
 from support.hub_server import HubServer
 from support.stand_in import small_photographs
 from support.synthetic import draw_fundus
@@ -101,7 +102,7 @@ def push(hub, home, release, *options, token="hf_someone"):
     """Run `push_to_hub.py` in a new process; return its exit status and its output."""
     command = [sys.executable, "push_to_hub.py", "--release", release, "--repo-id", NET, *options]
     process = subprocess.run(
-        command, cwd=ROOT, env=hub.environment(home, token), capture_output=True, text=True, timeout=600
+        command, cwd=ROOT, env=hub.environment(home, token), capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert "hf_someone" not in process.stdout + process.stderr  # the token is never printed
     assert "Traceback" not in process.stderr
@@ -169,7 +170,7 @@ def command(hub, home, *arguments, status=0, **options):
         env=hub.environment(home, **options),
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE_S,
     )
     assert process.returncode == status, process.stderr
     return process.stderr if status else process.stdout
@@ -418,14 +419,14 @@ def test_a_space_is_published_and_serves_that_commit(hub, release, tmp_path):
         client.close()
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(PATIENCE_S)
     assert numbers["model"] == f"{NET}@{commit[:12]}"
     with Image.open(mask) as image:
         np.testing.assert_array_equal(np.asarray(image) > 0, Segmenter.from_pretrained(release)(PHOTOGRAPH).mask)
 
 
 def wait_for(url, process):
-    for _ in range(600):
+    for _ in range(5 * PATIENCE_S):
         assert process.poll() is None
         try:
             with urllib.request.urlopen(url) as answer:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import PATIENCE_S
 from support.hub_server import HubServer
 from support.stand_in import DarkOnGreen, small_photographs
 from support.synthetic import draw_fundus
@@ -64,7 +65,7 @@ def cuts(environment, *arguments):
         env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
         capture_output=True,
         text=True,
-        timeout=1200,
+        timeout=6 * PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

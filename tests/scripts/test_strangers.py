@@ -19,6 +19,7 @@ from benchmarks.load import ask_all, digest, draw_photographs, flood
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from support import PATIENCE_S
 from support.synthetic import draw_fundus
 
 import app
@@ -58,7 +59,7 @@ def client(url, tmp_path):
 def get(url, target):
     """Ask for an address just as it is written; a client would tidy it up."""
     address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=PATIENCE_S)
     try:
         connection.putrequest("GET", target)
         connection.endheaders()
@@ -69,7 +70,7 @@ def get(url, target):
 
 
 def upload(url, content, name="eye.png"):
-    answer = httpx.post(f"{url}gradio_api/upload", files={"files": (name, content)}, timeout=60)
+    answer = httpx.post(f"{url}gradio_api/upload", files={"files": (name, content)}, timeout=PATIENCE_S)
     return answer.status_code, answer.json() if answer.status_code == 200 else answer.text
 
 
@@ -80,7 +81,7 @@ def as_file(path):
 def ask(url, path):
     """What `/segment` says to a file on the server; `gradio_client` would send a file of that name first."""
     event = httpx.post(f"{url}gradio_api/call/segment", json={"data": [as_file(path), None]}).json()["event_id"]
-    return httpx.get(f"{url}gradio_api/call/segment/{event}", timeout=60).text
+    return httpx.get(f"{url}gradio_api/call/segment/{event}", timeout=PATIENCE_S).text
 
 
 def endpoint(url, name):
@@ -96,7 +97,7 @@ def pixels(path):
         return np.array(image)
 
 
-def wait_until(condition, seconds=30):
+def wait_until(condition, seconds=PATIENCE_S):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -209,7 +210,7 @@ def test_nobody_gets_past_the_queue(url, network, photograph):
     _, (path,) = upload(url, photograph.read_bytes())
     calls = network.calls
     for route in ("run", "api"):
-        answer = httpx.post(f"{url}gradio_api/{route}/segment", json={"data": [as_file(path), 0.4]}, timeout=60)
+        answer = httpx.post(f"{url}gradio_api/{route}/segment", json={"data": [as_file(path), 0.4]}, timeout=PATIENCE_S)
         assert answer.status_code in (403, 404)
     assert network.calls == calls
 
@@ -224,7 +225,7 @@ def test_the_server_fetches_nothing_for_a_stranger(url, client, place):
         saving = endpoint(url, "save")
         join = {"data": [None, as_file(address)], "fn_index": saving, "session_hash": "stranger"}
         assert httpx.post(f"{url}gradio_api/queue/join", json=join).status_code == 200
-        told = httpx.get(f"{url}gradio_api/queue/data", params={"session_hash": "stranger"}, timeout=60).text
+        told = httpx.get(f"{url}gradio_api/queue/data", params={"session_hash": "stranger"}, timeout=PATIENCE_S).text
         assert "An address came in place of a file" in told
     assert get(url, f"/gradio_api/file={quote(address)}") == (403, b"The page does not do that.")
     assert get(url, f"/gradio_api/proxy={quote(address)}") == (403, b"The page does not do that.")
@@ -275,7 +276,7 @@ def test_what_is_too_large_is_refused(strict, segmenter, photograph, tmp_path):
 def half_an_upload(url, size):
     """Send that much of a larger upload, and no more; gives the open connection."""
     address = urlsplit(url)
-    connection = socket.create_connection((address.hostname, address.port), timeout=30)
+    connection = socket.create_connection((address.hostname, address.port), timeout=PATIENCE_S)
     head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="half.png"\r\n\r\n'
     connection.sendall(
         b"POST /gradio_api/upload HTTP/1.1\r\nHost: here\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -290,10 +291,11 @@ def test_who_does_not_go_on_sending_is_not_waited_for(strict, segmenter, photogr
     still_answers(strict, segmenter, photograph, tmp_path)
 
 
-def test_too_much_at_once_is_told_to_come_back(strict, segmenter, photograph, tmp_path):
+def test_too_much_at_once_is_told_to_come_back(strict, segmenter, photograph, tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "BODY_S", PATIENCE_S)
     waiting = [half_an_upload(strict, 240_000) for _ in range(2)]
     try:
-        wait_until(lambda: upload(strict, bytes(100_000))[0] == 503, 2)
+        wait_until(lambda: upload(strict, bytes(100_000))[0] == 503)
         assert "try again in a moment" in upload(strict, bytes(100_000))[1]
     finally:
         for connection in waiting:
@@ -336,7 +338,7 @@ def test_a_flood_is_refused_and_who_leaves_frees_the_place(
             network.go_on.set()
             later = staying.submit(handle_file(photograph), 0.7, api_name="/segment")
             for job, threshold in ((running, 0.6137), (later, 0.7)):
-                mask = pixels(job.result(60)[1]) > 0
+                mask = pixels(job.result(PATIENCE_S)[1]) > 0
                 np.testing.assert_array_equal(mask, segmenter(photograph).at(threshold).mask)
         assert network.calls == calls + 3  # two of them here: nothing was done for who left
     finally:

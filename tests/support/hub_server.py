@@ -53,6 +53,8 @@ import yaml
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from support import PATIENCE_S
+
 FAULTS = ("cut", "lost", "500", "429", "ratelimit", "flip")
 # Suffixes that the Hub's own .gitattributes sends to large-file storage, as far as this project writes such files.
 LARGE_SUFFIXES = (".safetensors", ".bin", ".pt", ".pkl", ".onnx", ".parquet", ".arrow", ".npy", ".npz", ".zip", ".gz")
@@ -136,7 +138,7 @@ class HubServer:
         self._server = uvicorn.Server(uvicorn.Config(self, timeout_graceful_shutdown=1, **options))
         self._thread = threading.Thread(target=self._server.run, args=([listener],), daemon=True)
         self._thread.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise RuntimeError("The Hub on loopback did not start.")
@@ -225,7 +227,7 @@ class HubServer:
             env=self.environment(home, token, **variables),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE_S,
         )
         if process.returncode:
             raise AssertionError(process.stderr)

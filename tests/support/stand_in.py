@@ -12,6 +12,7 @@ from resegnet.config import Config
 from resegnet.hub import BUNDLED_RELEASES
 from resegnet.releases.records import training_runs
 from resegnet.segmenter import prepare_input
+from support import PATIENCE_S
 from support.synthetic import draw_fundus
 
 
@@ -28,7 +29,7 @@ class DarkOnGreen:
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         self.calls += 1
-        self.go_on.wait(30)
+        self.go_on.wait(PATIENCE_S)
         green = rgb[:, 1]
         return np.clip(0.5 + 8 * (ndimage.uniform_filter(green, (0, 15, 15)) - green), 0, 1).astype(np.float32)
 

@@ -21,6 +21,7 @@ from gradio_client.utils import QueueError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
+from support import PATIENCE_S
 from support.stand_in import DarkOnGreen
 from support.synthetic import draw_fundus
 
@@ -211,7 +212,7 @@ def test_an_assistant_finds_the_tools_and_uses_one(url, segmenter, photographs):
 # Disk and queue
 
 
-def wait_until(condition, seconds=30):
+def wait_until(condition, seconds=PATIENCE_S):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -324,7 +325,7 @@ def test_the_app_keeps_its_files_to_itself_asks_nobody_and_ends_without_a_trace(
             said += line
         _, answer = call_tool(f"http://127.0.0.1:{port}/", photographs[0])
         assert not answer.isError
-        stranger = httpx.Client(base_url=f"http://127.0.0.1:{port}/gradio_api", timeout=60)
+        stranger = httpx.Client(base_url=f"http://127.0.0.1:{port}/gradio_api", timeout=PATIENCE_S)
         address = "https://example.org/eye.png"
         assert stranger.get(f"/file={address}").status_code == 403
         asked = [{"path": address, "meta": {"_type": "gradio.FileData"}}, None]
@@ -334,7 +335,7 @@ def test_the_app_keeps_its_files_to_itself_asks_nobody_and_ends_without_a_trace(
         assert len(list(tmp_path.glob("resegnet-page-*/files/*/*.png"))) >= 4
         assert not (tmp_path / "gradio").exists()  # where it keeps files by its own choice
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.communicate()

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from gradio_client.utils import Status
 from PIL import Image
+from support import PATIENCE_S
 from support.synthetic import draw_fundus
 
 from resegnet import ImageError, Segmenter
@@ -219,7 +221,7 @@ def test_names_are_shown_as_text(client, tmp_path, drawings):
 
 
 def test_others_are_served_between_the_photographs_of_a_batch(client, url, network, tmp_path, drawings):
-    path = zipped(tmp_path / "a.zip", {f"{number}.png": drawings[0] for number in range(6)})
+    path = zipped(tmp_path / "a.zip", {f"{number}.png": drawings[0] for number in range(20)})
     Image.open(io.BytesIO(drawings[3])).save(tmp_path / "other.png")
     other = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
     calls = network.calls
@@ -229,14 +231,16 @@ def test_others_are_served_between_the_photographs_of_a_batch(client, url, netwo
         while network.calls == calls:
             time.sleep(0.02)
         asked = other.submit(handle_file(tmp_path / "other.png"), api_name="/segment")
-        time.sleep(1)
-        slow = threading.Event()
+        while asked.status().code not in (Status.IN_QUEUE, Status.PROCESSING):
+            time.sleep(0.02)
         monkey = network.go_on.wait
-        network.go_on.wait = lambda seconds: slow.wait(0.5)  # half a second for each photograph
+        hurry = threading.Event()
+        network.go_on.wait = lambda seconds: hurry.wait(0.5)  # half a second for each photograph
         network.go_on.set()
-        asked.result(timeout=60)
+        asked.result(PATIENCE_S)
         assert not running.done()
-        running.result(timeout=60)
+        hurry.set()
+        running.result(PATIENCE_S)
         network.go_on.wait = monkey
     finally:
         network.go_on.set()

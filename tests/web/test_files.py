@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import PATIENCE_S
 
 from resegnet.web.files import keep_swept, sweep
 
@@ -99,7 +100,7 @@ def test_it_is_swept_again_and_again(tmp_path):
     keep_swept(tmp_path, keep_s=0.3)
     for name in ("first.png", "second.png"):
         (tmp_path / name).write_bytes(b"eye")
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE_S
         while (tmp_path / name).exists() and time.monotonic() < end:
             time.sleep(0.02)
         assert not (tmp_path / name).exists()

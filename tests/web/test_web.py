@@ -14,6 +14,7 @@ import pytest
 from gradio import EventData
 from gradio.exceptions import Error
 from PIL import Image
+from support import PATIENCE_S
 from support.stand_in import DarkOnGreen
 from support.synthetic import draw_fundus
 
@@ -133,7 +134,7 @@ def test_they_go_by_themselves(segmenter, photograph):
     results(photograph)
     sweeper = results._sweeper
     if sweeper is not None:  # it is done otherwise
-        sweeper.join(30)
+        sweeper.join(PATIENCE_S)
     assert not results._results
 
 
@@ -147,7 +148,7 @@ def test_two_who_wait_for_one_photograph_take_one_forward_pass(segmenter, networ
         time.sleep(0.01)
     network.go_on.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert network.calls == 2
 
 
