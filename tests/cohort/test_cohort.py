@@ -325,6 +325,7 @@ def calls_of(network, run):
     return network.calls - before
 
 
+@pytest.mark.slow
 def test_resume_does_what_is_missing_changed_or_damaged_and_nothing_else(folder, segment, network, tmp_path, drawings):
     out = tmp_path / "out"
 
@@ -430,6 +431,7 @@ def test_a_file_for_a_store_is_there_whole_or_not_at_all():
     assert store.read("memory://cut/results.csv") == b"all"
 
 
+@pytest.mark.slow
 def test_nobody_who_reads_on_is_no_fault_of_the_disk(many, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "resegnet", "segment", str(many), "--out", str(tmp_path / "out")],
@@ -441,6 +443,7 @@ def test_nobody_who_reads_on_is_no_fault_of_the_disk(many, tmp_path):
     process.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_file_name_of_any_bytes_reaches_any_terminal(folder, tmp_path):
     os.rename(os.fsencode(folder / "a.png"), os.fsencode(folder) + b"/sch\xf6n.png")
     done = subprocess.run(
@@ -491,6 +494,7 @@ def wait_for_records(out, count, process):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_at_any_time_and_resumed_the_result_is_the_same_to_the_byte(many, tmp_path):
     out, whole = tmp_path / "out", tmp_path / "whole"
     for count in (2, 7):
@@ -506,6 +510,7 @@ def test_killed_at_any_time_and_resumed_the_result_is_the_same_to_the_byte(many,
     assert len(table(out / "results.csv")) == 12
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(many, tmp_path):
     # As from a terminal: what a shell starts in the background ignores the signal, and its children do.
     listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
@@ -520,6 +525,7 @@ def test_ctrl_c_says_how_to_go_on(many, tmp_path):
             assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == digest
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_what_was_done_stays(many, tmp_path, drawings):
     """The system refuses files beyond a size, which one overlay needs and no other."""
     big = many / "z/z.png"
@@ -583,6 +589,7 @@ def test_photographs_and_results_may_lie_in_any_store(folder, segment, tmp_path)
 # All of it
 
 
+@pytest.mark.slow
 def test_the_bundled_model_by_one_worker_and_by_two(tmp_path, monkeypatch):
     for seed, size in ((1, (200, 220)), (2, (150, 150))):
         Image.fromarray(draw_fundus(seed, size).image).save(tmp_path / f"eye {seed}.png")
@@ -598,6 +605,7 @@ def test_the_bundled_model_by_one_worker_and_by_two(tmp_path, monkeypatch):
     assert 0.02 < float(row["vessel_density"]) < 0.4
 
 
+@pytest.mark.slow
 def test_the_command_starts_without_what_it_does_not_need(tmp_path, drawings):
     (tmp_path / "eye.png").write_bytes(drawings[0])
     code = SLOW.replace("sys.exit(main(", "print(main(").replace(
