@@ -1,8 +1,8 @@
-"""How fast the line is, against a plain script, in one run: seconds alone mean nothing on a machine that others share.
+"""Time the segmenter against a plain script, in one run.
 
-The baseline is what a public notebook does: U-Net/ResNet34 of `segmentation_models_pytorch` in float32, the photograph
-squashed to 512 x 512 and the mask scaled back, files written by Pillow's defaults. Rounds are interleaved, so that
-a slow minute of the machine meets both.
+Seconds alone mean little on a machine that is shared, so the report gives ratios too. The baseline does what a public
+notebook does: U-Net/ResNet34 of `segmentation_models_pytorch` in float32, the photograph squashed to 512 x 512, the mask
+scaled back, files written with Pillow's defaults. Rounds are interleaved, so that a slow minute affects both alike.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,13 @@ from resegnet.segmenter import Segmenter
 from resegnet.synthetic import draw_fundus
 
 SIZES = ((584, 565), (2336, 3504))  # (H, W) of DRIVE's and HRF's cameras
+_MEGAPIXELS = (1, 2, 4, 8)  # sizes at which one photograph is timed
 _BASELINE_PX = 512
-_GEMM = 2048
+_MATRIX_SIDE = 2048  # of the product that measures the peak of the processors
+_SLICE = 10  # photographs that the two ways through a folder take in turn
 
-# Peak memory is that of a process of its own, which does nothing else. Asked of Linux itself: `getrusage` would give
-# the peak of the process that started it, if that was larger.
+# Peak memory is measured in a process that does nothing else. It comes from Linux itself: `getrusage` gives the peak of
+# the parent process if that was larger.
 _ONE_PHOTOGRAPH = """
 from pathlib import Path
 from resegnet.segmenter import Segmenter
@@ -48,7 +51,8 @@ Segmenter.from_pretrained({model!r})({path!r}).save({out!r})
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 
-# Resident memory after a tenth of the photographs, when all that is loaded once is there, and after all of them.
+# Prints the resident memory after a tenth of the photographs, when everything that is loaded once is there, and after
+# all of them.
 _MANY_PHOTOGRAPHS = """
 from pathlib import Path
 from resegnet.segmenter import Segmenter
@@ -61,13 +65,13 @@ for done in range(1, count + 1):
 
 
 class Baseline:
-    """The plain script. Its weights are random: time does not depend on them."""
+    """The plain script. Its weights are random, since its time does not depend on them."""
 
     def __init__(self) -> None:
         self.model = smp.Unet("resnet34", encoder_weights=None).eval()
 
     def mask(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 to (H, W) bool."""
+        """Segment a photograph, (H, W, 3) uint8, to a vessel mask, (H, W) bool."""
         small = Image.fromarray(image).resize((_BASELINE_PX, _BASELINE_PX), Image.Resampling.BILINEAR)
         with torch.inference_mode():
             batch = torch.from_numpy(as_network_input(np.asarray(small)))[None]
@@ -75,7 +79,7 @@ class Baseline:
         return np.asarray(Image.fromarray(found).resize(image.shape[1::-1], Image.Resampling.NEAREST))
 
     def files(self, source: Path, out: Path) -> None:
-        """Photograph to mask and overlay on disk."""
+        """Segment a photograph file to the files of mask and overlay."""
         image = np.asarray(Image.open(source).convert("RGB"))
         mask = self.mask(image)
         Image.fromarray(mask.astype(np.uint8) * 255).save(out / "mask.png")
@@ -83,18 +87,19 @@ class Baseline:
 
 
 def benchmark(photographs: Sequence[Path], model: str | None, repeats: int = 5, files: int = 100) -> Iterator[str]:
-    """Time the segmenter and the baseline, and give the lines of the report as they come.
+    """Time the segmenter and the baseline; yield the lines of the report as they are measured.
 
     Parameters
     ----------
     photographs
-        To time; without any, two drawn ones of `SIZES` as JPEG.
+        Photographs to time; without any, two synthetic ones of `SIZES` as JPEG.
     model
         Release, as in `Segmenter.from_pretrained`.
     repeats
-        Rounds; the report gives medians.
+        Number of rounds; the report gives medians.
     files
-        Photographs in the folder that is segmented as a whole, copies of those given in turn; 0 leaves this out.
+        Number of photographs in the folder that is segmented as a whole, copies of those given in turn; 0 leaves the
+        folder out.
     """
     segmenter, baseline = Segmenter.from_pretrained(model), Baseline()
     engine = type(segmenter.network).__name__
@@ -108,29 +113,17 @@ def benchmark(photographs: Sequence[Path], model: str | None, repeats: int = 5, 
             yield from _single(segmenter, baseline, path, folder, repeats)
         yield ""
         yield from _network(segmenter, baseline, repeats)
-        for path in paths:
-            code = _ONE_PHOTOGRAPH.format(model=model, path=str(path), out=str(folder / "memory"))
-            peak_kb = int(
-                subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-            )
-            yield f"peak memory, {path.name}: {peak_kb / 1e6:.2f} GB for the process"
-        yield from _sizes(segmenter, repeats)
-        if files >= 10:
-            code = _MANY_PHOTOGRAPHS.format(model=model, paths=[str(path) for path in paths], count=2 * files)
-            early_kb, late_kb = map(int, subprocess.check_output([sys.executable, "-c", code], text=True).split())
-            yield (
-                f"memory in use after {files // 5} photographs in a row: {early_kb / 1e6:.2f} GB, after {2 * files}: "
-                f"{late_kb / 1e6:.2f} GB"
-            )
-        code = "import time; t = time.perf_counter(); import resegnet; print(time.perf_counter() - t)"
-        imports = [float(subprocess.check_output([sys.executable, "-c", code], text=True)) for _ in range(repeats)]
-        yield f"import resegnet: {statistics.median(imports):.2f} s"
+        yield from _peak_memory(model, paths, folder)
+        yield _sizes(segmenter, repeats)
+        yield from _memory_over_time(model, paths, files)
+        yield _import_time(repeats)
         if files:
             yield ""
-            yield from _folder(segmenter, model, [paths[i % len(paths)] for i in range(files)], folder)
+            yield _folder(segmenter, model, [paths[i % len(paths)] for i in range(files)], folder)
 
 
 def _single(segmenter: Segmenter, baseline: Baseline, path: Path, folder: Path, repeats: int) -> Iterator[str]:
+    """Time one photograph, with and without files, and give the share of each step."""
     image = read_image(path)
 
     def write() -> None:
@@ -162,7 +155,7 @@ def _single(segmenter: Segmenter, baseline: Baseline, path: Path, folder: Path, 
 
 
 def _stages(segmenter: Segmenter, path: Path, repeats: int) -> dict[str, float]:
-    """Median seconds of each step of `Segmenter.__call__`, and of writing mask and overlay."""
+    """Return the median seconds of each step of `Segmenter.__call__`, and of encoding mask and overlay."""
     times: dict[str, list[float]] = {}
 
     def timed(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -175,38 +168,64 @@ def _stages(segmenter: Segmenter, path: Path, repeats: int) -> dict[str, float]:
         image = timed("decode", read_image, path)
         fov = timed("field", find_field_of_view, image)
         geometry = Geometry.around(fov.mask, segmenter.config.input_size, segmenter.config.smallest_input_size)
-        tensor = timed("resize", lambda: as_network_input(geometry.to_input(image))[None])  # noqa: B023, called at once
+        tensor = timed("resize", lambda: as_network_input(geometry.to_input(image))[None])  # noqa: B023 (called at once)
         output = timed("network", segmenter.network, tensor)
         probability = timed("resize back", geometry.to_original, output[0])
         warnings = timed("warnings", find_warnings, image, fov)
         result = Segmentation(image, probability, fov.mask, segmenter.config.threshold, tuple(warnings))
-        timed("encode", lambda: (mask_png(result), overlay_png(result)))  # noqa: B023, likewise
+        timed("encode", lambda: (mask_png(result), overlay_png(result)))  # noqa: B023 (called at once)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _sizes(segmenter: Segmenter, repeats: int) -> Iterator[str]:
-    """One photograph at 1 to 8 megapixels, beside the network alone at its largest input."""
+def _sizes(segmenter: Segmenter, repeats: int) -> str:
+    """Time one photograph at 1 to 8 megapixels, and the network alone at its largest input."""
     largest = Image.fromarray(draw_fundus(1, SIZES[-1]).image)
-    images = {f"{count} MP": largest.copy() for count in (1, 2, 4, 8)}
-    for count, image in zip((1, 2, 4, 8), images.values(), strict=True):
-        image.thumbnail([round(side * (count / 8) ** 0.5) for side in largest.size])
-    pictures = {name: np.asarray(image) for name, image in images.items()}
+    runs: dict[str, Callable[[], Any]] = {}
+    for count in _MEGAPIXELS:
+        share = (count / _MEGAPIXELS[-1]) ** 0.5
+        picture = largest.copy()
+        picture.thumbnail((round(largest.width * share), round(largest.height * share)))
+        runs[f"{count} MP"] = partial(segmenter, np.asarray(picture))
     size = segmenter.config.input_size
-    blank = np.zeros((1, 3, size, size), np.float32)
-    runs: dict[str, Callable[[], Any]] = {name: lambda name=name: segmenter(pictures[name]) for name in pictures}
-    times = interleaved(runs | {"network": lambda: segmenter.network(blank)}, repeats)
+    runs["network"] = partial(segmenter.network, np.zeros((1, 3, size, size), np.float32))
+    times = interleaved(runs, repeats)
     network = statistics.median(times.pop("network"))
     told = ", ".join(f"{name} {statistics.median(values):.3f} s" for name, values in times.items())
-    yield f"picture to mask by size: {told}; the network at its largest input {network:.3f} s"
+    return f"picture to mask by size: {told}; the network at its largest input {network:.3f} s"
+
+
+def _peak_memory(model: str | None, paths: Sequence[Path], folder: Path) -> Iterator[str]:
+    """Measure the memory that one photograph takes, in a process of its own."""
+    for path in paths:
+        peak_kb = int(_run(_ONE_PHOTOGRAPH.format(model=model, path=str(path), out=str(folder / "memory"))))
+        yield f"peak memory, {path.name}: {peak_kb / 1e6:.2f} GB for the process"
+
+
+def _memory_over_time(model: str | None, paths: Sequence[Path], files: int) -> Iterator[str]:
+    """Measure whether memory grows with the number of photographs; fewer than 10 are too few for that."""
+    if files >= 10:
+        code = _MANY_PHOTOGRAPHS.format(model=model, paths=[str(path) for path in paths], count=2 * files)
+        early_kb, late_kb = map(int, _run(code).split())
+        yield (
+            f"memory in use after {files // 5} photographs in a row: {early_kb / 1e6:.2f} GB, after {2 * files}: "
+            f"{late_kb / 1e6:.2f} GB"
+        )
+
+
+def _import_time(repeats: int) -> str:
+    """Time `import resegnet` in processes of their own."""
+    code = "import time; t = time.perf_counter(); import resegnet; print(time.perf_counter() - t)"
+    return f"import resegnet: {statistics.median(float(_run(code)) for _ in range(repeats)):.2f} s"
 
 
 def _network(segmenter: Segmenter, baseline: Baseline, repeats: int) -> Iterator[str]:
-    """Time of the networks alone, and how much of the processor's float32 peak they reach."""
+    """Time the networks alone, and tell what share of the processors' float32 peak they reach."""
+    assert segmenter.folder is not None  # it comes from a release
     model = ReSegNet.from_pretrained(segmenter.folder)
     size = segmenter.config.input_size
     rgb = np.random.default_rng(0).random((1, 3, size, size), np.float32)
     small = torch.rand(1, 3, _BASELINE_PX, _BASELINE_PX)
-    one, other = torch.rand(2, _GEMM, _GEMM)
+    one, other = torch.rand(2, _MATRIX_SIDE, _MATRIX_SIDE)
 
     def plain() -> None:
         with torch.inference_mode():
@@ -220,7 +239,7 @@ def _network(segmenter: Segmenter, baseline: Baseline, repeats: int) -> Iterator
         "peak": lambda: one @ other,
     }
     times = {name: statistics.median(values) for name, values in interleaved(runs, repeats).items()}
-    peak = 2 * _GEMM**3 / times.pop("peak")
+    peak = 2 * _MATRIX_SIDE**3 / times.pop("peak")
     operations = {"baseline": _operations(baseline.model, small)}
     yield f"network alone (the processors' peak, a float32 matrix product: {peak / 1e9:.0f} GFLOP/s)"
     for name, seconds in times.items():
@@ -231,18 +250,17 @@ def _network(segmenter: Segmenter, baseline: Baseline, repeats: int) -> Iterator
         )
 
 
-def _folder(segmenter: Segmenter, model: str | None, paths: list[Path], folder: Path) -> Iterator[str]:
-    """The whole folder at once against one call after the other."""
+def _folder(segmenter: Segmenter, model: str | None, paths: list[Path], folder: Path) -> str:
+    """Time a whole folder by `segment_many` against one call after the other."""
     out = folder / "many"
 
     def save(path: Path, result: Segmentation) -> None:
         result.save(out, path.stem)
 
     single = Segmenter.from_pretrained(model, threads=1)
-    # In slices, in turn, for the same reason as everywhere here.
     totals = {"single": 0.0, "batch": 0.0}
-    for start in range(0, len(paths), 10):
-        part = paths[start : start + 10]
+    for start in range(0, len(paths), _SLICE):  # in turn, so that a slow minute of the machine affects both
+        part = paths[start : start + _SLICE]
         started = time.perf_counter()
         for path in part:
             save(path, segmenter(path))
@@ -251,14 +269,14 @@ def _folder(segmenter: Segmenter, model: str | None, paths: list[Path], folder: 
             pass
         totals["single"] += middle - started
         totals["batch"] += time.perf_counter() - middle
-    yield (
+    return (
         f"{len(paths)} photographs, all files written: {totals['batch'] / len(paths):.3f} s each, one call after the "
         f"other {totals['single'] / len(paths):.3f} s, ratio {totals['batch'] / totals['single']:.2f}"
     )
 
 
 def interleaved(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each, `repeats` rounds in turn after one that does not count."""
+    """Return the seconds of each run in `repeats` rounds, after a first round that does not count."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
@@ -270,12 +288,19 @@ def interleaved(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, l
 
 
 def _operations(model: torch.nn.Module, batch: torch.Tensor) -> int:
+    """Count the floating-point operations of one forward pass."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(batch)
     return counter.get_total_flops()
 
 
+def _run(code: str) -> str:
+    """Run code in a Python process of its own and return what it prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
 def _draw(size: tuple[int, int], folder: Path) -> Path:
-    path = folder / f"drawn_{size[1]}x{size[0]}.jpg"
+    """Write a synthetic photograph of a size (H, W) as JPEG."""
+    path = folder / f"synthetic_{size[1]}x{size[0]}.jpg"
     Image.fromarray(draw_fundus(1, size).image).save(path, quality=95)
     return path
