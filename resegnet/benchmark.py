@@ -1,8 +1,9 @@
 """Time the segmenter against a plain script, in one run.
 
 Seconds alone mean little on a machine that is shared, so the report gives ratios too. The baseline does what a public
-notebook does: U-Net/ResNet34 of `segmentation_models_pytorch` in float32, the photograph squashed to 512 x 512, the mask
-scaled back, files written with Pillow's defaults. Rounds are interleaved, so that a slow minute affects both alike.
+notebook does: U-Net/ResNet34 of `segmentation_models_pytorch` in float32, the photograph squashed to 512 x 512, the
+mask scaled back, files written with Pillow's defaults. Rounds are interleaved, so that a slow minute affects both
+alike.
 """
 
 from __future__ import annotations

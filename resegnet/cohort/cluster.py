@@ -320,5 +320,6 @@ def _lost_machine(error: Exception) -> bool:
 
 def _gave_up(reason: str) -> ClusterError:
     return ClusterError(
-        f"The Ray cluster gave up: {reason}. The results written so far are complete: run the same command with --resume."
+        f"The Ray cluster gave up: {reason}. The results written so far are complete: run the same command with "
+        "--resume."
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from tqdm import tqdm
 
@@ -79,40 +80,53 @@ def segment_cohort(
         for name in (TABLE, PARQUET, FAILURES, RUN):  # tables of an earlier run would not fit the files that change now
             store.remove(store.join(options.out, name))
         store.remove_matching(store.join(options.out, f"{SHARDS}/part-*.parquet"))
-        with closing(outcomes), tempfile.TemporaryFile() as spool:  # on disk, since a cohort may have millions
-            places = array("q", [-1]) * len(photographs)
+        with closing(outcomes), tempfile.TemporaryFile() as file:
+            spool = _Spool(photographs, file)
             with tqdm(total=len(photographs), unit="photograph", disable=None, smoothing=0.05) as bar:
                 for number, outcome in outcomes:
                     counts.failed += outcome.row is None
                     counts.done += outcome.row is not None
                     counts.kept += options.resume and outcome.kept
-                    places[number] = spool.seek(0, os.SEEK_END)
-                    spool.write(json.dumps(asdict(outcome)).encode() + b"\n")
+                    spool.add(number, outcome)
                     if tell is not None:
                         with bar.external_write_mode(file=sys.stdout):
                             tell(photographs[number], outcome)
                     bar.update()
-
-            def stored() -> Iterator[tuple[Photograph, Outcome]]:
-                for photograph, place in zip(photographs, places, strict=True):
-                    spool.seek(place)
-                    yield photograph, Outcome(**json.loads(spool.readline()))
-
-            write_tables(options.out, stored, shards)
-            run = {
-                "photographs": len(photographs),
-                "failed": counts.failed,
-                "threshold": options.threshold,
-                "um_per_px": options.um_per_px,
-                "versions": versions(),
-            }
-            store.write(store.join(options.out, RUN), json_bytes(run))
-            store.remove(store.join(options.out, _BEGUN))
+            write_tables(options.out, spool.outcomes, shards)
+        run = {
+            "photographs": len(photographs),
+            "failed": counts.failed,
+            "threshold": options.threshold,
+            "um_per_px": options.um_per_px,
+            "versions": versions(),
+        }
+        store.write(store.join(options.out, RUN), json_bytes(run))
+        store.remove(store.join(options.out, _BEGUN))
     except (ResegnetError, BrokenPipeError):  # BrokenPipeError comes from `tell`, for example when piped to head
         raise
     except OSError as error:
         raise OutputError(f"{options.out} cannot be written to ({store.reason(error)})") from error
     return counts
+
+
+class _Spool:
+    """Outcomes in a file, since a cohort may have millions; added in any order, read in that of the cohort."""
+
+    def __init__(self, photographs: Sequence[Photograph], file: IO[bytes]) -> None:
+        self._photographs = photographs
+        self._file = file
+        self._places = array("q", [-1]) * len(photographs)  # of the outcomes in the file, by number of the photograph
+
+    def add(self, number: int, outcome: Outcome) -> None:
+        """Add the outcome of a photograph."""
+        self._places[number] = self._file.seek(0, os.SEEK_END)
+        self._file.write(json.dumps(asdict(outcome)).encode() + b"\n")
+
+    def outcomes(self) -> Iterator[tuple[Photograph, Outcome]]:
+        """Yield every photograph and its outcome."""
+        for photograph, place in zip(self._photographs, self._places, strict=True):
+            self._file.seek(place)
+            yield photograph, Outcome(**json.loads(self._file.readline()))
 
 
 def make_folder(options: CohortOptions) -> None:

@@ -48,7 +48,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class CohortOptions:
-    """What to make of each photograph, and where.
+    """Options of a cohort: what to make of each photograph, and where.
 
     Attributes
     ----------

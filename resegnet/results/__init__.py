@@ -1,1 +1,1 @@
-"""`Segmentation` and what is made of it: numbers (`measure`), scores (`compare`), pictures (`render`), files (`export`)."""
+"""`Segmentation`, and the numbers (`measure`), scores (`compare`), pictures (`render`) and files (`export`) of it."""

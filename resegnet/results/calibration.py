@@ -148,8 +148,8 @@ def _mean_f1(
     names = ["all"] * len(histograms) if dataset_names is None else list(dataset_names)
     if not len(histograms) or len(names) != len(histograms):
         raise ArgumentError(
-            f"There are {len(histograms)} histograms and {len(names)} names of data sets, expected one histogram or more, "
-            "and one name for each or none at all."
+            f"There are {len(histograms)} histograms and {len(names)} names of data sets, expected one histogram or "
+            "more, and one name for each or none at all."
         )
     thresholds = np.arange(1, BINS) / BINS
     curves = []

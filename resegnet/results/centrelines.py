@@ -109,7 +109,7 @@ def thin(mask: np.ndarray) -> np.ndarray:
 
 
 def _find_deletable() -> tuple[np.ndarray, np.ndarray]:
-    """Return for each code of neighbours, (256,) bool, if the first and if the second step of `thin` delete the pixel."""
+    """Return for each code of neighbours, (256,) bool, if the first and the second step of `thin` delete the pixel."""
     x = [np.arange(256) >> k & 1 == 1 for k in range(8)]
     crossings = sum((~x[k] & (x[k + 1] | x[(k + 2) % 8])).astype(int) for k in (0, 2, 4, 6))
     one_way = sum((x[k] | x[k - 1]).astype(int) for k in (0, 2, 4, 6))

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 # Scores of a comparison, in the order in which they are shown.
 _SCORES = ("f1", "recall", "specificity", "precision", "accuracy", "auroc", "mcc", "cldice")
 
-# Share of the field of view above which a mask gets no skeleton: it has no centrelines of vessels then, and its skeleton
+# Share of the field of view above which a mask gets no skeleton: it has no centrelines of vessels then, and a skeleton
 # takes up to 39 s (8 megapixels). On HRF, a threshold of 0.02 covers a share of 0.23 and takes 3 s.
 _MAX_VESSEL = 0.5
 
-# Least share of vessel in the inner part of the field that tells a reference from a blank: 20 pixels of DRIVE, 500 of HRF.
+# Least share of vessel inside the field that tells a reference from a blank: 20 pixels of DRIVE, 500 of HRF.
 _MIN_VESSEL = 1e-4
 
 # Up to so many grey levels or colours are labels, more are shades. A JPEG of quality 98 turns two grey levels into 8 or
-# 9, one of quality 95 into 17; a reference scaled to its half has 5. Artery and vein maps have up to 5 colours; smoothed
-# or compressed ones have hundreds.
+# 9, one of quality 95 into 17; a reference scaled to its half has 5. Artery and vein maps have up to 5 colours,
+# smoothed or compressed ones have hundreds.
 _LABEL_LEVELS, _LABEL_COLORS = 4, 16
 
 # Levels that differ from the background by less than this share of the greatest difference count as background: a JPEG
@@ -160,31 +160,7 @@ def read_reference(source: ImageSource, segmentation: Segmentation) -> tuple[np.
     inner = pixels[core]
     background = np.median(inner, axis=0).astype(np.uint8)
     difference = _difference(pixels, background)
-    inner_difference = difference[core]
-    top = int(inner_difference.max())
-    count, coloured = _count_colors(inner)
-
-    notes = []
-    if _are_labels(count, coloured, inner_difference, top):
-        vessels = difference > top * _NEAR_BACKGROUND
-        count, coloured = _count_colors(pixels[vessels & core])
-        if count > 1:
-            notes.append(
-                f"The reference shows vessels in {count} {'colours' if coloured else 'grey levels'}, as maps of "
-                "arteries and veins do; all of them were taken for vessels."
-            )
-    elif _is_drawn(inner_difference, background, top):
-        vessels = difference > top / 2
-        notes.append(
-            "The reference has shades between vessel and background, as smoothing or JPEG compression leaves them; it "
-            "was cut half-way."
-        )
-    else:
-        raise ImageError(
-            "The reference looks like a photograph, with many colours or grey levels; expected vessels drawn in one "
-            "colour on plain black or white: choose the picture of the reference alone."
-        )
-
+    vessels, notes = _cut(pixels, core, background, difference)
     if np.count_nonzero(vessels & core) < max(1, _MIN_VESSEL * len(inner)):
         shade = "white" if background.min() > 127 else "black" if background.max() < 128 else "of one colour"
         raise ImageError(
@@ -194,6 +170,33 @@ def read_reference(source: ImageSource, segmentation: Segmentation) -> tuple[np.
     if pixels[vessels & core].mean() < background.mean():
         notes.append("The reference is dark on a bright background, so it was inverted.")
     return _without_surround(vessels, fov, notes), tuple(notes)
+
+
+def _cut(
+    pixels: np.ndarray, core: np.ndarray, background: np.ndarray, difference: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """Return the pixels that differ from the background as labels or as a drawing do, (H, W) bool, and notes on it."""
+    inner_difference = difference[core]
+    top = int(inner_difference.max())
+    count, coloured = _count_colors(pixels[core])
+    if _are_labels(count, coloured, inner_difference, top):
+        vessels = difference > top * _NEAR_BACKGROUND
+        count, coloured = _count_colors(pixels[vessels & core])
+        if count <= 1:
+            return vessels, []
+        return vessels, [
+            f"The reference shows vessels in {count} {'colours' if coloured else 'grey levels'}, as maps of arteries "
+            "and veins do; all of them were taken for vessels."
+        ]
+    if _is_drawn(inner_difference, background, top):
+        return difference > top / 2, [
+            "The reference has shades between vessel and background, as smoothing or JPEG compression leaves them; it "
+            "was cut half-way."
+        ]
+    raise ImageError(
+        "The reference looks like a photograph, with many colours or grey levels; expected vessels drawn in one colour "
+        "on plain black or white: choose the picture of the reference alone."
+    )
 
 
 def _check_size(got: tuple[int, int], expected: tuple[int, int]) -> None:
@@ -236,7 +239,7 @@ def _difference(pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 
 def _count_colors(pixels: np.ndarray) -> tuple[int, bool]:
-    """Count the colours of (N, 3) pixels, in a sample if that has more than labels have; also tell if any is no grey."""
+    """Count the colours of (N, 3) pixels, in a sample if that has more than labels have; tell if any is no grey."""
     for step in (101, 1):  # a sample is enough for photographs and JPEG
         red, green, blue = pixels[::step].astype(np.uint32).T
         colors = np.unique(red << 16 | green << 8 | blue)

@@ -10,8 +10,8 @@ import numpy as np
 
 from resegnet.errors import ArgumentError
 
-# All scores, in the order of reports: the key in reports and in `metrics.json`, and the title that card, page and tables
-# show. The key of the sensitivity is scikit-learn's word for it.
+# All scores, in the order of reports: the key in reports and in `metrics.json`, and the title on card, page and tables.
+# The key of the sensitivity is scikit-learn's word for it.
 SCORES: dict[str, str] = {
     "f1": "F1 (Dice)",
     "iou": "IoU (Jaccard)",
@@ -24,7 +24,7 @@ SCORES: dict[str, str] = {
     "cldice": "clDice",
 }
 
-# As fine as the 16-bit probability that `resegnet.results.export` writes. A power of two, so that each bin edge is exact
+# As fine as the 16-bit probability that `resegnet.results.export` writes. A power of two, so that bin edges are exact
 # in float32, and counting "probability >= edge" in the histogram gives the number of pixels exactly.
 BINS = 65536
 

@@ -7,9 +7,9 @@ from PIL import Image, ImageDraw
 
 from resegnet.errors import ArgumentError
 
-# Cyan is opposite to the orange of a fundus. Its CIEDE2000 distance to orange field, dark field, bright disc and vessel,
-# for normal, protanopic, deuteranopic and tritanopic eyes (Machado et al. 2009, 10.1109/TVCG.2009.113), is 39 or more
-# in all sixteen cases; the least distance of green is 10, of white 16, of red 4, of yellow 3.
+# Cyan is opposite to the orange of a fundus. Its CIEDE2000 distance to orange field, dark field, bright disc and
+# vessel, for normal, protanopic, deuteranopic and tritanopic eyes (Machado et al. 2009, 10.1109/TVCG.2009.113), is 39
+# or more in all sixteen cases; the least distance of green is 10, of white 16, of red 4, of yellow 3.
 OVERLAY_COLOR = (0, 220, 255)
 OVERLAY_OPACITY = 0.85  # over dark vessels 0.7 looks dull; 1 would hide where two vessels cross
 
@@ -175,6 +175,6 @@ def _check_size(image: np.ndarray, **masks: np.ndarray) -> None:
     for name, mask in masks.items():
         if mask.shape != image.shape[:2] or mask.dtype != bool:
             raise ArgumentError(
-                f"{name} has the shape {mask.shape} and the type {mask.dtype} for an image of {image.shape[:2]}, expected "
-                "bool of the image's height and width."
+                f"{name} has the shape {mask.shape} and the type {mask.dtype} for an image of {image.shape[:2]}, "
+                "expected bool of the image's height and width."
             )

@@ -101,8 +101,8 @@ class VesselScores(evaluate.Metric):
         fields_of_view = [None] * len(predictions) if fov is None else fov
         if not len(predictions) == len(references) == len(fields_of_view):
             raise ArgumentError(
-                f"There are {len(predictions)} predictions, {len(references)} references and {len(fields_of_view)} fields "
-                "of view, expected one of each for every picture."
+                f"There are {len(predictions)} predictions, {len(references)} references and {len(fields_of_view)} "
+                "fields of view, expected one of each for every picture."
             )
         for prediction, reference, field_of_view in zip(predictions, references, fields_of_view, strict=True):
             self.add(prediction=prediction, reference=reference, fov=field_of_view)

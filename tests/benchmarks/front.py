@@ -1,4 +1,4 @@
-"""Accuracy against time: `python tests/benchmarks/front.py --dataset DIR ... --model RELEASE ... --size PX ...`.
+"""Compare accuracy with time: `python tests/benchmarks/front.py --dataset DIR ... --model RELEASE ... --size PX ...`.
 
 For every release at every input size, or range of sizes: mean F1 over the sets' validation eyes (those of the release,
 at original size, at the one threshold that suits them best), and the time of its 8-bit network, mean over a photograph
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def validation_f1(segmenter: Segmenter, eyes: list[Sample]) -> float:
-    """Mean over the sets of the pooled F1, at the threshold where that is highest."""
+    """Return the mean over the sets of the pooled F1, at the threshold where it is highest."""
     histograms = []
     for eye in eyes:
         result = segmenter(eye.image)
@@ -84,7 +84,7 @@ def validation_f1(segmenter: Segmenter, eyes: list[Sample]) -> float:
 def time_networks(
     networks: dict[tuple[str, str], OnnxNetwork], pictures: dict[tuple[str, str], list[np.ndarray]], repeats: int
 ) -> dict[tuple[str, str], float]:
-    """Median ratio of each network's mean time for its pictures to that of the baseline."""
+    """Return the median ratio of each network's mean time for its pictures to that of the baseline."""
     baseline, small = Baseline().model, torch.rand(1, 3, 512, 512)
 
     def plain() -> None:
@@ -102,7 +102,7 @@ def time_networks(
 
 
 def plot(points: dict[tuple[str, str], float], times: dict[tuple[str, str], float], path: Path) -> None:
-    """A line for each release through its sizes."""
+    """Draw a line for each release through its sizes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4), dpi=110, layout="constrained")

@@ -1,8 +1,9 @@
-"""What the page does with many visitors at once: `python tests/benchmarks/load.py [--clients N] [--photographs N]`.
+"""Load the page with many visitors at once: `python tests/benchmarks/load.py [--clients N] [--photographs N]`.
 
-Every client sends its own photographs through `gradio_client`, one after the other, and compares each mask with what
-the same model gives without the page. Who is told that the queue is full tries again after a moment. Meanwhile the page
-itself is asked for. Then more requests than the queue takes come at one blow. Clients and server share the machine.
+Each client sends its own photographs through `gradio_client`, one after the other, and compares each mask with that of
+the same model without the page. A client whose request is rejected because the queue is full tries again after a
+moment. Meanwhile the page itself is requested. Then more requests than the queue holds arrive at once. Clients and
+server share the machine.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ from resegnet.synthetic import draw_fundus
 APP = Path(__file__).parents[2] / "app.py"
 PORT = 7898
 SIZES = [(584, 565), (960, 999), (584, 565), (1424, 2144), (960, 999), (584, 565), (2336, 3504), (584, 565)]
-PATIENCE_S = 0.5  # of who was told to wait, at first; twice as long the next time
+PATIENCE_S = 0.5  # pause of a client that is told to wait; doubled each time
 FLOOD = 100
 
 
 @dataclass
 class Load:
-    """What the clients of a load were told."""
+    """Answers that the clients of a load received."""
 
     seconds: list[float] = field(default_factory=list)  # from the first try to the right answer
-    told: Counter[str] = field(default_factory=Counter)  # answered, told to wait, wrong, failed
+    told: Counter[str] = field(default_factory=Counter)  # answers by kind: answered, told to wait, wrong, failed
     took: float = 0.0
 
     def __str__(self) -> str:
@@ -57,7 +58,7 @@ class Load:
 
 
 def ask_all(url: str, shares: list[list[tuple[Path, str]]], downloads: Path) -> Load:
-    """Let clients ask at once, each for the photographs of its share; every one comes with its mask's `digest`."""
+    """Let clients send their shares at once; each photograph comes with the `digest` of the expected mask."""
     load = Load()
 
     def ask(number: int) -> None:
@@ -97,7 +98,7 @@ def digest(mask: np.ndarray) -> str:
 
 
 def flood(url: str, photograph: Path, count: int = FLOOD) -> Counter[int]:
-    """Send that many requests at one blow, as somebody does who does not wait for answers; gives the status codes."""
+    """Send many requests at once, without waiting for answers; return the number of each status code."""
     with httpx.Client(base_url=f"{url.rstrip('/')}/gradio_api", timeout=120) as client:
         (path,) = client.post("/upload", files={"files": (photograph.name, photograph.read_bytes())}).json()
         body = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, 0.4]}
@@ -107,7 +108,7 @@ def flood(url: str, photograph: Path, count: int = FLOOD) -> Counter[int]:
 
 @contextmanager
 def asked_meanwhile(url: str, every_s: float = 0.5):
-    """Ask for the page again and again; gives the list of the seconds that it took."""
+    """Request the page again and again; yield the list of the seconds that it took."""
     seconds, stop = [], threading.Event()
 
     def run() -> None:
@@ -127,7 +128,7 @@ def asked_meanwhile(url: str, every_s: float = 0.5):
 
 
 def draw_photographs(folder: Path, count: int, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Path]:
-    """So many different photographs of mixed sizes: drawn ones, turned, mirrored and darkened."""
+    """Write different synthetic photographs of mixed sizes, turned, mirrored and darkened."""
     paths = []
     drawn: dict[int, np.ndarray] = {}
     for number in range(count):
@@ -181,7 +182,7 @@ def main() -> int:
 
 
 def _memory_gb(pid: int) -> float:
-    """Largest resident memory of a process so far, on Linux."""
+    """Return the largest resident memory of a process so far, on Linux."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1e6
 

@@ -1,9 +1,9 @@
-"""How fast the page is, in headless Chromium on this machine: `python tests/benchmarks/page.py [PHOTO ...]`.
+"""Time the page in headless Chromium on this machine: `python tests/benchmarks/page.py [PHOTO ...]`.
 
-Without photographs it draws one of 565 x 584 and one of 3504 x 2336. For each: seconds from the drop of the file to the
-overlay on the screen, milliseconds from an input of the slider to the changed pixels, bytes sent for the photograph and
-for a step of the slider. Before that, seconds from `python app.py` to its first answer. Server and browser share the
-machine.
+Without photographs it takes two synthetic ones, of 565 x 584 and of 3504 x 2336. For each: seconds from the drop of the
+file to the overlay on the screen, milliseconds from an input of the slider to the changed pixels, bytes sent for the
+photograph and for a step of the slider. Before that, seconds from `python app.py` to its first answer. Server and
+browser share the machine.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> int:
 def _report(page: Page, traffic: _Traffic, image: np.ndarray, folder: Path, repeats: int) -> None:
     seconds, sent = [], []
     for k in range(repeats):
-        image[:8, :8] = 10 * k + 5  # another file each time, so that no answer is a kept one
+        image[:8, :8] = 10 * k + 5  # another file each time, so that no answer comes from a cache
         traffic.start()
         seconds.append(_open(page, image, folder / f"{k}.jpg"))
         sent.append(traffic.bytes())
@@ -98,7 +98,7 @@ def _report(page: Page, traffic: _Traffic, image: np.ndarray, folder: Path, repe
 
 
 def _open(page: Page, image: np.ndarray, path: Path) -> float:
-    """Seconds from the drop of the photograph to its overlay."""
+    """Return the seconds from the drop of the photograph to its overlay."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=92)
     path.write_bytes(file.getvalue())
@@ -135,7 +135,7 @@ class _Traffic:
 
 
 def _segment(url: str, path: Path) -> None:
-    """Ask for the vessels of a photograph, as a program that knows the two addresses."""
+    """Request the vessels of a photograph, as a program does that knows both addresses."""
     answer = httpx.post(f"{url}/gradio_api/upload", files={"files": (path.name, path.read_bytes())})
     data = [{"path": answer.json()[0], "meta": {"_type": "gradio.FileData"}}, None]
     event = httpx.post(f"{url}/gradio_api/call/segment", json={"data": data}).json()["event_id"]

@@ -1,4 +1,4 @@
-"""`--engine ray`: two processes of a cluster on this machine give the results of the plain run, whatever befalls them."""
+"""`--engine ray`: two processes of a cluster on this machine give the results of the plain run, also if they die."""
 
 from __future__ import annotations
 

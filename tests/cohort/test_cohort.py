@@ -1,4 +1,4 @@
-"""`python -m resegnet segment`: what goes in, what comes out, and what a break in the middle leaves."""
+"""`python -m resegnet segment`: its inputs, its results, and the state after an interruption."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def ids(*inputs):
     return [photograph.id for photograph in list_photographs(list(map(str, inputs)))]
 
 
-# What is a photograph, and what it is called
+# Photographs and their names
 
 
 def test_a_folder_is_searched_and_names_say_where(folder):
@@ -225,7 +225,7 @@ def test_a_table_that_cannot_be_used_is_one_sentence(folder, segment, capsys, tm
     assert not (tmp_path / "out").exists()
 
 
-# What comes out
+# Results
 
 
 def test_table_and_files_are_those_of_the_python_interface(folder, segment, tmp_path, network):
@@ -308,7 +308,7 @@ def test_a_fault_of_the_network_costs_its_photograph_only(folder, segment, tmp_p
     assert len(table(tmp_path / "out/results.csv")) == 5
 
 
-# Breaks and going on
+# Interruptions and resuming
 
 
 def test_results_are_not_mixed_without_being_asked(folder, segment, capsys, tmp_path):
@@ -554,7 +554,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(folder, segment, capsys):
     assert "cannot be written to (Not a directory)" in error and error.count("\n") == 1
 
 
-# Stores that are no folder
+# Object stores
 
 
 def test_photographs_and_results_may_lie_in_any_store(folder, segment, tmp_path):
@@ -586,7 +586,7 @@ def test_photographs_and_results_may_lie_in_any_store(folder, segment, tmp_path)
         store.rm("/", recursive=True)
 
 
-# All of it
+# The bundled model
 
 
 @pytest.mark.slow

@@ -320,7 +320,7 @@ def test_a_vessel_belongs_to_the_quadrant_that_it_lies_in(quadrant, row, column)
         assert numbers[f"{name}_tortuosity"] == pytest.approx(1 if here else math.nan, abs=0.01, nan_ok=True)
 
 
-# What comes in, what comes out
+# Inputs and outputs
 
 
 def test_the_same_keys_in_the_same_order_whatever_the_mask(drawn):
