@@ -310,7 +310,7 @@ tell(release); tell(space); tell(data)
     told = hub.run(STEPS + steps, tmp_path, home=tmp_path / "a").splitlines()
     refused = f"{NET} holds b.txt, c.txt, d.txt and more, which ReSegNet did not publish and would delete: choose "
     assert told == [f"{refused}another repository."] * 2 + [
-        f"{NET} holds a data set that is not of ReSegNet: name another."
+        f"{NET} holds a data set that ReSegNet did not make: name another."
     ]
     assert [len(hub.commits(key)) for key in KINDS] == [6, 6, 6]
 
@@ -490,7 +490,7 @@ def test_a_release_that_cannot_be_loaded_is_told_in_one_sentence(published, tmp_
     missing, revision, name = refusals(hub, tmp_path / "a", "someone/else", f"{NET}@v9", "no/such/folder", token=None)
     assert "no such model on the Hub, or it is private" in missing
     assert revision.startswith(f"{NET} has no revision v9: choose")
-    assert "no Hub id such as" in name
+    assert "it is not a Hub id such as" in name
     (wrong,) = refusals(hub, tmp_path / "a", NET, token="hf_wrong")
     assert wrong.startswith(f"The Hub refuses {NET} (") and "HF_TOKEN to a token that may read it." in wrong
     (offline,) = refusals(hub, tmp_path / "b", NET, HF_HUB_OFFLINE="1")
