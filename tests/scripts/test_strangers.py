@@ -1,4 +1,4 @@
-"""What strangers can get out of the page, and what they can do to it: not what is another's, and not much."""
+"""Strangers get no files of others out of the page, and cannot overload it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def client(url, tmp_path):
 
 
 def get(url, target):
-    """Ask for an address just as it is written; a client would tidy it up."""
+    """Request an address exactly as written; an HTTP client would normalise it."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=PATIENCE_S)
     try:
@@ -79,13 +79,13 @@ def as_file(path):
 
 
 def ask(url, path):
-    """What `/segment` says to a file on the server; `gradio_client` would send a file of that name first."""
+    """Call `/segment` with a file on the server; `gradio_client` would upload a file of that name first."""
     event = httpx.post(f"{url}gradio_api/call/segment", json={"data": [as_file(path), None]}).json()["event_id"]
     return httpx.get(f"{url}gradio_api/call/segment/{event}", timeout=PATIENCE_S).text
 
 
 def endpoint(url, name):
-    """The number of what is called by programs, or by the viewer, by that name."""
+    """Return the number of the function that programs, or the viewer, call by that name."""
     for dependency in httpx.get(f"{url}config").json()["dependencies"]:
         if name in (dependency["api_name"], dependency["targets"][0][1]):
             return dependency["id"]
@@ -104,7 +104,7 @@ def wait_until(condition, seconds=PATIENCE_S):
         time.sleep(0.02)
 
 
-# What is another's
+# Files of others
 
 
 def test_only_what_was_sent_or_made_is_served(url, photograph, secret):
@@ -203,7 +203,7 @@ def test_a_hostile_name_of_an_upload_stays_in_the_folder(url, segmenter, photogr
     assert not list(Path(tempfile.gettempdir()).glob("*evil*"))
 
 
-# What they can do to it
+# Overload
 
 
 def test_nobody_gets_past_the_queue(url, network, photograph):

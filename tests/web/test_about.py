@@ -1,4 +1,4 @@
-"""What the page says of its model: what the release records, and no more than that."""
+"""The About text says what the records of the release say, and no more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DRIVE_ROW = f"| DRIVE | 20 | {RECORDS['metrics']['drive']['pooled']['f1']:.3f} |
 
 @pytest.fixture
 def tell(tmp_path):
-    """What is told of a release with these records; None stands for no file."""
+    """A function that returns the About text of a release with these records; None leaves the file out."""
 
     def told(**records):
         for name, record in (RECORDS | records).items():
@@ -33,7 +33,7 @@ def training(**options):
     return RECORDS["training"] | {"options": RECORDS["training"]["options"] | options}
 
 
-def test_a_set_is_called_unseen_only_where_that_is_known(tell):
+def test_a_data_set_is_called_unseen_only_if_the_records_say_so(tell):
     assert "LES-AV (not trained on)" in tell(training=training(start_from=""))
     assert "DRIVE (not trained on)" in tell(training=training(start_from="", dataset=["hrf"]))
     for record in (training(start_from="release"), training(start_from="", dataset=[]), {}, None):

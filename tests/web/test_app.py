@@ -1,4 +1,4 @@
-"""The page by its endpoints for programs, its bounded memory, and how it starts."""
+"""The page's endpoints for programs, its files and queue, and its start."""
 
 import asyncio
 import base64
@@ -51,7 +51,7 @@ def connect(url, downloads):
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Two different drawn photographs under one name."""
+    """Two different synthetic photographs with the same name."""
     paths = []
     for seed in (1, 2):
         paths.append(tmp_path_factory.mktemp("photographs") / "eye.png")
@@ -137,7 +137,7 @@ def test_a_text_file_gets_the_sentence_of_the_image_error(client, tmp_path):
     assert "'notes.txt'" in got.value.message
 
 
-def test_a_threshold_out_of_range_is_told(client, photographs):
+def test_a_threshold_out_of_range_is_rejected(client, photographs):
     with pytest.raises(AppError, match=r"threshold is 1\.5, expected a number from 0 to 1"):
         client.predict(handle_file(photographs[0]), 1.5, api_name="/segment")
 
@@ -170,7 +170,7 @@ def test_scores_and_error_map_are_those_of_the_python_interface(client, segmente
     assert numbers == export.summary(comparison.segmentation)
 
 
-def test_a_tracing_of_another_size_is_told(client, photographs, reference, tmp_path):
+def test_a_reference_of_another_size_is_rejected(client, photographs, reference, tmp_path):
     with Image.open(reference) as image:
         image.resize((150, 115)).save(tmp_path / "small.png")
     with pytest.raises(AppError, match=r"150 x 115.*300 x 230"):
@@ -181,7 +181,7 @@ def test_a_tracing_of_another_size_is_told(client, photographs, reference, tmp_p
 
 
 def call_tool(url, photograph):
-    """What an assistant sees: the tools by name, and the answer of one. The photograph goes as a data address."""
+    """Return the tools that an assistant sees, by name, and the answer of one; the photograph goes as a data address."""
     address = "data:image/png;base64," + base64.b64encode(photograph.read_bytes()).decode()
 
     async def ask():
@@ -230,7 +230,7 @@ def break_off_an_upload(url, content):
         )
 
 
-def test_all_that_was_sent_and_made_is_deleted_after_an_hour(url, client, photographs):
+def test_uploads_and_results_are_deleted_after_an_hour(url, client, photographs):
     folder = Path(os.environ["GRADIO_TEMP_DIR"])
 
     def names():
@@ -248,7 +248,7 @@ def test_all_that_was_sent_and_made_is_deleted_after_an_hour(url, client, photog
 
 
 @pytest.mark.slow
-def test_who_comes_when_the_queue_is_full_is_told_and_the_others_are_served(
+def test_a_full_queue_rejects_further_requests_and_serves_the_others(
     segmenter, network, photographs, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(layout, "MAX_QUEUE", 1)
@@ -276,7 +276,7 @@ def test_who_comes_when_the_queue_is_full_is_told_and_the_others_are_served(
 # Start
 
 
-# `python app.py`, noting whom it looks up, connects to or sends to besides itself.
+# Runs `python app.py` and notes the hosts that it looks up, connects to or sends to, other than this machine.
 WATCHED = """
 import runpy, sys
 
@@ -301,9 +301,9 @@ runpy.run_path(script, run_name="__main__")
 
 
 @pytest.mark.slow
-def test_the_app_keeps_its_files_to_itself_asks_nobody_and_ends_without_a_trace(photographs, tmp_path):
-    """As it is started by `python app.py`."""
-    # Nor is it told to be silent.
+def test_the_app_keeps_its_files_private_calls_no_other_host_and_leaves_no_files(photographs, tmp_path):
+    """Started as by `python app.py`."""
+    # The environment does not tell gradio to be silent either.
     left_out = ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE")
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
     with socket.socket() as free:
@@ -346,7 +346,7 @@ def test_the_app_keeps_its_files_to_itself_asks_nobody_and_ends_without_a_trace(
 
 
 class NoModel:
-    """Stands for `Segmenter`; remembers what was asked for."""
+    """Stands for `Segmenter`; remembers the arguments."""
 
     asked = None
 
@@ -380,7 +380,7 @@ def test_which_model_is_asked_for(arguments, environment, asked, monkeypatch, ca
 
 
 @pytest.mark.slow
-def test_a_model_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
+def test_a_missing_model_gives_one_line(tmp_path, capsys):
     assert app.main(["--model", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The batch tab: what may be sent, that others are served meanwhile, and what comes back."""
+"""The Batch tab: limits of uploads, fairness to other visitors, and the results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def client(url, tmp_path_factory):
 
 @pytest.fixture
 def sent(tmp_path, drawings):
-    """A photograph by itself, and a ZIP with folders in it and things that are no photograph."""
+    """A photograph by itself, and a ZIP with folders and with files that are not photographs."""
     (tmp_path / "eye.png").write_bytes(drawings[0])
     zipped(
         tmp_path / "visit.zip",
@@ -76,10 +76,10 @@ def rows_of(content):
     return list(csv.DictReader(io.StringIO(content.decode())))
 
 
-# What is sent
+# Uploads
 
 
-def test_what_a_zip_holds_is_listed_by_harmless_names(tmp_path, drawings):
+def test_files_in_a_zip_get_harmless_names(tmp_path, drawings):
     names = ["../../etc/left.png", "/root/left.png", "C:\\eyes\\left.png", "a/./left.png", "..", "LEFT.png", "left.png"]
     photographs = list_uploads([str(zipped(tmp_path / "slip.zip", dict.fromkeys(names, drawings[0])))])
     files = [photograph.file for photograph in photographs]
@@ -87,7 +87,7 @@ def test_what_a_zip_holds_is_listed_by_harmless_names(tmp_path, drawings):
     assert {photograph.read() for photograph in photographs} == {drawings[0]}
 
 
-def test_a_bomb_is_stopped_by_what_comes_out_not_by_what_it_says(tmp_path, drawings):
+def test_a_zip_bomb_is_stopped_by_its_output_whatever_it_claims(tmp_path, drawings):
     path = zipped(tmp_path / "bomb.zip", {"bomb.bmp": bytes(300_000_000), "eye.png": drawings[0]})
     content = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\1\2", 24), (b"PK\3\4", 22)):  # it says that it unpacks to 1000 bytes
@@ -117,7 +117,7 @@ def test_many_small_bombs_are_stopped_together(tmp_path, monkeypatch):
 
 
 def test_a_list_that_is_too_long_is_not_read(tmp_path):
-    """One file, but a list of 40 MB at the end of the ZIP."""
+    """The ZIP has small files and a directory of 40 MB at its end."""
     with zipfile.ZipFile(tmp_path / "list.zip", "w") as archive:
         for number in range(700):
             info = zipfile.ZipInfo(f"{number}.png")
@@ -129,14 +129,14 @@ def test_a_list_that_is_too_long_is_not_read(tmp_path):
         photograph.read()
 
 
-def test_too_many_photographs_are_told(tmp_path):
+def test_too_many_photographs_are_rejected(tmp_path):
     path = zipped(tmp_path / "many.zip", {f"{number}.png": b"" for number in range(201)})
     with pytest.raises(DataError, match="More than 200 photographs"):
         list_uploads([str(path)])
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
-def test_what_is_packed_in_a_rare_way_is_told(tmp_path, method):
+def test_a_rare_compression_method_is_rejected(tmp_path, method):
     (photograph,) = list_uploads([str(zipped(tmp_path / "rare.zip", {"a.png": b"x" * 1000}, method))])
     with pytest.raises(ImageError, match="packed by a rare method"):
         photograph.read()
@@ -202,7 +202,7 @@ def test_the_results_are_those_of_the_command(client, segmenter, sent, drawings,
     assert [row["source"] for row in rows_of(got["failures.csv"])] == ["notes.txt"]
 
 
-def test_nothing_chosen_and_nothing_done_are_told(url, tmp_path):
+def test_no_photographs_and_no_results_give_a_sentence(url, tmp_path):
     client = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
     try:
         with pytest.raises(AppError, match="No photographs came"):

@@ -44,7 +44,7 @@ SHOWN = ".viewer[data-state=shown]:not([data-busy])"
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Two drawn photographs under one name."""
+    """Two synthetic photographs with the same name."""
     paths = []
     for seed in (1, 2):
         paths.append(tmp_path_factory.mktemp("photographs") / "my eye.png")
@@ -54,7 +54,7 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """The exact truth of the first photograph."""
+    """The exact vessels of the first photograph."""
     path = tmp_path_factory.mktemp("reference") / "by hand.png"
     Image.fromarray(draw_fundus(1, (400, 480)).vessels).save(path)
     return path
@@ -72,7 +72,7 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium, url):
-    """A function that opens the page as a new visitor; at the end, none had an error or asked the outside."""
+    """A function that opens the page as a new visitor. No page may log an error or call another host."""
     contexts, errors, outside = [], [], []
 
     def note_request(request):
@@ -106,7 +106,7 @@ def upload(page, path):
 
 
 def settle(page):
-    """Wait until what was asked for is drawn."""
+    """Wait until the changes are drawn."""
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
@@ -155,7 +155,7 @@ def press(page, selector, *keys):
 
 
 def save(page, button):
-    """Click a button that saves; gives the file's name and its bytes."""
+    """Click a download button; return the file's name and content."""
     with page.expect_download() as download:
         page.get_by_role("button", name=f"Download {button}").click()
     return download.value.suggested_filename, download.value.path().read_bytes()
@@ -307,7 +307,7 @@ def test_a_16_bit_tiff_is_shown(open_page, segmenter, photographs, tmp_path):
 
 
 def transfer(page, path, type_, target):
-    """What a browser does when a file is dropped on an element or pasted."""
+    """Drop a file on an element, or paste it, as a browser does."""
     page.evaluate(
         """([bytes, name, type, target]) => {
           const transfer = new DataTransfer();
@@ -400,7 +400,7 @@ def test_comparison_with_the_exact_truth_follows_the_slider(open_page, segmenter
     assert_overlay_is(page, result)  # at the threshold that was chosen
 
 
-def test_a_wrong_tracing_is_told_and_the_photograph_stays(open_page, photographs, tmp_path):
+def test_a_reference_of_another_size_is_rejected_and_the_photograph_stays(open_page, photographs, tmp_path):
     Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
     page = open_page()
     upload(page, photographs[0])
@@ -422,7 +422,7 @@ def test_a_turned_manual_segmentation_is_asked_about(open_page, photographs, ref
     page.wait_for_selector(".reference .doubt", state="hidden")
 
 
-def test_a_wrong_tracing_leaves_the_right_one(open_page, photographs, reference, tmp_path):
+def test_a_rejected_reference_leaves_the_one_before(open_page, photographs, reference, tmp_path):
     Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
     page = open_page()
     upload(page, photographs[0])
@@ -434,7 +434,7 @@ def test_a_wrong_tracing_leaves_the_right_one(open_page, photographs, reference,
     assert scores_of(page) == before
 
 
-# What goes wrong
+# Errors, cancelling, two visitors
 
 
 def test_a_text_file_shows_its_sentence_and_leaves_what_was_there(open_page, segmenter, photographs, tmp_path):
@@ -489,14 +489,14 @@ def test_a_threshold_that_was_typed_does_not_stay_in_the_box_of_the_next_photogr
 
 @pytest.fixture
 def slow(network):
-    """The network waits until `slow.set()`."""
+    """Hold the network until `slow.set()`."""
     network.go_on.clear()
     yield network.go_on
     network.go_on.set()
 
 
 def new_photograph(folder, seed):
-    """One that no result is kept of yet."""
+    """Draw a photograph that no test opened before."""
     Image.fromarray(draw_fundus(seed, (400, 480)).image).save(folder / f"new {seed}.png")
     return folder / f"new {seed}.png"
 
@@ -547,7 +547,7 @@ def test_files_of_what_was_cancelled_are_deleted_too(open_page, slow, network, t
     assert not list(folder.rglob("new 9.png"))
 
 
-def test_what_goes_wrong_is_told_in_full_screen_too(open_page, photographs):
+def test_errors_show_in_full_screen_too(open_page, photographs):
     page = open_page()
     upload(page, photographs[0])
     page.get_by_role("button", name="Full screen").click()

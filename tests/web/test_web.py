@@ -1,4 +1,4 @@
-"""What happens on the page, without a browser: levels, results in memory, files to save, what it says of its model."""
+"""The page's handlers, without a browser: levels, results in memory, answers, files to save, the About text."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def reference(tmp_path):
 
 
 def settings(photo, **changed):
-    """What the browser sends along."""
+    """The settings that the browser sends with a request."""
     known = {"request": 7, "photo": photo, "reference": None, "threshold": 0.55}
     return known | {"color": "#ff8000", "opacity": 0.5, "what": "mask"} | changed
 
@@ -163,7 +163,7 @@ def test_a_session_gives_its_memory_back_when_it_opens_another_photograph(segmen
     assert set(handlers.results._results) == {reference, photograph}
 
 
-# What the browser gets
+# Answers for the browser
 
 
 def test_counts_and_files_tell_the_whole_result(segmenter, photograph):
@@ -208,7 +208,7 @@ def test_a_prepared_example_takes_no_forward_pass(segmenter, network, photograph
 
 
 @pytest.mark.parametrize("data", [{"index": 1}, {"index": -1}, {"index": "0"}, {}, None])
-def test_an_example_that_is_not_there_is_told(segmenter, photograph, data):
+def test_an_unknown_example_gives_a_sentence(segmenter, photograph, data):
     answer, files = Handlers(segmenter, [photograph]).show_example([], settings(None), EventData(None, data))
     assert answer["error"].startswith("The example is ")
     assert files == []
@@ -217,7 +217,7 @@ def test_an_example_that_is_not_there_is_told(segmenter, photograph, data):
 # Comparison
 
 
-def test_a_tracing_comes_with_its_counts_and_scores(segmenter, photograph, reference):
+def test_a_reference_comes_with_its_counts_and_scores(segmenter, photograph, reference):
     handlers = Handlers(segmenter, [])
     shown, files = handlers.show(photograph, [], None)
     answer, files = handlers.show_reference(reference, files, settings(photograph))
@@ -245,7 +245,7 @@ def test_a_turned_manual_segmentation_is_asked_about(segmenter, photograph, refe
     assert answer["reference"]["doubt"].endswith("is it neither turned nor flipped?")
 
 
-def test_a_wrong_tracing_gives_its_sentence(segmenter, photograph, tmp_path):
+def test_a_rejected_reference_gives_its_sentence(segmenter, photograph, tmp_path):
     Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
     answer, files = Handlers(segmenter, []).show_reference(
         str(tmp_path / "small.png"), [photograph], settings(photograph)
@@ -312,7 +312,7 @@ def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter
         ({"what": "errors"}, "The file to save is 'errors'"),  # without a reference
     ],
 )
-def test_a_browser_that_sends_nonsense_is_refused_in_a_sentence(segmenter, photograph, changed, sentence):
+def test_settings_that_viewer_js_would_not_send_are_rejected(segmenter, photograph, changed, sentence):
     with pytest.raises(Error, match=sentence):
         Handlers(segmenter, []).save([photograph], settings(photograph, **changed))
 
@@ -329,7 +329,7 @@ def test_files_of_others_cannot_be_asked_for(segmenter, photograph, reference):
         handlers.save([photograph], None)
 
 
-def test_a_photograph_that_was_deleted_is_told(segmenter, tmp_path):
+def test_a_deleted_photograph_gives_a_sentence(segmenter, tmp_path):
     gone = str(tmp_path / "gone.png")
     for use in (Handlers(segmenter, []).save, Handlers(segmenter, []).refine):
         with pytest.raises(Error, match="deletes photographs after an hour"):
@@ -339,7 +339,7 @@ def test_a_photograph_that_was_deleted_is_told(segmenter, tmp_path):
 # About
 
 
-def test_the_page_says_which_model_runs_its_scores_and_what_it_is_not_for():
+def test_about_names_the_model_its_scores_and_its_limits():
     segmenter = Segmenter.from_pretrained()
     text = about(segmenter)
     metrics = json.loads((segmenter.folder / "metrics.json").read_text())
