@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
+from functools import partial
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
@@ -159,6 +160,10 @@ def _add_endpoints(endpoints: Endpoints, threshold: float) -> None:
         error_map = gr.File(label="error_map")
         numbers = gr.JSON(label="numbers")
         button = gr.Button()
+    for file, name in ((photograph, "photograph.jpg"), (reference, "manual_segmentation.png")):
+        # The API page shows this in its examples; gradio's own is the address of a PDF, which the page refuses.
+        example = {"path": name, "url": name, "meta": {"_type": "gradio.FileData"}}
+        file.example_payload = partial(dict, example)  # type: ignore[method-assign]
     button.click(
         endpoints.segment,
         [photograph, chosen],

@@ -150,6 +150,8 @@ def test_programs_see_two_endpoints_with_their_parameters_described(client):
         "/segment": ["photograph", "threshold"],
         "/compare": ["photograph", "reference", "threshold"],
     }
+    examples = [parameter["example_input"]["path"] for parameter in endpoints["/compare"]["parameters"][:2]]
+    assert examples == ["photograph.jpg", "manual_segmentation.png"]  # not the address of a PDF
     assert [r["label"] for r in endpoints["/segment"]["returns"]] == ["overlay", "mask", "probability", "numbers"]
     assert [r["label"] for r in endpoints["/compare"]["returns"]] == ["error_map", "numbers"]
     assert "Find the vessels" in endpoints["/segment"]["description"]
