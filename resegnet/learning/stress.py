@@ -124,7 +124,7 @@ def stress_table(
     """
     if not len(dataset):
         raise DataError("The data set holds no photograph. Choose a split that does.")
-    counts: dict[str, list[tuple[str, int, int, int]]] = {stress.name: [] for stress in stresses}
+    counts: dict[str, list[_Counts]] = {stress.name: [] for stress in stresses}
     for index in tqdm(range(len(dataset)), desc="stress", unit="photograph", disable=None if progress else True):
         sample = read_sample(dataset[index])
         for stress in stresses:
@@ -136,8 +136,8 @@ def stress_table(
             field = result.fov if sample.fov is None else _enlarged_mask(sample.fov, (width, height))
             found, vessels = result.mask & field, vessels & field
             hits = int(np.count_nonzero(found & vessels))
-            row = (sample.image_id, hits, int(np.count_nonzero(found)), int(np.count_nonzero(vessels)))
-            counts[stress.name].append(row)
+            sizes = int(np.count_nonzero(found)), int(np.count_nonzero(vessels))
+            counts[stress.name].append(_Counts(sample.image_id, hits, *sizes))
     return [_row(name, rows, len(dataset)) for name, rows in counts.items()]
 
 
@@ -152,18 +152,30 @@ def format_stress_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, pictures: Sequence[tuple[str, int, int, int]], total: int) -> dict[str, Any]:
-    hits, found, vessels = (sum(picture[k] for picture in pictures) for k in (1, 2, 3))
-    scored = [(score, picture[0]) for picture in pictures if (score := _f1(*picture[1:])) is not None]
-    worst = min(scored, default=(None, None))
+@dataclass(frozen=True)
+class _Counts:
+    """Pixels of one degraded photograph inside its field of view."""
+
+    image_id: str
+    hits: int  # vessel in mask and reference
+    found: int  # vessel in the mask
+    vessels: int  # vessel in the reference
+
+
+def _row(name: str, pictures: Sequence[_Counts], total: int) -> dict[str, Any]:
+    hits, found, vessels = (sum(getattr(picture, key) for picture in pictures) for key in ("hits", "found", "vessels"))
+    scored = [
+        (score, each.image_id) for each in pictures if (score := _f1(each.hits, each.found, each.vessels)) is not None
+    ]
+    worst_f1, worst_image_id = min(scored, default=(None, None))
     return {
         "stress": name,
         "count": len(pictures),
         "left_out": total - len(pictures),
         "f1": _f1(hits, found, vessels),
         "recall": hits / vessels if vessels else None,
-        "worst_f1": worst[0],
-        "worst_image_id": worst[1],
+        "worst_f1": worst_f1,
+        "worst_image_id": worst_image_id,
     }
 
 
