@@ -19,6 +19,7 @@ from resegnet import Config, ImageError, ReSegNet, Segmenter
 from resegnet.cohort.threads import segment_many
 from resegnet.engine import OnnxNetwork, TorchNetwork
 from resegnet.errors import ArgumentError, WeightsError
+from resegnet.hub import BUNDLED_RELEASES
 from resegnet.releases.quantise import write_onnx
 from resegnet.segmenter import prepare_input
 
@@ -55,6 +56,12 @@ def test_the_quantised_network_answers_as_the_trained_one(model, onnx, photograp
 
 
 @pytest.mark.slow
+def test_the_file_tells_nothing_of_the_machine_that_exported_it(onnx):
+    for path in (onnx, *(folder / "model.onnx" for folder in BUNDLED_RELEASES.values())):
+        content = path.read_bytes()
+        assert b'File "' not in content and b"site-packages" not in content
+
+
 def test_tests_that_trace_once_get_the_network_that_is_exported(model, onnx, photographs, tmp_path):
     """Guards the short cut of the tests themselves, `support.exports`."""
 

@@ -78,6 +78,15 @@ def _allow_any_size(path: Path) -> None:
     onnx.save(network, path)
 
 
+def _remove_traces(path: Path) -> None:
+    """Remove the exporter's notes on each node: among them are stack traces, with paths of the machine that exports."""
+    graph = (network := onnx.load(path)).graph
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    onnx.save(network, path)
+
+
 def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -> None:
     """Export the network and quantise it (static, per channel) by the ranges that it shows on real photographs.
 
@@ -136,5 +145,6 @@ def _export(model: ReSegNet, path: Path) -> None:
     )
     assert program is not None  # only an export with `dynamo=False` returns None
     program.save(path)
+    _remove_traces(path)
     if model.config.smallest_input_size is not None:
         _allow_any_size(path)
