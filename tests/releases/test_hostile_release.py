@@ -397,7 +397,7 @@ def test_onnx_whose_output_is_not_a_probability_is_refused(value, unhashed, draw
     (unhashed / "model.onnx").write_bytes(answers(0.5))
     assert Segmenter.from_pretrained(unhashed)(drawn.image).probability.max() == 0.5
     (unhashed / "model.onnx").write_bytes(answers(value))
-    with pytest.raises(WeightsError, match="no probability"):
+    with pytest.raises(WeightsError, match="one probability for each pixel"):
         Segmenter.from_pretrained(unhashed)(drawn.image)
 
 
