@@ -7,12 +7,17 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from resegnet.errors import ConfigError, short_repr
 from resegnet.io import read_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Keys that version 2 added, with the values that a file of version 1 stands for.
+_ADDED_KEYS: dict[str, Any] = {"context_size": None, "context_channels": ()}
 PLAIN = "plain"  # the `encoder` that stands for `resegnet.unet.PlainUNet`
+TWO_LOOKS = "two-looks"  # the `encoder` that stands for `resegnet.two_looks.TwoLooks`
+ANATOMY = ("artery", "vein", "disc", "fovea")  # what two looks find besides the vessels, in this order
 _ENCODER = re.compile(r"[\w.-]{1,100}", re.ASCII)  # excludes "hf-hub:user/name", which timm would download
 
 
@@ -25,9 +30,11 @@ class Config:
     format_version
         Version of the format of the file.
     encoder
-        Name of an encoder that `segmentation_models_pytorch` knows (names with `tu-` come from timm), or `PLAIN`.
+        Name of an encoder that `segmentation_models_pytorch` knows (names with `tu-` come from timm), `PLAIN` or
+        `TWO_LOOKS`.
     encoder_depth
-        Number of stages of the encoder, each of which halves the picture, or of levels of the plain network.
+        Number of stages of the encoder, each of which halves the picture; or of levels of the plain network, or of the
+        detail branch of two looks.
     decoder_channels
         Number of channels of each stage of the decoder, coarse to fine. With one fewer than `encoder_depth`, the last
         step to full size is a pixel shuffle instead of a stage.
@@ -40,6 +47,11 @@ class Config:
         Normalisation of RGB in [0, 1]; the default is ImageNet's.
     threshold
         Probability from which a pixel is a vessel. Training fits it on validation photographs.
+    context_size
+        Side of the square to which the whole field of view is scaled for the context branch, px. None without two
+        looks.
+    context_channels
+        Number of channels of each level of the context branch, coarse to fine. Empty without two looks.
 
     Raises
     ------
@@ -56,16 +68,18 @@ class Config:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     threshold: float = 0.5
+    context_size: int | None = None
+    context_channels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("decoder_channels", "mean", "std"):  # JSON holds lists
+        for name in ("decoder_channels", "mean", "std", "context_channels"):  # JSON holds lists
             value = getattr(self, name)
             if not isinstance(value, list | tuple):
                 raise ConfigError(f"config: {name} is {short_repr(value)}, expected a list of numbers.")
             object.__setattr__(self, name, tuple(value))
         if self.format_version != FORMAT_VERSION:
             raise ConfigError(
-                f"config: format_version is {short_repr(self.format_version)}, expected {FORMAT_VERSION}. "
+                f"config: format_version is {short_repr(self.format_version)}, expected 1 to {FORMAT_VERSION}. "
                 "Upgrade with `pip install --upgrade resegnet`, or load an older revision of the model."
             )
         _check(
@@ -74,7 +88,8 @@ class Config:
             self.encoder,
             "a name of letters, digits and ._-",
         )
-        _check(_is_whole(self.encoder_depth, 3, 5), "encoder_depth", self.encoder_depth, "3, 4 or 5")
+        fewest = 2 if self.encoder == TWO_LOOKS else 3
+        _check(_is_whole(self.encoder_depth, fewest, 5), "encoder_depth", self.encoder_depth, f"{fewest} to 5")
         _check(
             len(self.decoder_channels) in (self.encoder_depth, self.encoder_depth - 1)
             and all(_is_whole(c, 1, 1024) for c in self.decoder_channels),
@@ -84,12 +99,13 @@ class Config:
         )
         _check(
             # Fewer than 16 make oneDNN write out of bounds in training (github.com/uxlfoundation/oneDNN/issues/6035).
-            self.encoder != PLAIN
+            self.encoder not in (PLAIN, TWO_LOOKS)
             or (len(self.decoder_channels) == self.encoder_depth and min(self.decoder_channels) >= 16),
             "decoder_channels",
             self.decoder_channels,
-            f"{self.encoder_depth} of them, each 16 or more, for the plain network",
+            f"{self.encoder_depth} of them, each 16 or more, for the plain network and two looks",
         )
+        self._check_context()
         step = 2**self.encoder_depth
         _check(
             _is_whole(self.input_size, 64, 4096) and self.input_size % step == 0,
@@ -115,6 +131,29 @@ class Config:
             _is_moderate(self.threshold) and 0 < self.threshold < 1, "threshold", self.threshold, "a number in (0, 1)"
         )
 
+    def _check_context(self) -> None:
+        """Check the settings of the context branch."""
+        if self.encoder != TWO_LOOKS:
+            expected = f"its default unless encoder is {TWO_LOOKS}"
+            _check(self.context_size is None, "context_size", self.context_size, expected)
+            _check(self.context_channels == (), "context_channels", self.context_channels, expected)
+            return
+        _check(
+            3 <= len(self.context_channels) <= 7 and all(_is_whole(c, 16, 1024) for c in self.context_channels),
+            "context_channels",
+            self.context_channels,
+            "3 to 7 whole numbers from 16 to 1024",
+        )
+        step = 2 ** (len(self.context_channels) - 1)
+        _check(
+            isinstance(self.context_size, int)
+            and _is_whole(self.context_size, 64, 4096)
+            and self.context_size % step == 0,
+            "context_size",
+            self.context_size,
+            f"a multiple of {step} from 64 to 4096",
+        )
+
     @classmethod
     def from_dict(cls, values: object) -> Config:
         """Build from the values of a parsed `config.json`.
@@ -128,16 +167,18 @@ class Config:
         if not isinstance(values, dict):
             raise ConfigError(f"config: got {type(values).__name__}, expected an object of named values.")
         # The version is checked first: a newer format may have other keys, and the remedy is then an upgrade.
-        if values.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
-            cls(format_version=values["format_version"])
-        expected = {field.name for field in dataclasses.fields(cls)}
+        version = values.get("format_version", FORMAT_VERSION)
+        if version not in (1, FORMAT_VERSION):
+            cls(format_version=version)
+        added = _ADDED_KEYS if version == 1 else {}
+        expected = {field.name for field in dataclasses.fields(cls)} - added.keys()
         unknown, missing = sorted(set(values) - expected), sorted(expected - set(values))
         if unknown or missing:
             raise ConfigError(
                 f"config: unknown keys {short_repr(unknown)}, missing keys {missing}; expected the config.json of a "
-                f"ReSegNet release of format {FORMAT_VERSION}: check that this is the right file."
+                f"ReSegNet release of format {version}: check that this is the right file."
             )
-        return cls(**values)
+        return cls(**{**values, **added, "format_version": FORMAT_VERSION})
 
     @classmethod
     def load(cls, path: str | Path) -> Config:
@@ -164,7 +205,8 @@ class Config:
     @property
     def network(self) -> str:
         """Kind of the network, as text for people."""
-        return "plain U-Net" if self.encoder == PLAIN else f"U-Net, encoder {self.encoder}"
+        named = {PLAIN: "plain U-Net", TWO_LOOKS: "U-Net of two looks"}
+        return named.get(self.encoder, f"U-Net, encoder {self.encoder}")
 
     @property
     def input_sides(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -49,6 +49,10 @@ class Geometry:
             side, input_size = (multiple, multiple) if multiple >= smallest else (side, smallest)
         top, left = (box.top + box.bottom - side) // 2, (box.left + box.right - side) // 2
         return cls((height, width), (top, left, side), input_size)
+
+    def with_input_size(self, input_size: int) -> Geometry:
+        """The same box scaled to another square."""
+        return replace(self, input_size=input_size)
 
     def to_input(self, picture: np.ndarray) -> np.ndarray:
         """Crop to the box and scale, antialiased: a photograph by cubic interpolation, a mask by linear.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
@@ -11,10 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from resegnet.config import PLAIN, Config
+from resegnet.config import PLAIN, TWO_LOOKS, Config
 from resegnet.errors import ConfigError, WeightsError, first_line
 from resegnet.hub import CONFIG_NAME, WEIGHTS_NAME, check_hashes, find_release
 from resegnet.io import write_atomically
+from resegnet.two_looks import TwoLooks
 from resegnet.unet import PlainUNet
 
 
@@ -41,13 +43,33 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.net = PlainUNet(config.decoder_channels) if config.encoder == PLAIN else _build_encoder_unet(config)
+        self.net = _build(config)
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, rgb: torch.Tensor) -> torch.Tensor:
-        """Return logits, (N, 1, S, S), of RGB, (N, 3, S, S) float32 in [0, 1]; 2 ** encoder_depth divides S."""
-        return self.net((rgb - self.mean) / self.std if self.config.normalises else rgb)
+    def forward(
+        self, rgb: torch.Tensor, context: torch.Tensor | None = None, places: torch.Tensor | None = None
+    ) -> Any:
+        """Return the logits of the vessels, and for two looks also those of the context branch.
+
+        Parameters
+        ----------
+        rgb
+            (N, 3, S, S) float32 in [0, 1]; 2 ** encoder_depth divides S.
+        context, places
+            For two looks, see `resegnet.two_looks.TwoLooks.forward`; `context` in [0, 1].
+
+        Returns
+        -------
+        logits
+            (N, 1, S, S). For two looks the pair of these and the logits of the context branch, (M, 5, C, C).
+        """
+        if context is None:
+            return self.net(self._normalised(rgb))
+        return self.net(self._normalised(rgb), self._normalised(context), places)
+
+    def _normalised(self, rgb: torch.Tensor) -> torch.Tensor:
+        return (rgb - self.mean) / self.std if self.config.normalises else rgb
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_weights(self, save_directory / WEIGHTS_NAME)
@@ -110,6 +132,15 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         model = cls(config)
         load_weights(model, weights)
         return model.eval()
+
+
+def _build(config: Config) -> nn.Module:
+    """Build the network with random weights."""
+    if config.encoder == PLAIN:
+        return PlainUNet(config.decoder_channels)
+    if config.encoder == TWO_LOOKS:
+        return TwoLooks(config.context_channels, config.decoder_channels)
+    return _build_encoder_unet(config)
 
 
 def _build_encoder_unet(config: Config) -> nn.Module:

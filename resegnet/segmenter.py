@@ -17,6 +17,8 @@ from resegnet.image import ImageSource, read_image
 from resegnet.quality import find_warnings
 from resegnet.results.segmentation import Segmentation
 
+Network = Callable[[np.ndarray], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Segmenter:
@@ -29,7 +31,8 @@ class Segmenter:
     ----------
     network
         Maps RGB, (N, 3, S, S) float32 in [0, 1], to the vessel probability, (N, S, S) float32 in [0, 1]. S is
-        `config.input_size`, or for a smaller field less, down to `config.smallest_input_size`.
+        `config.input_size`, or for a smaller field less, down to `config.smallest_input_size`. A network of two looks
+        has `look_twice` for this, see `resegnet.engine.TorchNetwork`.
     config
         The settings that a prediction depends on.
     model
@@ -45,7 +48,7 @@ class Segmenter:
     True
     """
 
-    network: Callable[[np.ndarray], np.ndarray]
+    network: Network
     config: Config
     model: str = ""
     folder: Path | None = None
@@ -105,12 +108,12 @@ class Segmenter:
         folder, commit = find_release(BUNDLED_RELEASES["bundled"] if name is None else name, revision)
         if engine is None:
             engine = "onnx" if device == "cpu" and (folder / ONNX_NAME).is_file() else "torch"
-        network: Callable[[np.ndarray], np.ndarray]
+        network: Network
         if engine == "onnx":
             config = Config.load(folder / CONFIG_NAME)
             check_hashes(folder)
             size = None if config.smallest_input_size else config.input_size
-            network = OnnxNetwork(folder / ONNX_NAME, size, threads)
+            network = OnnxNetwork(folder / ONNX_NAME, size, threads, context_size=config.context_size)
         else:
             from resegnet.model import ReSegNet
 
@@ -136,7 +139,8 @@ class Segmenter:
         """
         image = read_image(source)
         pixels, fov, geometry = prepare_input(image, self.config)
-        probability = geometry.to_original(self.network(as_network_input(pixels)[None])[0])
+        found, _ = predict(self.network, pixels, prepare_context(image, geometry, self.config))
+        probability = geometry.to_original(found)
         return Segmentation(
             image=image,
             probability=probability,
@@ -145,6 +149,35 @@ class Segmenter:
             warnings=tuple(find_warnings(image, fov)),
             model=self.model,
         )
+
+
+def predict(network: Network, pixels: np.ndarray, context: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Run the network on one photograph.
+
+    Parameters
+    ----------
+    network
+        Of one look, or of two if there is a `context`.
+    pixels, context
+        From `prepare_input` and `prepare_context`.
+
+    Returns
+    -------
+    probability
+        (S, S) float32, of vessels.
+    anatomy
+        (4, C, C) float32, probability of `resegnet.config.ANATOMY`; None for a network of one look.
+    """
+    rgb = as_network_input(pixels)[None]
+    if context is None:
+        return network(rgb)[0], None
+    probability, anatomy = network.look_twice(rgb, as_network_input(context)[None])  # type: ignore[attr-defined]
+    return probability[0], anatomy[0]
+
+
+def prepare_context(image: np.ndarray, geometry: Geometry, config: Config) -> np.ndarray | None:
+    """Scale the box round the field to the second look, (C, C, 3) uint8; None for a network of one look."""
+    return None if config.context_size is None else geometry.with_input_size(config.context_size).to_input(image)
 
 
 def prepare_input(image: np.ndarray, config: Config) -> tuple[np.ndarray, FieldOfView, Geometry]:

@@ -28,13 +28,11 @@ class PlainUNet(nn.Module):
         fine, *coarser = reversed(channels)
         widths = [fine, *coarser]
         self.down = nn.ModuleList(
-            [_convolution(3, fine), *(_Residual(*pair, stride=2) for pair in zip(widths, coarser, strict=False))]
+            [convolution(3, fine), *(Residual(*pair, stride=2) for pair in zip(widths, coarser, strict=False))]
         )
         # The number of channels is reduced before the side is doubled, which is cheaper than after it.
         self.narrow = nn.ModuleList(nn.Conv2d(wide, thin, 1) for thin, wide in zip(widths, coarser, strict=False))
-        self.up = nn.ModuleList(
-            [_convolution(2 * fine, fine), *(_Residual(2 * width, width) for width in coarser[:-1])]
-        )
+        self.up = nn.ModuleList([convolution(2 * fine, fine), *(Residual(2 * width, width) for width in coarser[:-1])])
         self.segmentation_head = nn.Sequential(nn.Conv2d(fine, 1, 1))
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
@@ -49,24 +47,25 @@ class PlainUNet(nn.Module):
         return self.segmentation_head(features)
 
 
-def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """Build a 3 x 3 convolution from `inputs` to `outputs` channels, with batch normalisation and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """Two 3 x 3 convolutions beside a 1 x 1 shortcut: He et al. 2016, doi:10.1109/CVPR.2016.90."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
         self.main = nn.Sequential(
-            *_convolution(inputs, outputs, stride),
+            *convolution(inputs, outputs, stride),
             nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
         )
         self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features of the input's side, or of half of it with a stride of 2."""
         return F.relu(self.main(features) + self.shortcut(features))

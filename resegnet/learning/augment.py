@@ -284,11 +284,11 @@ def augment(images: torch.Tensor, cameras: Sequence[Camera]) -> torch.Tensor:
     images = images.clamp(0, 1)
     chosen, qualities = some("quality")
     if chosen:
-        images[chosen] = _jpeg(images[chosen], qualities)
+        images[chosen] = compress_jpeg(images[chosen], qualities)
     return images
 
 
-def _jpeg(images: torch.Tensor, qualities: Sequence[int]) -> torch.Tensor:
+def compress_jpeg(images: torch.Tensor, qualities: Sequence[int]) -> torch.Tensor:
     """Apply the losses of baseline JPEG (ITU-T T.81), with colours at half size, to each picture at its own quality.
 
     Only the coefficients of the cosine transform are rounded, which is where JPEG loses information. No file is made,

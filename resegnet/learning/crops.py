@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,9 +14,10 @@ from scipy.ndimage import binary_dilation
 from skimage.morphology import skeletonize
 
 from resegnet.config import Config
+from resegnet.io import write_atomically
 from resegnet.learning.augment import augment, cut_crops, draw_camera, draw_place
 from resegnet.learning.samples import Sample
-from resegnet.segmenter import prepare_input
+from resegnet.segmenter import prepare_context, prepare_input
 
 WEAK_STRENGTH = 0.2
 STRONG_SHARE = 0.25  # share of the crops that are augmented strongly also in the epochs of weak augmentation
@@ -42,9 +46,17 @@ class WorkingSample:
     field: np.ndarray
     centrelines: np.ndarray
     dataset: str
+    # For two looks, (7, C, C) uint8: red, green, blue, vessels, field, arteries, veins; the last two 0 where unknown.
+    context: np.ndarray | None = None
 
     @classmethod
-    def of(cls, sample: Sample, config: Config, answer: np.ndarray | None = None) -> WorkingSample:
+    def of(
+        cls,
+        sample: Sample,
+        config: Config,
+        answer: np.ndarray | None = None,
+        kinds: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> WorkingSample:
         """Scale a sample to the working size.
 
         Parameters
@@ -57,13 +69,46 @@ class WorkingSample:
             Probability of a teacher, (H, W) float32 in the photograph's frame. The vessels are then the mean of it and
             the reference. Where a person left a vessel out or drew it too wide, the teacher's probability is closer to
             the truth than 0 or 1 (Hinton et al. 2015, arXiv:1503.02531).
+        kinds
+            Masks of arteries and veins, (H, W) bool, if they are known.
         """
         pixels, fov, geometry = prepare_input(sample.image, config)
         traced, field = (geometry.to_input(mask) for mask in (sample.vessels, fov.mask))
         lines = binary_dilation(skeletonize(np.round(traced * 255) > 127), np.ones((3, 3), bool))
         vessels = traced if answer is None else (traced + geometry.to_input(answer)) / 2
         vessels, field = (np.round(mask * 255).astype(np.uint8) for mask in (vessels, field))
-        return cls(pixels, vessels, field, lines.astype(np.uint8) * 255, sample.dataset)
+        context = prepare_context(sample.image, geometry, config)
+        if context is not None:
+            around = geometry.with_input_size(len(context))
+            masks = [around.to_input(mask) for mask in (sample.vessels, fov.mask, *(kinds or ()))]
+            masks += [np.zeros_like(masks[0])] * (4 - len(masks))
+            context = np.stack(
+                [*context.transpose(2, 0, 1), *(np.round(mask * 255).astype(np.uint8) for mask in masks)]
+            )
+        return cls(pixels, vessels, field, lines.astype(np.uint8) * 255, sample.dataset, context)
+
+    def save(self, path: Path) -> None:
+        """Write the pixels to a file, for `load`."""
+        content = io.BytesIO()
+        context = np.zeros((0, 0, 0), np.uint8) if self.context is None else self.context
+        np.savez(content, planes=self.planes().numpy(), context=context)
+        write_atomically(path, content.getvalue())
+
+    @classmethod
+    def load(cls, path: Path, dataset: str) -> WorkingSample | None:
+        """Read a file that `save` wrote. None if it is absent or damaged."""
+        try:
+            with np.load(path) as arrays:
+                planes, context = arrays["planes"], arrays["context"]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            return None
+        pixels = np.ascontiguousarray(planes[:3].transpose(1, 2, 0))
+        return cls(pixels, planes[3], planes[4], planes[5], dataset, context if context.size else None)
+
+    @property
+    def look(self) -> np.ndarray | None:
+        """The second look, (C, C, 3) uint8; None for a network of one look."""
+        return None if self.context is None else np.ascontiguousarray(self.context[:3].transpose(1, 2, 0))
 
     def planes(self) -> torch.Tensor:
         """Return red, green, blue, vessels, field and centrelines as (6, S, S) uint8."""

@@ -46,6 +46,11 @@ class RunFolder:
         return self.path / "checkpoint.pt"
 
     @property
+    def samples(self) -> Path:
+        """Folder of photographs at the working size. Deleted at the end of the run."""
+        return self.path / "samples"
+
+    @property
     def best(self) -> Path:
         """Averaged weights of the best epoch."""
         return self.path / "best.pt"

@@ -55,3 +55,36 @@ def centreline_loss(logits: torch.Tensor, centrelines: torch.Tensor, field: torc
     """
     centrelines = centrelines * field
     return 1 - ((torch.sigmoid(logits) * centrelines).sum() + 1) / (centrelines.sum() + 1)
+
+
+def anatomy_loss(
+    context_logits: torch.Tensor, context_masks: torch.Tensor, anatomy_masks: torch.Tensor
+) -> torch.Tensor:
+    """Loss of arteries, veins, optic disc and fovea, where each is labelled.
+
+    Parameters
+    ----------
+    context_logits
+        (N + A, 5, C, C) float32: vessel, artery, vein, disc, fovea.
+    context_masks
+        (N, 4, C, C) float32 of the first N: vessels, field, arteries, veins; the last two 0 where unknown.
+    anatomy_masks
+        (A, 4, C, C) float32 of the others: disc, its weight, fovea, its weight.
+
+    Returns
+    -------
+    loss
+        Scalar, >= 0.
+    """
+    kinds = context_masks[:, 2:]
+    known, count = kinds.amax(dim=1, keepdim=True), len(context_masks)
+    shares = (kinds / known.clamp(min=1 / 255)).clamp(0, 1)
+    bce = F.binary_cross_entropy_with_logits(context_logits[:count, 1:3], shares, reduction="none")
+    # A crop with hardly a labelled pixel must not count as much as one full of vessels.
+    loss = (bce * known).sum() / (2 * known.sum()).clamp(min=200)
+    if len(anatomy_masks):
+        disc, disc_weight, fovea, fovea_weight = anatomy_masks.split(1, dim=1)
+        loss = loss + bce_dice_loss(context_logits[count:, 3:4], disc, disc_weight)
+        bce = F.binary_cross_entropy_with_logits(context_logits[count:, 4:5], fovea, reduction="none")
+        loss = loss + 4 * (bce * fovea_weight).sum() / (fovea_weight > 0).sum().clamp(min=1)
+    return loss

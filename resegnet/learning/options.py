@@ -10,13 +10,34 @@ from typing import Any, TypeVar
 
 import torch
 
-from resegnet.config import PLAIN, Config
+from resegnet.config import PLAIN, TWO_LOOKS, Config
 from resegnet.errors import TrainingError
 
 # Options that --resume accepts with another value. More epochs stretch the schedule from there on. The others do not
 # change what is trained, but `threads` and `device` change the rounding.
 MAY_CHANGE = frozenset({"epochs", "patience", "preview_every", "workers", "threads", "device", "unseen"})
 
+# Many small steps from random weights: two CPU threads take about three hours.
+_TWO_LOOKS = {
+    "encoder": TWO_LOOKS,
+    "encoder_weights": "none",
+    "encoder_depth": 2,
+    "decoder_channels": (24, 16),
+    "context_size": 640,
+    "context_channels": (128, 96, 64, 48, 24, 16),
+    "input_size": 1664,
+    "smallest_input_size": 704,
+    "crop_size": 256,
+    "context_crop_size": 256,
+    "batch_size": 4,
+    "epochs": 200,
+    "patience": 200,
+    "validate_every": 10,
+    "preview_every": 10,
+    "learning_rate": 2e-3,
+    "dice_weight": 0.5,
+    "centreline_weight": 0.15,
+}
 # For a GPU: many small steps from random weights.
 _PLAIN = {
     "encoder": PLAIN,
@@ -34,7 +55,8 @@ _LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48
 
 # Named sets of options for `train.py --preset`.
 PRESETS: dict[str, dict[str, Any]] = {
-    "bundled": {**_PLAIN, "decoder_channels": (192, 128, 64, 32, 16)},
+    "bundled": _TWO_LOOKS,
+    "plain": {**_PLAIN, "decoder_channels": (192, 128, 64, 32, 16)},
     "teacher": {**_PLAIN, "decoder_channels": (256, 192, 128, 64, 32)},  # for --teacher: too slow for everyday use
     "lite": {
         **_LITE0,
@@ -94,8 +116,12 @@ class TrainingOptions:
         (), "releases whose mean probability is mixed half and half into the references", "RELEASE"
     )
     unseen: tuple[str, ...] = _option((), "data sets that are scored at the end but not trained on", "SOURCE")
+    anatomy: tuple[str, ...] = _option(
+        (), "image folders with optic discs, or centres of disc and fovea, for a network of two looks", "FOLDER"
+    )
     encoder: str = _option(
-        "resnet34", "encoder of segmentation_models_pytorch, tu-NAME for one of timm, or `plain` for a U-Net without"
+        "resnet34",
+        "encoder of segmentation_models_pytorch, tu-NAME for one of timm, or a U-Net without: `plain`, `two-looks`",
     )
     encoder_depth: int = _option(5, "number of stages of the encoder")
     decoder_channels: tuple[int, ...] = _option((256, 128, 64, 32, 16), "channels of the decoder, coarse to fine", "N")
@@ -107,10 +133,16 @@ class TrainingOptions:
     smallest_input_size: int | None = _option(
         None, "do not scale a field of view between this side and --input-size, in pixels", "PX"
     )
+    context_size: int | None = _option(
+        None, "side of the square that the whole field of view is scaled to for the second look, in pixels", "PX"
+    )
+    context_channels: tuple[int, ...] = _option((), "channels of the second look, coarse to fine", "N")
     crop_size: int = _option(320, "side of a training crop at the working size, in pixels", "PX")
+    context_crop_size: int = _option(256, "side of a training crop of the second look, in pixels", "PX")
     batch_size: int = _option(2, "number of crops in a batch")
     accumulate: int = _option(1, "number of batches in a step, to take larger steps without more memory")
-    steps_per_epoch: int = _option(100, "number of steps between two validations")
+    steps_per_epoch: int = _option(100, "number of steps between two checkpoints")
+    validate_every: int = _option(1, "number of epochs between two validations; the last epoch is always validated")
     epochs: int = _option(40, "largest number of epochs; 0 only calibrates and scores the release of --start-from")
     optimizer: str = _option("adamw", "optimizer", choices=("adamw", "adam"))
     learning_rate: float = _option(1e-3, "highest learning rate")
@@ -141,13 +173,15 @@ class TrainingOptions:
     threads: int = _option(0, "number of CPU threads of torch; 0 lets torch choose")
 
     def __post_init__(self) -> None:
-        for name in ("dataset", "extra", "teacher", "unseen", "decoder_channels"):  # JSON and argparse give lists
+        # JSON and argparse give lists.
+        for name in ("dataset", "extra", "teacher", "unseen", "anatomy", "decoder_channels", "context_channels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_names()
         self._check_ranges()
         self._check_validation()
         self.config()
         self._check_crop_size()
+        self._check_context()
         if self.device != "cpu" and not (re.fullmatch(r"cuda(:\d+)?", self.device) and torch.cuda.is_available()):
             raise TrainingError(f"--device is {self.device}, and torch sees no such device here. Use `--device cpu`.")
 
@@ -172,7 +206,8 @@ class TrainingOptions:
                 f"--epochs is {self.epochs}, expected 1 or more; or 0 with --start-from, which calibrates and scores a "
                 "release at other input sizes."
             )
-        for name in ("crop_size", "batch_size", "accumulate", "steps_per_epoch", "patience", "preview_every"):
+        positive = ("crop_size", "context_crop_size", "batch_size", "accumulate", "steps_per_epoch")
+        for name in (*positive, "patience", "preview_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected 1 or more.")
         for name in ("seed", "workers", "threads", "weight_decay", "learning_rate", "dice_weight", "centreline_weight"):
@@ -198,6 +233,20 @@ class TrainingOptions:
                 f"{smallest}."
             )
 
+    def _check_context(self) -> None:
+        if self.context_size is None:
+            if self.anatomy:
+                raise TrainingError("--anatomy needs a network of two looks: use --preset bundled, or leave it out.")
+            return
+        step = 2 ** (len(self.context_channels) - 1)
+        if self.context_crop_size > self.context_size or self.context_crop_size % step:
+            raise TrainingError(
+                f"--context-crop-size is {self.context_crop_size}, expected a multiple of {step} up to the "
+                f"context size of {self.context_size}."
+            )
+        if self.extra:
+            raise TrainingError("--extra cannot be used with a network of two looks: leave it out.")
+
     def config(self) -> Config:
         """Return the configuration of the network: the options that a prediction depends on.
 
@@ -215,7 +264,9 @@ class TrainingOptions:
             decoder_channels=self.decoder_channels,
             input_size=self.input_size,
             smallest_input_size=self.smallest_input_size,
-            **(plain if self.encoder == PLAIN else {}),
+            context_size=self.context_size,
+            context_channels=self.context_channels,
+            **(plain if self.encoder in (PLAIN, TWO_LOOKS) else {}),
         )
 
 

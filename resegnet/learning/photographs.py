@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,17 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from resegnet.config import Config
+from resegnet.learning.anatomy import AnatomySample, find_kinds, load_anatomy, read_kinds, split_anatomy
 from resegnet.learning.checks import check_disjoint
 from resegnet.learning.crops import WorkingSample
 from resegnet.learning.data import load_vessels
 from resegnet.learning.options import TrainingOptions, short_name
 from resegnet.learning.parents import ParentRelease, Parents
-from resegnet.learning.samples import read_sample
+from resegnet.learning.samples import encoded, read_sample
 from resegnet.learning.split import split_validation
+from resegnet.releases.quantise import Look
 from resegnet.segmenter import Segmenter
+from resegnet.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -90,29 +95,70 @@ class WorkingSamples:
     train: list[WorkingSample]
     validation: list[WorkingSample]
     extra: list[WorkingSample]
+    anatomy: list[AnatomySample]
+    anatomy_validation: list[AnatomySample]
 
     @classmethod
-    def read(cls, data: TrainingData, config: Config, parents: Parents, device: str) -> WorkingSamples:
-        """Decode and resize the photographs, and mix the teachers' probabilities into the references of `train`."""
+    def read(cls, data: TrainingData, options: TrainingOptions, parents: Parents, cache: Path) -> WorkingSamples:
+        """Decode and resize the photographs, and mix the teachers' probabilities into the references of `train`.
+
+        Photographs for two looks are kept in the folder `cache`, so that a run resumes in seconds.
+        """
+        config, device = options.config(), options.device
+        kinds: list[Path] = []
+        if config.context_size is not None:
+            cache.mkdir(exist_ok=True)
+            kinds = [folder for source in options.dataset if (folder := find_kinds(source)) is not None]
+        anatomy = load_anatomy(options.anatomy, config, cache) if options.anatomy else []
+        anatomy, anatomy_validation = split_anatomy(anatomy, options.validation_fraction, options.seed)
         teachers = [
             Segmenter.from_pretrained(teacher.folder, engine="torch", device=device) for teacher in parents.teachers
         ]
         return cls(
-            train=_read(data.train, config, teachers),
-            validation=_read(data.validation, config),
-            extra=_read(data.extra, config),
+            train=_read(data.train, config, cache, teachers, kinds),
+            validation=_read(data.validation, config, cache),
+            extra=_read(data.extra, config, cache),
+            anatomy=anatomy,
+            anatomy_validation=anatomy_validation,
         )
 
-    def quantisation_photographs(self) -> list[np.ndarray]:
-        """Return a few training photographs, (S, S, 3) uint8, spread evenly so that every data set is among them."""
+    def quantisation_photographs(self) -> list[Look]:
+        """Return a few training photographs as the network's input, spread evenly over the data sets."""
         places = np.linspace(0, len(self.train) - 1, min(_QUANTISATION_COUNT, len(self.train))).astype(int)
-        return [self.train[place].pixels for place in places]
+        samples = [self.train[place] for place in places]
+        return [sample.pixels if sample.look is None else (sample.pixels, sample.look) for sample in samples]
 
 
-def _read(rows: Iterable[Mapping[str, Any]], config: Config, teachers: Sequence[Segmenter] = ()) -> list[WorkingSample]:
+def _read(
+    rows: Iterable[Mapping[str, Any]],
+    config: Config,
+    cache: Path,
+    teachers: Sequence[Segmenter] = (),
+    kinds: Sequence[Path] = (),
+) -> list[WorkingSample]:
     samples = []
     for row in tqdm(rows, desc="reading", disable=None):
-        sample = read_sample(row)
-        answers = [teacher(sample.image).probability for teacher in teachers]
-        samples.append(WorkingSample.of(sample, config, np.mean(answers, axis=0) if answers else None))
+        classes = [file for folder in kinds if (file := folder / f"{row['image_id']}.png").is_file()][:1]
+        path: Path | None = None
+        if config.context_size is not None and not teachers:
+            path = cache / f"{_digest(row, config, classes)}.npz"
+        sample = WorkingSample.load(path, row["dataset"]) if path else None
+        if sample is None:
+            decoded = read_sample(row)
+            answers = [teacher(decoded.image).probability for teacher in teachers]
+            answer = np.mean(answers, axis=0) if answers else None
+            known = read_kinds(classes[0], decoded.vessels.shape) if classes else None
+            sample = WorkingSample.of(decoded, config, answer, known)
+            if path:
+                sample.save(path)
+        samples.append(sample)
     return samples
+
+
+def _digest(row: Mapping[str, Any], config: Config, classes: Sequence[Path]) -> str:
+    """Return the SHA-256 of everything that a working sample is made from."""
+    sizes = (config.input_size, config.smallest_input_size, config.context_size, __version__)
+    digest = hashlib.sha256(repr(sizes).encode())
+    for part in (encoded(row["image"]), encoded(row["mask"]), *(path.read_bytes() for path in classes)):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()

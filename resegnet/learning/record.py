@@ -67,6 +67,7 @@ def _published_options(options: TrainingOptions, parents: Parents) -> dict[str, 
         "extra": [short_name(source) for source in options.extra],
         "teacher": [teacher.name for teacher in parents.teachers],
         "unseen": [short_name(source) for source in options.unseen],
+        "anatomy": [short_name(source) for source in options.anatomy],
         "encoder_weights": short_name(options.encoder_weights),
         "start_from": parents.start.name if parents.start else "",
     }

@@ -19,14 +19,18 @@ from tqdm import tqdm
 
 from resegnet.engine import TorchNetwork
 from resegnet.errors import TrainingError
-from resegnet.geometry import as_network_input
+from resegnet.learning.anatomy import AnatomySample
 from resegnet.learning.crops import Crops, WorkingSample, identity_collate
-from resegnet.learning.losses import bce_dice_loss, centreline_loss
+from resegnet.learning.looks import LookBatch, LookCrops
+from resegnet.learning.losses import anatomy_loss, bce_dice_loss, centreline_loss
 from resegnet.learning.options import TrainingOptions
 from resegnet.model import ReSegNet
 from resegnet.results.calibration import fit_threshold
 from resegnet.results.metrics import probability_histograms
+from resegnet.segmenter import predict
 
+_CONTEXT_WEIGHT = 0.4  # weight in the loss of the vessels that the context branch finds
+_ANATOMY_WEIGHT = 0.3  # weight in the loss of arteries, veins, disc and fovea
 _CHECK_EVERY = 20  # batches between two checks that the loss is finite
 
 
@@ -124,15 +128,23 @@ class Run:
         """Set the averaged weights to the current weights."""
         self.averaged_model.load_state_dict(self.model.state_dict())
 
-    def crops(self, samples: Sequence[WorkingSample], extra: Sequence[WorkingSample] = ()) -> Crops:
+    def crops(
+        self,
+        samples: Sequence[WorkingSample],
+        extra: Sequence[WorkingSample] = (),
+        anatomy: Sequence[AnatomySample] = (),
+    ) -> Crops | LookCrops:
         """Return the crops for `train_epoch`. Without worker processes they are made on the device that trains."""
         options = self.options
         strong_epochs = round((1 - options.weak_augmentation_share) * options.epochs)
         weak_from = strong_epochs * options.steps_per_epoch * self.crops_per_step
         device = "cpu" if options.workers else self.device
-        return Crops(samples, options.crop_size, options.seed, weak_from, extra, device)
+        if options.context_size is None:
+            return Crops(samples, options.crop_size, options.seed, weak_from, extra, device)
+        sizes = (options.crop_size, options.context_crop_size)
+        return LookCrops(samples, anatomy, self.model.config, sizes, options.seed, weak_from, device)
 
-    def train_epoch(self, crops: Crops) -> dict[str, float]:
+    def train_epoch(self, crops: Crops | LookCrops) -> dict[str, float]:
         """Train one epoch.
 
         Returns
@@ -151,9 +163,9 @@ class Run:
         asked = started
         desc = f"epoch {self.epoch + 1}/{self.options.epochs}"
         batches = tqdm(self._batches(crops), desc=desc, unit="batch", leave=False, disable=True if self.rank else None)
-        for number, (image, masks) in enumerate(batches, 1):
+        for number, batch in enumerate(batches, 1):
             waited += time.perf_counter() - asked
-            loss = self._loss(image, masks)
+            loss = self._look_loss(batch) if isinstance(batch, LookBatch) else self._loss(*batch)
             (loss / self.options.accumulate).backward()
             losses.append(loss.detach())
             if number % self.options.accumulate == 0:
@@ -179,7 +191,7 @@ class Run:
                 if isinstance(part, nn.BatchNorm2d):
                     part.eval()
 
-    def _batches(self, crops: Crops) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+    def _batches(self, crops: Crops | LookCrops) -> DataLoader[Any]:
         """Return this process's batches of the next epoch."""
         first = self.steps_done * self.crops_per_step
         end = first + self.options.steps_per_epoch * self.crops_per_step
@@ -198,10 +210,28 @@ class Run:
         masks = masks.to(self.device, non_blocking=True)
         with self.autocast:
             logits = self.network(image)
+        return self._vessel_loss(logits.float(), masks)
+
+    def _look_loss(self, batch: LookBatch) -> torch.Tensor:
+        """Return the scalar loss of a batch of two looks: of the vessels in both, and of the anatomy."""
+        batch = batch.to(self.device)
+        with self.autocast:
+            logits, context_logits = self.network(batch.detail, batch.context, batch.places)
+        context_logits = context_logits.float()
+        vessels, fov = batch.context_masks[:, :1], batch.context_masks[:, 1:2]
+        context_loss = bce_dice_loss(context_logits[: len(vessels), :1], vessels, fov, self.options.dice_weight)
+        return (
+            self._vessel_loss(logits.float(), batch.detail_masks)
+            + _CONTEXT_WEIGHT * context_loss
+            + _ANATOMY_WEIGHT * anatomy_loss(context_logits, batch.context_masks, batch.anatomy_masks)
+        )
+
+    def _vessel_loss(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Return the scalar loss of logits (N, 1, C, C) float32 against masks (N, 3, C, C)."""
         vessels, fov, centrelines = masks.split(1, dim=1)
-        loss = bce_dice_loss(logits.float(), vessels, fov, self.options.dice_weight)
+        loss = bce_dice_loss(logits, vessels, fov, self.options.dice_weight)
         if self.options.centreline_weight:
-            loss = loss + self.options.centreline_weight * centreline_loss(logits.float(), centrelines, fov)
+            loss = loss + self.options.centreline_weight * centreline_loss(logits, centrelines, fov)
         return loss
 
     def _step(self) -> None:
@@ -222,16 +252,19 @@ class Run:
     def validate(self, samples: Sequence[WorkingSample]) -> dict[str, float]:
         """Score the averaged weights at the working size, and note whether this epoch is the best.
 
-        Without samples every epoch counts as the best so far.
+        Without samples every epoch counts as the best so far. With `validate_every`, some epochs are not scored.
 
         Returns
         -------
         scores
             `validation_f1`, the mean of the data sets' pooled F1 at the best common threshold, and
-            `validation_f1_<data set>`, each at its own best threshold. Empty without samples.
+            `validation_f1_<data set>`, each at its own best threshold. Empty without samples, and
+            for an epoch that is not scored.
         """
         if not samples:
             self.best_epoch = self.epoch
+            return {}
+        if self.epoch % self.options.validate_every and self.epoch < self.options.epochs:
             return {}
         scores = [self._scores(samples) if self.rank == 0 else {}]
         if self.processes > 1:
@@ -257,7 +290,8 @@ class Run:
 
     def predict(self, sample: WorkingSample) -> np.ndarray:
         """Return the probability (S, S) float32 of a photograph at the working size, by the averaged weights."""
-        return TorchNetwork(self.averaged_model)(as_network_input(sample.pixels)[None])[0]
+        network = TorchNetwork(self.averaged_model, bfloat16=_cpu_has_fast_bfloat16())
+        return predict(network, sample.pixels, sample.look)[0]
 
 
 def _make_optimizer(model: nn.Module, options: TrainingOptions, fused: bool) -> torch.optim.Optimizer:

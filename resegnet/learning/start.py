@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from resegnet.config import PLAIN
+from resegnet.config import PLAIN, TWO_LOOKS
 from resegnet.errors import ResegnetError, TrainingError, first_line
 from resegnet.learning.parents import ParentRelease
 from resegnet.model import ReSegNet
@@ -70,10 +70,10 @@ def load_encoder_weights(model: ReSegNet, source: str) -> None:
     """
     if source == "none":
         return
-    if model.config.encoder == PLAIN:
+    if model.config.encoder in (PLAIN, TWO_LOOKS):
         raise TrainingError(
-            f"--encoder-weights {source}: there are no such weights for the plain network. Start from random weights, "
-            "--encoder-weights none, or from a release, --start-from."
+            f"--encoder-weights {source}: there are no such weights for the network {model.config.encoder}. Start "
+            "from random weights, --encoder-weights none, or from a release, --start-from."
         )
     weights = _imagenet_weights(model) if source == "imagenet" else _weights_from_file(model, Path(source))
     model.net.get_submodule("encoder").load_state_dict(weights)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import distributed
 
@@ -65,7 +65,7 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
     data = TrainingData.load(options)
     if parents.start:
         data.warn_of_known_validation(parents.start)
-    samples = WorkingSamples.read(data, run.model.config, parents, options.device)
+    samples = WorkingSamples.read(data, options, parents, folder.samples)
     if resume:
         _resume(run, folder)
     else:
@@ -79,7 +79,8 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
             save_tensors(run.state(), folder.checkpoint)
     _train_epochs(run, folder, samples)
     if run.rank == 0:
-        _finish(run, folder, data, parents, samples.quantisation_photographs())
+        _finish(run, folder, data, parents, samples)
+        shutil.rmtree(folder.samples, ignore_errors=True)
     return folder.release
 
 
@@ -134,7 +135,7 @@ def _resume(run: Run, folder: RunFolder) -> None:
 
 def _train_epochs(run: Run, folder: RunFolder, samples: WorkingSamples) -> None:
     """Train until the run is finished. The first process writes metrics, previews, best weights and checkpoint."""
-    crops = run.crops(samples.train, samples.extra)
+    crops = run.crops(samples.train, samples.extra, samples.anatomy)
     while not run.finished:
         trained = run.train_epoch(crops)
         scores = run.validate(samples.validation)
@@ -143,7 +144,7 @@ def _train_epochs(run: Run, folder: RunFolder, samples: WorkingSamples) -> None:
         if run.best_epoch == run.epoch:
             save_tensors(run.averaged_model.state_dict(), folder.best)
         folder.append_metrics({"epoch": run.epoch, **trained, **scores})
-        if samples.validation and run.epoch % run.options.preview_every == 0:
+        if scores and run.epoch % run.options.preview_every == 0:
             write_preview(run, samples.validation, folder.preview(run.epoch))
         save_tensors(run.state(), folder.checkpoint)
         _log_epoch(run, trained, scores)
@@ -159,15 +160,17 @@ def _log_epoch(run: Run, trained: dict[str, float], scores: dict[str, float]) ->
     logger.info("epoch %d: loss %.4f, %s%.0f s", run.epoch, trained["loss"], validation, trained["seconds"])
 
 
-def _finish(run: Run, folder: RunFolder, data: TrainingData, parents: Parents, photographs: list[np.ndarray]) -> None:
+def _finish(run: Run, folder: RunFolder, data: TrainingData, parents: Parents, samples: WorkingSamples) -> None:
     """Calibrate the weights of the best epoch, score `test`, and write the release."""
     options, model = run.options, run.averaged_model
     model.load_state_dict(load_tensors(folder.best, run.device))
     calibration = calibrate(model, data.validation, parents.calibration)
     training = training_record(run, data, parents, calibration)
+    for name, eyes in (("train", samples.anatomy), ("validation", samples.anatomy_validation)):
+        training[f"anatomy_{name}_ids"] = [eye.image_id for eye in eyes]
     segmenter = Segmenter(TorchNetwork(model), model.config)
     observers = {short_name(source): find_second_observer(source) for source in (*options.dataset, *options.unseen)}
     metrics = {
         name: evaluate_dataset(segmenter, rows, second_observer=observers[name]) for name, rows in data.tests.items()
     }
-    write_release(model, training, metrics, folder.release, photographs)
+    write_release(model, training, metrics, folder.release, samples.quantisation_photographs())

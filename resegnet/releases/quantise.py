@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -20,6 +20,7 @@ from onnxruntime.quantization import (
 )
 from torch import nn
 
+from resegnet.engine import CONTEXT_INPUT
 from resegnet.geometry import as_network_input
 from resegnet.model import ReSegNet
 
@@ -30,29 +31,40 @@ from resegnet.model import ReSegNet
 FLOAT_CONVOLUTIONS = 8
 
 # Scale and zero point of an input in the photograph's own 8 bits, which therefore loses nothing.
-_INPUT_IN_8_BITS = {"rgb": [{"scale": np.array(1 / 255, np.float32), "zero_point": np.array(0, np.uint8)}]}
+_IN_8_BITS = [{"scale": np.array(1 / 255, np.float32), "zero_point": np.array(0, np.uint8)}]
+
+# A photograph as the network's input: (S, S, 3) uint8, and for two looks the context (C, C, 3) uint8 beside it.
+Look = np.ndarray | tuple[np.ndarray, np.ndarray]
 
 
 class _Probability(nn.Module):
-    """The network, followed by the sigmoid as in `TorchNetwork`: (B, 3, S, S) RGB to (B, S, S) probability."""
+    """The network, followed by the sigmoid as in `TorchNetwork`."""
 
     def __init__(self, model: ReSegNet) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, rgb: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(self.model(rgb))[:, 0]
+    def forward(self, rgb: torch.Tensor, *context: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        if not context:
+            return torch.sigmoid(self.model(rgb))[:, 0]
+        vessels, around = self.model(rgb, *context)
+        return torch.sigmoid(vessels)[:, 0], torch.sigmoid(around)[:, 1:]
 
 
 class _Photographs(CalibrationDataReader):
     """Feeds photographs to the calibration, one at a time."""
 
-    def __init__(self, photographs: Sequence[np.ndarray]) -> None:
+    def __init__(self, photographs: Sequence[Look]) -> None:
         self._remaining = iter(photographs)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        pixels = next(self._remaining, None)
-        return None if pixels is None else {"rgb": as_network_input(pixels)[None]}
+        looks = next(self._remaining, None)
+        if looks is None:
+            return None
+        squares = (looks,) if isinstance(looks, np.ndarray) else looks
+        return {
+            name: as_network_input(square)[None] for name, square in zip(("rgb", CONTEXT_INPUT), squares, strict=False)
+        }
 
 
 def _allow_any_size(path: Path) -> None:
@@ -63,14 +75,32 @@ def _allow_any_size(path: Path) -> None:
     they are the same for all sides.
     """
     graph = (network := onnx.load(path)).graph
+    resized = {node.output[0]: node for node in graph.node if node.op_type == "Resize"}
+    shapes = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim] for value in graph.value_info}
     unused = {name for node in graph.node if node.op_type == "Resize" for name in node.input[3:]}
     kept = [tensor for tensor in graph.initializer if tensor.name not in unused]
     del graph.initializer[:]
     twice = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twice")
     graph.initializer.extend([*kept, twice])
-    for node in graph.node:
-        if node.op_type == "Resize":  # inputs: picture, region, scales, sizes
+    for name, node in resized.items():  # inputs: picture, region, scales, sizes
+        if shapes[name][2] == 2 * shapes[node.input[0]][2]:
             node.input[:] = [node.input[0], "", twice.name]
+        else:  # the features of the context branch, to half of the other square's side
+            node.input[:] = [node.input[0], "", "", "half_size"]
+            graph.initializer.extend(
+                [
+                    numpy_helper.from_array(np.array([2, 2], np.int64), "two_by_two"),
+                    numpy_helper.from_array(np.array([1, shapes[name][1]], np.int64), "one_with_channels"),
+                ]
+            )
+            halving = [
+                helper.make_node("Shape", [graph.input[0].name], ["full_sides"], start=2, end=4),
+                helper.make_node("Div", ["full_sides", "two_by_two"], ["half_sides"]),
+                helper.make_node("Concat", ["one_with_channels", "half_sides"], ["half_size"], axis=0),
+            ]
+            nodes = [*halving, *graph.node]
+            del graph.node[:]
+            graph.node.extend(nodes)
     del graph.value_info[:]  # shapes between the layers
     for sides in (graph.input[0].type.tensor_type.shape.dim[2:], graph.output[0].type.tensor_type.shape.dim[1:]):
         for side in sides:
@@ -87,7 +117,7 @@ def _remove_traces(path: Path) -> None:
     onnx.save(network, path)
 
 
-def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -> None:
+def write_onnx(model: ReSegNet, photographs: Sequence[Look], path: Path) -> None:
     """Export the network and quantise it (static, per channel) by the ranges that it shows on real photographs.
 
     The first `FLOAT_CONVOLUTIONS` convolutions stay in float32, unless the network takes the photograph without
@@ -101,14 +131,17 @@ def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -
     model
         Network in float32. It is not changed.
     photographs
-        Training photographs of every camera, scaled as the network's input, (S, S, 3) uint8.
+        Training photographs of every camera, scaled as the network's input.
     path
-        File to write. Input `rgb`: (1, 3, S, S) float32; output `probability`: (1, S, S) float32 in [0, 1].
+        File to write. Input `rgb`: (1, 3, S, S) float32; output `probability`: (1, S, S) float32 in [0, 1]. For two
+        looks also input `context`: (1, 3, C, C) float32; output `anatomy`: (1, 4, C, C) float32 in [0, 1].
     """
+    config = model.config
+    names = ["rgb"] if config.context_size is None else ["rgb", CONTEXT_INPUT]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
         exported, prepared = Path(folder) / "exported.onnx", Path(folder) / "prepared.onnx"
-        _export(model, exported)
+        _export(model, names, exported)
         quant_pre_process(exported, prepared, skip_symbolic_shape=True)
         convolutions = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
         quantize_static(
@@ -120,31 +153,37 @@ def write_onnx(model: ReSegNet, photographs: Sequence[np.ndarray], path: Path) -
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
-            nodes_to_exclude=convolutions[:FLOAT_CONVOLUTIONS] if model.config.normalises else [],
+            nodes_to_exclude=convolutions[:FLOAT_CONVOLUTIONS] if config.normalises else [],
             extra_options={
                 # Averages the ranges of the photographs. The widest range would let one odd photograph change all.
                 "CalibMovingAverage": True,
                 "CalibMovingAverageConstant": 0.2,
-                "TensorQuantOverrides": {} if model.config.normalises else _INPUT_IN_8_BITS,
+                "TensorQuantOverrides": {} if config.normalises else dict.fromkeys(names, _IN_8_BITS),
             },
         )
 
 
-def _export(model: ReSegNet, path: Path) -> None:
-    """Write the network, followed by the sigmoid, as ONNX in float32."""
-    size = model.config.input_size
+def _export(model: ReSegNet, names: list[str], path: Path) -> None:
+    """Write the network, followed by the sigmoid, as ONNX in float32 with inputs of these names."""
+    config = model.config
+    sides = [config.input_size]
+    if config.context_size is not None:
+        sides.append(config.context_size)
+        if config.smallest_input_size is not None and config.input_size == 2 * config.context_size:
+            # At another side, the resize between the branches cannot be taken for a doubling.
+            sides[0] -= 2**config.encoder_depth
     program = torch.onnx.export(
         _Probability(model).eval(),
-        (torch.zeros(1, 3, size, size),),
+        tuple(torch.zeros(1, 3, side, side) for side in sides),
         dynamo=True,
         opset_version=20,
-        input_names=["rgb"],
-        output_names=["probability"],
+        input_names=names,
+        output_names=["probability", "anatomy"][: len(names)],
         external_data=False,
         verbose=False,
     )
     assert program is not None  # only an export with `dynamo=False` returns None
     program.save(path)
     _remove_traces(path)
-    if model.config.smallest_input_size is not None:
+    if config.smallest_input_size is not None:
         _allow_any_size(path)

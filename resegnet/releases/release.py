@@ -15,7 +15,7 @@ from resegnet.errors import ConfigError, ImageError, ReleaseError, WeightsError,
 from resegnet.hub import CONFIG_NAME, EXPECTED_NAME, METRICS_NAME, ONNX_NAME, TRAINING_NAME, WEIGHTS_NAME, sha256
 from resegnet.io import atomic_folder, json_bytes, png, read_json
 from resegnet.model import ReSegNet, save_weights
-from resegnet.releases.quantise import write_onnx
+from resegnet.releases.quantise import Look, write_onnx
 from resegnet.results.export import probability_png
 from resegnet.segmenter import Segmenter
 from resegnet.synthetic import draw_fundus
@@ -40,7 +40,7 @@ def write_release(
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
     folder: Path,
-    photographs: Sequence[np.ndarray],
+    photographs: Sequence[Look],
 ) -> Path:
     """Write a release and verify it. The folder appears only when it is complete and sound.
 
@@ -54,7 +54,7 @@ def write_release(
     folder
         Folder to create or replace.
     photographs
-        Training photographs, (S, S, 3) uint8 each, that calibrate the ONNX network (see
+        Training photographs that calibrate the ONNX network (see
         `resegnet.releases.quantise.write_onnx`).
 
     Returns

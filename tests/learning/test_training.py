@@ -25,7 +25,7 @@ import train as train_script
 from resegnet import Segmenter
 from resegnet.config import Config
 from resegnet.errors import TrainingError
-from resegnet.learning.augment import Camera, Place, _jpeg, augment, cut_crops, draw_camera, draw_place
+from resegnet.learning.augment import Camera, Place, augment, compress_jpeg, cut_crops, draw_camera, draw_place
 from resegnet.learning.crops import Crops, WorkingSample, identity_collate
 from resegnet.learning.data import Sample, load_vessels, read_sample
 from resegnet.learning.losses import bce_dice_loss, centreline_loss
@@ -485,7 +485,7 @@ def test_compression_does_what_jpeg_does(quality):
     file = io.BytesIO()
     Image.fromarray(eye).save(file, "JPEG", quality=quality)
     theirs = np.array(Image.open(file)).astype(float)
-    ours = _jpeg(torch.from_numpy(eye).permute(2, 0, 1)[None].float() / 255, [quality])[0].permute(1, 2, 0) * 255
+    ours = compress_jpeg(torch.from_numpy(eye).permute(2, 0, 1)[None].float() / 255, [quality])[0].permute(1, 2, 0) * 255
     lost = np.abs(theirs - eye).mean()
     assert lost > 0.5
     assert np.abs(ours.numpy() - theirs).mean() < 0.35 * lost + 0.3

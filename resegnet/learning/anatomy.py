@@ -1,0 +1,238 @@
+"""Labels of arteries and veins, optic disc and fovea, for a network of two looks."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from resegnet.config import Config
+from resegnet.errors import DataError
+from resegnet.image import read_image
+from resegnet.io import write_atomically
+from resegnet.segmenter import prepare_context, prepare_input
+from resegnet.version import __version__
+
+logger = logging.getLogger(__name__)
+
+# Pixels of a picture of classes, as in `artery_vein/<image_id>.png`.
+ARTERY, VEIN, BOTH = 1, 2, 3
+# Photographs of one eye at one sitting correlate up to 0.99 as thumbnails, copies of one photograph above 0.995.
+SAME_PHOTOGRAPH = 0.995
+
+
+@dataclass(frozen=True)
+class AnatomySample:
+    """A photograph scaled to the context, with what is known of its disc and fovea.
+
+    `planes` is (4, C, C) uint8: red, green, blue, field; or (5, C, C) with the mask of the disc. The centres are (2,)
+    float, row and column, px of the context; None where unknown.
+    """
+
+    planes: np.ndarray
+    disc_centre: np.ndarray | None
+    fovea_centre: np.ndarray | None
+    image_id: str
+
+
+def find_kinds(source: str | os.PathLike[str]) -> Path | None:
+    """Folder `artery_vein` inside a data set's folder or beside it, or None."""
+    for folder in (Path(source) / "artery_vein", Path(source).absolute().parent / "artery_vein"):
+        if Path(source).is_dir() and folder.is_dir():
+            return folder
+    return None
+
+
+def read_kinds(path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of arteries and of veins, (H, W) bool; crossings belong to both.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or is of another size.
+    """
+    try:
+        with Image.open(path) as picture:
+            classes = np.asarray(picture)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}); expected a picture of the classes 0 to 3.") from error
+    if classes.shape != shape:
+        raise DataError(f"{path}: its shape {classes.shape} differs from the photograph's, {shape}.")
+    return np.isin(classes, (ARTERY, BOTH)), np.isin(classes, (VEIN, BOTH))
+
+
+def load_anatomy(sources: Sequence[str], config: Config, cache: Path) -> list[AnatomySample]:
+    """Photographs with known disc or fovea, of the `train` splits of image folders.
+
+    A folder's `metadata.jsonl` names a `disc_file_name` for a photograph, or its `centres.csv` has the columns
+    `image_id`, `disc_x`, `disc_y`, `fovea_x`, `fovea_y`, px. A photograph of which a `test` split of these folders
+    holds a copy, in other bytes too, is left out; so is a second copy. All of it is kept in the folder `cache`.
+
+    Raises
+    ------
+    DataError
+        If a folder holds none, or a file cannot be read.
+    """
+    path = cache / f"anatomy_{_digest(sources, config)}.npz"
+    if (cached := _load(path)) is not None:
+        return cached
+    samples: list[AnatomySample] = []
+    known = [_thumbnail(image) for source in sources for _, image, _ in _photographs(Path(source), "test")]
+    copies = 0
+    for source in sources:
+        centres = _read_centres(Path(source))
+        found = 0
+        for image_id, image, disc_path in _photographs(Path(source), "train"):
+            found += 1
+            thumbnail = _thumbnail(image)
+            if known and max(float(thumbnail @ other) for other in known) > SAME_PHOTOGRAPH:
+                copies += 1
+                continue
+            known.append(thumbnail)
+            samples.append(_sample(image_id, image, disc_path, centres.get(image_id), config))
+        if not found:
+            raise DataError(f"{source} holds no photographs in train/; expected an image folder with metadata.jsonl.")
+    if copies:
+        logger.info("left out %d photographs with disc or fovea that are copies of others", copies)
+    samples = [sample for sample in samples if len(sample.planes) == 5 or _has_centre(sample)]
+    _save(samples, path)
+    return samples
+
+
+def split_anatomy(
+    samples: Sequence[AnatomySample], fraction: float, seed: int
+) -> tuple[list[AnatomySample], list[AnatomySample]]:
+    """Keep back about a fraction of the photographs; which ones depends on the seed and each one's id alone."""
+    kept_back = [
+        int.from_bytes(hashlib.sha256(f"{seed}\nanatomy\n{sample.image_id}".encode()).digest()[:4]) < fraction * 2**32
+        for sample in samples
+    ]
+    return tuple(
+        [sample for sample, kept in zip(samples, kept_back, strict=True) if kept is part] for part in (False, True)
+    )  # type: ignore[return-value]
+
+
+def _has_centre(sample: AnatomySample) -> bool:
+    return sample.disc_centre is not None or sample.fovea_centre is not None
+
+
+def _digest(sources: Sequence[str], config: Config) -> str:
+    """Digest of the lists in the folders and of the sizes, not of every picture."""
+    digest = hashlib.sha256(repr((config.input_size, config.context_size, __version__)).encode())
+    for source in sources:
+        for path in sorted([*Path(source).glob("*/metadata.jsonl"), *Path(source).glob("centres.csv")]):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _save(samples: Sequence[AnatomySample], path: Path) -> None:
+    """Write samples to one file, for `_load`."""
+    unknown = np.full(2, np.nan)
+    centres = [
+        [unknown if centre is None else centre for centre in (sample.disc_centre, sample.fovea_centre)]
+        for sample in samples
+    ]
+    side = samples[0].planes.shape[-1] if samples else 0
+    discs = [sample.planes[4:] for sample in samples if len(sample.planes) == 5]
+    content = io.BytesIO()
+    np.savez(
+        content,
+        planes=np.array([sample.planes[:4] for sample in samples], np.uint8).reshape(-1, 4, side, side),
+        discs=np.array(discs, np.uint8).reshape(-1, 1, side, side),
+        with_disc=np.array([len(sample.planes) == 5 for sample in samples], bool),
+        centres=np.array(centres).reshape(-1, 2, 2),
+        ids=np.array([sample.image_id for sample in samples], str),
+    )
+    write_atomically(path, content.getvalue())
+
+
+def _load(path: Path) -> list[AnatomySample] | None:
+    """Read a file that `_save` wrote. None if it is absent or damaged."""
+    try:
+        with np.load(path) as arrays:
+            discs = iter(arrays["discs"])
+            rows = zip(arrays["planes"], arrays["with_disc"], arrays["centres"], arrays["ids"], strict=True)
+            return [
+                AnatomySample(
+                    np.concatenate([planes, next(discs)]) if with_disc else planes,
+                    None if np.isnan(centres[0]).any() else centres[0],
+                    None if np.isnan(centres[1]).any() else centres[1],
+                    str(image_id),
+                )
+                for planes, with_disc, centres, image_id in rows
+            ]
+    except (OSError, ValueError, KeyError, StopIteration, zipfile.BadZipFile):
+        return None
+
+
+def _photographs(source: Path, split: str) -> Iterator[tuple[str, np.ndarray, Path | None]]:
+    """Id, picture and disc file of each photograph of a split; empty without that split."""
+    path = source / split / "metadata.jsonl"
+    if not path.is_file():
+        return
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            name = row.get("image_file_name") or row["file_name"]
+            disc = path.parent / row["disc_file_name"] if row.get("disc_file_name") else None
+            yield str(row.get("image_id") or Path(name).stem), read_image(path.parent / name), disc
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be used ({error!r}); expected a line of JSON for each photograph.") from error
+
+
+def _read_centres(source: Path) -> dict[str, dict[str, float]]:
+    path = source / "centres.csv"
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {
+                row["image_id"]: {
+                    name: float(row[name] or "nan") for name in ("disc_x", "disc_y", "fovea_x", "fovea_y")
+                }
+                for row in csv.DictReader(file)
+            }
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: cannot be used ({error!r}); expected image_id, disc_x, disc_y, ...") from error
+
+
+def _sample(
+    image_id: str, image: np.ndarray, disc_path: Path | None, centres: dict[str, float] | None, config: Config
+) -> AnatomySample:
+    _, fov, geometry = prepare_input(image, config)
+    context = prepare_context(image, geometry, config)
+    assert context is not None
+    assert config.context_size is not None
+    geometry = geometry.with_input_size(config.context_size)
+    masks = [fov.mask]
+    if disc_path is not None:
+        with Image.open(disc_path) as picture:
+            masks.append(np.asarray(picture.convert("L")) > 127)
+    scaled = [np.round(geometry.to_input(mask) * 255).astype(np.uint8) for mask in masks]
+    top, left, side = geometry.box
+
+    def centre(name: str) -> np.ndarray | None:
+        if centres is None or not (math.isfinite(centres[f"{name}_x"]) and math.isfinite(centres[f"{name}_y"])):
+            return None
+        position = np.array([centres[f"{name}_y"] - top, centres[f"{name}_x"] - left])
+        return position * geometry.input_size / side
+
+    return AnatomySample(np.stack([*context.transpose(2, 0, 1), *scaled]), centre("disc"), centre("fovea"), image_id)
+
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    """(4800,) float32 of length 1 and mean 0, by which copies of a photograph are known."""
+    small = np.asarray(Image.fromarray(image).resize((40, 40), Image.Resampling.BOX), np.float32).ravel()
+    small = small - small.mean()
+    return small / max(float(np.linalg.norm(small)), 1e-6)

@@ -1,0 +1,172 @@
+"""Crops of two looks: both show one place, and what is known of it stays where it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resegnet.config import Config
+from resegnet.learning.anatomy import AnatomySample, load_anatomy
+from resegnet.learning.crops import WorkingSample
+from resegnet.learning.looks import LookCrops, _cut, _distances, _positions, draw_view
+from resegnet.learning.options import TrainingOptions
+from resegnet.learning.samples import Sample
+from resegnet.learning.training import METRICS_LOG_NAME, train
+from resegnet.segmenter import Segmenter
+from resegnet.synthetic import draw_fundus
+from resegnet.two_looks import sample_squares
+
+CONFIG = Config(
+    encoder="two-looks",
+    encoder_depth=2,
+    decoder_channels=(16, 16),
+    context_size=96,
+    context_channels=(16, 16, 16),
+    input_size=256,
+    smallest_input_size=128,
+)
+
+
+def working_sample(seed: int, side: int) -> WorkingSample:
+    eye = draw_fundus(seed, (side, side))
+    return WorkingSample.of(Sample(eye.image, eye.vessels, eye.fov, f"eye{seed}", "", "drawn"), CONFIG)
+
+
+@pytest.mark.parametrize("strength", [0.2, 1.0])
+def test_the_context_shows_where_the_detail_lies(strength):
+    """Both pictures hold their own coordinates, so that each crop says where it was cut."""
+    rng = np.random.default_rng(0)
+    side, context_side = 384, 192
+    config = dataclasses.replace(CONFIG, context_size=context_side, input_size=512)
+
+    def coordinates(size: int) -> torch.Tensor:
+        line = (torch.arange(size) + 0.5) / size * 255
+        return torch.stack([line[:, None].expand(size, size), line[None].expand(size, size)])
+
+    inside = np.array([[192, 192], [180, 200]])
+    furthest = 0.0
+    for _ in range(40):
+        view = draw_view(rng, inside, side, config, (32, 64), strength)
+        detail = _cut([coordinates(side)], [view.detail], [view.detail_finer], 32)
+        source = coordinates(side if view.sharp else context_side)
+        context = _cut([source], [view.context], [view.context_finer], 64)
+        seen = sample_squares(context, _positions([view], 32, 64), (32, 32))
+        furthest = max(furthest, float((detail - seen).abs().max()) * side)
+    assert 0 < furthest < 0.6  # px of the detail's picture
+
+
+def test_a_point_keeps_its_distance_through_a_crop():
+    rng = np.random.default_rng(1)
+    line = torch.arange(96.0) + 0.5
+    centre = np.array([40.0, 55.0])
+    distances = torch.hypot(line[:, None] - centre[0], line[None] - centre[1])[None]
+    inside = np.array([[48, 48]])
+    for _ in range(20):
+        view = draw_view(rng, inside, 96, CONFIG, (0, 48), fixed=True)
+        cut = _cut([distances], [view.detail], [view.detail_finer], 48) * 255
+        expected = _distances(view, centre, 48)
+        assert (cut - expected)[cut > 3].abs().max() < 0.7
+
+
+def test_crops_depend_on_seed_and_place_alone():
+    samples = [working_sample(seed, side) for seed, side in ((1, 150), (2, 220))]
+    planes = np.concatenate([samples[0].context[:3], samples[0].context[4:5]])
+    eyes = [AnatomySample(planes, np.array([30.0, 40.0]), np.array([50.0, 50.0]), "eye")]
+    crops, other = (LookCrops(samples, eyes, CONFIG, (64, 64), seed, weak_from=8) for seed in (0, 1))
+    batch, again = crops.__getitems__(range(4, 12)), crops.__getitems__(range(8, 12))
+    assert batch.detail.shape == (8, 3, 64, 64)
+    assert batch.context.shape == (10, 3, 64, 64)
+    assert batch.anatomy_masks.shape == (2, 4, 64, 64)
+    for part in (batch.detail, batch.context, batch.detail_masks, batch.anatomy_masks):
+        assert part.min() >= 0
+    assert torch.equal(batch.detail[4:], again.detail)
+    assert torch.equal(batch.context[4:8], again.context[:4])
+    assert torch.equal(batch.anatomy_masks[1:], again.anatomy_masks)
+    assert not torch.equal(again.detail, other.__getitems__(range(8, 12)).detail)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Six drawn eyes to train on and two to score, arteries and veins beside them, and discs of four."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "artery_vein").mkdir()
+    for split, seeds in (("train", range(6)), ("test", range(100, 102))):
+        for name in ("tiny", "discs"):
+            (root / name / split).mkdir(parents=True)
+        rows, discs = [], []
+        for seed in seeds:
+            eye = draw_fundus(seed, (200, 200))
+            Image.fromarray(eye.image).save(root / "tiny" / split / f"eye{seed}.png")
+            Image.fromarray(eye.vessels).save(root / "tiny" / split / f"eye{seed}_mask.png")
+            classes = eye.vessels.astype(np.uint8) * (1 + (np.arange(200)[None] > 100))
+            Image.fromarray(classes.astype(np.uint8)).save(root / "artery_vein" / f"eye{seed}.png")
+            rows.append({"image_id": f"eye{seed}", "image_file_name": f"eye{seed}.png"})
+            rows[-1]["mask_file_name"] = f"eye{seed}_mask.png"
+            # One photograph of each split is the same, in other bytes.
+            eye = draw_fundus(200 + (seed if seed not in (3, 101) else 77), (180, 180))
+            Image.fromarray(eye.image).save(root / "discs" / split / f"disc{seed}.jpg", quality=90 if seed == 3 else 95)
+            disc = np.hypot(*(np.mgrid[:180, :180] - 70)) < 12
+            Image.fromarray(disc).save(root / "discs" / split / f"disc{seed}.png")
+            discs.append({"image_id": f"disc{seed}", "image_file_name": f"disc{seed}.jpg"})
+            if seed % 2:
+                discs[-1]["disc_file_name"] = f"disc{seed}.png"
+        for name, lines in (("tiny", rows), ("discs", discs)):
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (root / name / split / "metadata.jsonl").write_text(text)
+    (root / "discs" / "centres.csv").write_text(
+        "image_id,disc_x,disc_y,fovea_x,fovea_y\ndisc0,70,71,110,90\ndisc2,70,70,,\n"
+    )
+    return root
+
+
+def test_discs_and_centres_are_read_and_copies_of_test_photographs_left_out(folder, tmp_path):
+    samples = load_anatomy([str(folder / "discs")], CONFIG, tmp_path)
+    assert [sample.image_id for sample in samples] == ["disc0", "disc1", "disc2", "disc5"]
+    assert [len(sample.planes) for sample in samples] == [4, 5, 4, 5]
+    assert samples[2].fovea_centre is None
+    rows, columns = np.nonzero(samples[1].planes[4] > 127)
+    assert np.allclose((rows.mean(), columns.mean()), samples[2].disc_centre, atol=1)
+    again = load_anatomy([str(folder / "discs")], CONFIG, tmp_path)
+    assert np.array_equal(again[3].planes, samples[3].planes)
+    assert np.array_equal(again[0].fovea_centre, samples[0].fovea_centre)
+
+
+def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
+    options = {
+        "dataset": (str(folder / "tiny"),),
+        "anatomy": (str(folder / "discs"),),
+        "encoder": "two-looks",
+        "encoder_weights": "none",
+        "encoder_depth": 2,
+        "decoder_channels": (16, 16),
+        "context_size": 96,
+        "context_channels": (16, 16, 16),
+        "input_size": 256,
+        "smallest_input_size": 128,
+        "crop_size": 64,
+        "context_crop_size": 64,
+        "steps_per_epoch": 4,
+        "validate_every": 2,
+        "batch_size": 4,
+        "threads": 1,
+        "epochs": 3,
+    }
+    release = train(TrainingOptions(**options), tmp_path / "whole")
+    shapes = [json.loads(line) for line in (tmp_path / "whole" / METRICS_LOG_NAME).read_text().splitlines()]
+    assert ["validation_f1" in line for line in shapes] == [False, True, True]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resegnet.learning.training.Run.finished", property(lambda run: run.epoch >= 2))
+        patch.setattr("resegnet.learning.training.finish", lambda *_: None)
+        train(TrainingOptions(**options), tmp_path / "cut")
+    resumed = train(TrainingOptions(**options), tmp_path / "cut", resume=True)
+    assert (release / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+    record = json.loads((release / "training.json").read_text())
+    assert {*record["anatomy_train_ids"], *record["anatomy_validation_ids"]} == {"disc0", "disc1", "disc2", "disc5"}
+    result = Segmenter.from_pretrained(release)(draw_fundus(9, (150, 170)).image)
+    assert result.probability.shape == (150, 170)
