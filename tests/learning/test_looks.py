@@ -17,7 +17,7 @@ from resegnet.learning.crops import WorkingSample
 from resegnet.learning.looks import LookCrops, _cut, _distances, _positions, draw_view
 from resegnet.learning.options import TrainingOptions
 from resegnet.learning.samples import Sample
-from resegnet.learning.training import METRICS_LOG_NAME, train
+from resegnet.learning.training import train
 from resegnet.segmenter import Segmenter
 from resegnet.synthetic import draw_fundus
 from resegnet.two_looks import sample_squares
@@ -68,9 +68,9 @@ def test_a_point_keeps_its_distance_through_a_crop():
     distances = torch.hypot(line[:, None] - centre[0], line[None] - centre[1])[None]
     inside = np.array([[48, 48]])
     for _ in range(20):
-        view = draw_view(rng, inside, 96, CONFIG, (0, 48), fixed=True)
-        cut = _cut([distances], [view.detail], [view.detail_finer], 48) * 255
-        expected = _distances(view, centre, 48)
+        view = draw_view(rng, inside, 96, CONFIG, (0, 32), fixed=True)
+        cut = _cut([distances], [view.detail], [view.detail_finer], 32) * 255
+        expected = _distances(view, centre, 32)
         assert (cut - expected)[cut > 3].abs().max() < 0.7
 
 
@@ -158,11 +158,11 @@ def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
         "epochs": 3,
     }
     release = train(TrainingOptions(**options), tmp_path / "whole")
-    shapes = [json.loads(line) for line in (tmp_path / "whole" / METRICS_LOG_NAME).read_text().splitlines()]
+    shapes = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert ["validation_f1" in line for line in shapes] == [False, True, True]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resegnet.learning.training.Run.finished", property(lambda run: run.epoch >= 2))
-        patch.setattr("resegnet.learning.training.finish", lambda *_: None)
+        patch.setattr("resegnet.learning.run.Run.finished", property(lambda run: run.epoch >= 2))
+        patch.setattr("resegnet.learning.training._finish", lambda *_: None)
         train(TrainingOptions(**options), tmp_path / "cut")
     resumed = train(TrainingOptions(**options), tmp_path / "cut", resume=True)
     assert (release / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
