@@ -25,6 +25,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from resegnet.cohort.threads import segment_many
+from resegnet.config import Config
 from resegnet.engine import TorchNetwork, processors
 from resegnet.fov import find_field_of_view
 from resegnet.geometry import Geometry, as_network_input
@@ -34,7 +35,7 @@ from resegnet.quality import find_warnings
 from resegnet.results.export import mask_png, overlay_png
 from resegnet.results.render import overlay
 from resegnet.results.segmentation import Segmentation
-from resegnet.segmenter import Segmenter
+from resegnet.segmenter import Segmenter, predict, prepare_context
 from resegnet.synthetic import draw_fundus
 
 SIZES = ((584, 565), (2336, 3504))  # (H, W) of DRIVE's and HRF's cameras
@@ -169,9 +170,10 @@ def _stages(segmenter: Segmenter, path: Path, repeats: int) -> dict[str, float]:
         image = timed("decode", read_image, path)
         fov = timed("field", find_field_of_view, image)
         geometry = Geometry.around(fov.mask, segmenter.config.input_size, segmenter.config.smallest_input_size)
-        tensor = timed("resize", lambda: as_network_input(geometry.to_input(image))[None])  # noqa: B023 (called at once)
-        output = timed("network", segmenter.network, tensor)
-        probability = timed("resize back", geometry.to_original, output[0])
+        pixels = timed("resize", geometry.to_input, image)
+        context = timed("resize the context", prepare_context, image, geometry, segmenter.config)
+        output, _ = timed("network", predict, segmenter.network, pixels, context)
+        probability = timed("resize back", geometry.to_original, output)
         warnings = timed("warnings", find_warnings, image, fov)
         result = Segmentation(image, probability, fov.mask, segmenter.config.threshold, tuple(warnings))
         timed("encode", lambda: (mask_png(result), overlay_png(result)))  # noqa: B023 (called at once)
@@ -187,8 +189,7 @@ def _sizes(segmenter: Segmenter, repeats: int) -> str:
         picture = largest.copy()
         picture.thumbnail((round(largest.width * share), round(largest.height * share)))
         runs[f"{count} MP"] = partial(segmenter, np.asarray(picture))
-    size = segmenter.config.input_size
-    runs["network"] = partial(segmenter.network, np.zeros((1, 3, size, size), np.float32))
+    runs["network"] = partial(predict, segmenter.network, *_largest_input(segmenter.config))
     times = interleaved(runs, repeats)
     network = statistics.median(times.pop("network"))
     told = ", ".join(f"{name} {statistics.median(values):.3f} s" for name, values in times.items())
@@ -223,8 +224,8 @@ def _network(segmenter: Segmenter, baseline: Baseline, repeats: int) -> Iterator
     """Time the networks alone, and tell what share of the processors' float32 peak they reach."""
     assert segmenter.folder is not None  # it comes from a release
     model = ReSegNet.from_pretrained(segmenter.folder)
-    size = segmenter.config.input_size
-    rgb = np.random.default_rng(0).random((1, 3, size, size), np.float32)
+    looks = _largest_input(segmenter.config)
+    batches = [torch.from_numpy(as_network_input(look))[None] for look in looks if look is not None]
     small = torch.rand(1, 3, _BASELINE_PX, _BASELINE_PX)
     one, other = torch.rand(2, _MATRIX_SIDE, _MATRIX_SIDE)
 
@@ -235,8 +236,8 @@ def _network(segmenter: Segmenter, baseline: Baseline, repeats: int) -> Iterator
     torch_network = TorchNetwork(model)
     runs = {
         "baseline": plain,
-        "float32 torch": lambda: torch_network(rgb),
-        type(segmenter.network).__name__: lambda: segmenter.network(rgb),
+        "float32 torch": lambda: predict(torch_network, *looks),
+        type(segmenter.network).__name__: lambda: predict(segmenter.network, *looks),
         "peak": lambda: one @ other,
     }
     times = {name: statistics.median(values) for name, values in interleaved(runs, repeats).items()}
@@ -244,11 +245,19 @@ def _network(segmenter: Segmenter, baseline: Baseline, repeats: int) -> Iterator
     operations = {"baseline": _operations(baseline.model, small)}
     yield f"network alone (the processors' peak, a float32 matrix product: {peak / 1e9:.0f} GFLOP/s)"
     for name, seconds in times.items():
-        count = operations.get(name) or _operations(model, torch.from_numpy(rgb))
+        count = operations.get(name) or _operations(model, *batches)
         yield (
             f"  {name}: {seconds:.3f} s, ratio {seconds / times['baseline']:.2f}, {count / 1e9:.0f} G operations, "
             f"{count / seconds / peak:.0%} of that peak"
         )
+
+
+def _largest_input(config: Config) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return noise as the network's largest input, (S, S, 3) uint8, and as its context if it takes two looks."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (config.input_size, config.input_size, 3), np.uint8)
+    side = config.context_size
+    return pixels, None if side is None else rng.integers(0, 256, (side, side, 3), np.uint8)
 
 
 def _folder(segmenter: Segmenter, model: str | None, paths: list[Path], folder: Path) -> str:
@@ -288,10 +297,10 @@ def interleaved(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, l
     return times
 
 
-def _operations(model: torch.nn.Module, batch: torch.Tensor) -> int:
+def _operations(model: torch.nn.Module, *batch: torch.Tensor) -> int:
     """Count the floating-point operations of one forward pass."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model(batch)
+        model(*batch)
     return counter.get_total_flops()
 
 

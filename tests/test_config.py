@@ -32,9 +32,13 @@ def test_survives_the_way_through_json(tmp_path):
         ({"std": [0.1, 0.0, 0.1]}, "std"),
         ({"encoder": ""}, "encoder"),
         ({"encoder_depth": 9}, "encoder_depth"),
-        ({"format_version": 2}, "Upgrade"),
-        ({"format_version": 2, "novelty": 1}, "Upgrade"),
+        ({"format_version": 3}, "Upgrade"),
+        ({"format_version": 3, "novelty": 1}, "Upgrade"),
         ({"novelty": 1}, "unknown keys ['novelty']"),
+        ({"format_version": 1}, "unknown keys ['context_channels', 'context_size']"),
+        ({"context_size": 64}, "unless encoder is two-looks"),
+        ({"encoder": "two-looks"}, "context_channels is ()"),
+        ({"encoder": "two-looks", "context_channels": [32, 32, 32], "context_size": 65}, "multiple of 4"),
     ],
 )
 def test_refuses_what_would_change_a_prediction_unseen(change, words):
@@ -42,6 +46,13 @@ def test_refuses_what_would_change_a_prediction_unseen(change, words):
     with pytest.raises(ConfigError) as caught:
         Config.from_dict(values)
     assert words in str(caught.value)
+
+
+def test_reads_a_file_of_version_1():
+    config = Config(encoder="resnet18", threshold=0.37)
+    values = json.loads(config.to_json())
+    del values["context_size"], values["context_channels"]
+    assert Config.from_dict(values | {"format_version": 1}) == config
 
 
 def test_refuses_a_missing_key():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from resegnet.cohort.photograph import free_name
 from resegnet.errors import DataError, ImageError
 from resegnet.image import SUFFIXES, read_image
 from resegnet.io import atomic_folder, png, write_atomically
-from resegnet.segmenter import Segmenter
+from resegnet.segmenter import Network, Segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,7 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, limi
     if limit is not None and limit < len(paths):
         paths = [paths[index] for index in np.linspace(0, len(paths) - 1, limit).astype(int)]
     threshold = float(np.mean([segmenter.config.threshold for segmenter in segmenters]))
-    networks = [mirrored(segmenter.network) for segmenter in segmenters]
-    teacher = Segmenter(lambda rgb: np.mean([network(rgb) for network in networks], axis=0), segmenters[0].config)
+    teacher = Segmenter(MirroredEnsemble([segmenter.network for segmenter in segmenters]), segmenters[0].config)
 
     with atomic_folder(destination) as folder:
         lines = _write_labelled(teacher, threshold, source, paths, folder / "train", destination.name)
@@ -94,16 +93,35 @@ def _write_labelled(
     return lines
 
 
-def mirrored(network: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a network that averages over a picture and its three mirror images, at four times the cost.
+class MirroredEnsemble:
+    """Averages networks over a picture and its three mirror images, at four times the cost of all of them.
 
-    Both networks map (N, 3, S, S) float32 RGB in [0, 1] to the vessel probability (N, S, S) float32.
+    Parameters
+    ----------
+    networks
+        Functions as `Segmenter.network`, all of one look or all of two.
     """
 
-    def average(rgb: np.ndarray) -> np.ndarray:
-        total = np.zeros((len(rgb), *rgb.shape[2:]), np.float32)
-        for axes in ((), (-1,), (-2,), (-2, -1)):
-            total += np.flip(network(np.ascontiguousarray(np.flip(rgb, axes))), axes)
-        return total / 4
+    _MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # axes that are flipped
 
-    return average
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self._networks = networks
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        """Return the vessel probability, (N, S, S) float32, of RGB, (N, 3, S, S) float32 in [0, 1]."""
+        found = [_flip(network(_flip(rgb, axes)), axes) for network in self._networks for axes in self._MIRRORS]
+        return np.mean(found, axis=0)
+
+    def look_twice(self, rgb: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Run networks of two looks, see `resegnet.engine.TorchNetwork.look_twice`."""
+        found = [
+            [_flip(part, axes) for part in network.look_twice(_flip(rgb, axes), _flip(context, axes))]  # type: ignore[attr-defined]
+            for network in self._networks
+            for axes in self._MIRRORS
+        ]
+        probability, anatomy = (np.mean(parts, axis=0) for parts in zip(*found, strict=True))
+        return probability, anatomy
+
+
+def _flip(pictures: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    return np.ascontiguousarray(np.flip(pictures, axes))

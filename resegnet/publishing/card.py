@@ -16,7 +16,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
-from resegnet.config import PLAIN, Config
+from resegnet.config import PLAIN, TWO_LOOKS, Config
 from resegnet.hub import CONFIG_NAME, HUB_ID, METRICS_NAME, TRAINING_NAME
 from resegnet.publishing.card_scores import Record, Reports, measured_limits, per_dataset, scored_results, split_name
 from resegnet.releases.datasheets import SOURCES, Source
@@ -294,15 +294,19 @@ class _Network:
     channels: str
     input_sides: str
     threshold: float
+    context_size: int | None  # px, of two looks
+    context_channels: str
 
 
 def _network(config: Config) -> _Network:
     return _Network(
-        "" if config.encoder == PLAIN else escape_markdown(config.encoder),
+        "" if config.encoder in (PLAIN, TWO_LOOKS) else escape_markdown(config.encoder),
         config.encoder_depth,
         ", ".join(map(str, config.decoder_channels)),
         config.input_sides,
         config.threshold,
+        config.context_size,
+        ", ".join(map(str, config.context_channels)),
     )
 
 

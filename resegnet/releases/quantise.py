@@ -85,22 +85,8 @@ def _allow_any_size(path: Path) -> None:
     for name, node in resized.items():  # inputs: picture, region, scales, sizes
         if shapes[name][2] == 2 * shapes[node.input[0]][2]:
             node.input[:] = [node.input[0], "", twice.name]
-        else:  # the features of the context branch, to half of the other square's side
-            node.input[:] = [node.input[0], "", "", "half_size"]
-            graph.initializer.extend(
-                [
-                    numpy_helper.from_array(np.array([2, 2], np.int64), "two_by_two"),
-                    numpy_helper.from_array(np.array([1, shapes[name][1]], np.int64), "one_with_channels"),
-                ]
-            )
-            halving = [
-                helper.make_node("Shape", [graph.input[0].name], ["full_sides"], start=2, end=4),
-                helper.make_node("Div", ["full_sides", "two_by_two"], ["half_sides"]),
-                helper.make_node("Concat", ["one_with_channels", "half_sides"], ["half_size"], axis=0),
-            ]
-            nodes = [*halving, *graph.node]
-            del graph.node[:]
-            graph.node.extend(nodes)
+        else:
+            _resize_to_half(graph, node, channels=shapes[name][1])
     del graph.value_info[:]  # shapes between the layers
     for sides in (graph.input[0].type.tensor_type.shape.dim[2:], graph.output[0].type.tensor_type.shape.dim[1:]):
         for side in sides:
@@ -115,6 +101,23 @@ def _remove_traces(path: Path) -> None:
         del part.metadata_props[:]
         part.ClearField("doc_string")
     onnx.save(network, path)
+
+
+def _resize_to_half(graph: onnx.GraphProto, node: onnx.NodeProto, channels: int) -> None:
+    """Let a resize node give half of the first input's side, in place: it joins the branches of two looks."""
+    node.input[:] = [node.input[0], "", "", "half_size"]
+    constants = {"two_by_two": [2, 2], "one_with_channels": [1, channels]}
+    graph.initializer.extend(
+        numpy_helper.from_array(np.array(values, np.int64), name) for name, values in constants.items()
+    )
+    nodes = [
+        helper.make_node("Shape", [graph.input[0].name], ["full_sides"], start=2, end=4),
+        helper.make_node("Div", ["full_sides", "two_by_two"], ["half_sides"]),
+        helper.make_node("Concat", ["one_with_channels", "half_sides"], ["half_size"], axis=0),
+        *graph.node,
+    ]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def write_onnx(model: ReSegNet, photographs: Sequence[Look], path: Path) -> None:

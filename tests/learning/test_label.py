@@ -12,7 +12,7 @@ from resegnet import Config, Segmenter
 from resegnet.errors import DataError
 from resegnet.learning.crops import Crops, WorkingSample
 from resegnet.learning.data import load_vessels, read_sample
-from resegnet.learning.label import label, mirrored
+from resegnet.learning.label import MirroredEnsemble, label
 
 CONFIG = Config(input_size=512, threshold=0.6)
 
@@ -61,11 +61,11 @@ def test_fewer_are_taken_evenly_and_nothing_is_overwritten(photographs, tmp_path
 
 def test_mirrored_averages_over_four_views_each_turned_back():
     rgb = np.random.default_rng(1).random((2, 3, 6, 8)).astype(np.float32)
-    assert np.allclose(mirrored(lambda rgb: rgb[:, 1])(rgb), rgb[:, 1])
+    assert np.allclose(MirroredEnsemble([lambda rgb: rgb[:, 1]])(rgb), rgb[:, 1])
     # One that favours the upper left corner favours none when mirrored.
     corner = np.zeros((6, 8), np.float32)
     corner[0, 0] = 1
-    found = mirrored(lambda rgb: np.broadcast_to(corner, (len(rgb), 6, 8)))(rgb)
+    found = MirroredEnsemble([lambda rgb: np.broadcast_to(corner, (len(rgb), 6, 8))])(rgb)
     assert found[0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0.25] * 4
     assert found[0].sum() == 1
 

@@ -1,0 +1,101 @@
+"""A network of two looks: its branches meet at one place, and both engines give one answer."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from support.synthetic import draw_fundus
+
+from resegnet import Config, ReSegNet, Segmenter
+from resegnet.engine import OnnxNetwork, TorchNetwork
+from resegnet.errors import WeightsError
+from resegnet.releases.quantise import write_onnx
+from resegnet.segmenter import predict, prepare_context, prepare_input
+
+CONFIG = Config(
+    encoder="two-looks",
+    encoder_depth=2,
+    decoder_channels=(16, 16),
+    input_size=192,  # twice the context: the resize between the branches is one of 2, as those of the decoders
+    smallest_input_size=128,
+    context_size=96,
+    context_channels=(32, 16, 16),
+    mean=(0, 0, 0),
+    std=(1, 1, 1),
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> ReSegNet:
+    torch.manual_seed(0)
+    return ReSegNet(CONFIG).eval()
+
+
+def looks(side: int) -> tuple[np.ndarray, np.ndarray]:
+    image = draw_fundus(1, (side, side)).image
+    pixels, _, geometry = prepare_input(image, CONFIG)
+    context = prepare_context(image, geometry, CONFIG)
+    assert context is not None
+    return pixels, context
+
+
+def test_it_gives_logits_of_both_looks_and_comes_back_as_it_was(model, tmp_path):
+    detail, context = torch.rand(2, 3, 128, 128), torch.rand(3, 3, 96, 96)
+    places = torch.eye(2, 3)[None].repeat(2, 1, 1)
+    model.save_pretrained(tmp_path)
+    with torch.inference_mode():
+        vessels, around = model(detail, context, places)
+        assert vessels.shape == (2, 1, 128, 128)
+        assert around.shape == (3, 5, 96, 96)
+        # A place that is the whole square is what prediction takes.
+        torch.testing.assert_close(model(detail, context[:2])[0], vessels)
+        assert torch.equal(ReSegNet.from_pretrained(tmp_path)(detail, context, places)[0], vessels)
+
+
+def test_the_context_reaches_the_vessels_where_it_lies(model):
+    detail, context = torch.full((1, 3, 192, 192), 0.5), torch.full((1, 3, 96, 96), 0.5)
+    spot = context.clone()
+    spot[..., 20:26, 60:66] = 1
+    with torch.inference_mode():
+        change = (model(detail, spot)[0] - model(detail, context)[0]).abs()[0, 0]
+    weight = change / change.sum()
+    steps = torch.arange(192) + 0.5
+    centre = [float((weight.sum(axis) * steps).sum()) for axis in (1, 0)]
+    assert np.allclose(centre, (46, 126), atol=6)
+
+
+def test_the_context_is_the_same_square_of_the_photograph():
+    image = draw_fundus(3, (190, 210)).image
+    pixels, _, geometry = prepare_input(image, CONFIG)
+    context = prepare_context(image, geometry, CONFIG)
+    assert context is not None
+    assert context.shape == (96, 96, 3)
+    halved = pixels.reshape(96, 2, 96, 2, 3).mean((1, 3)) if len(pixels) == 192 else None
+    assert halved is not None
+    assert np.abs(halved - context).mean() < 2
+    assert prepare_context(image, geometry, Config()) is None
+
+
+@pytest.mark.slow
+def test_both_engines_answer_alike_at_every_size(model, tmp_path):
+    path = tmp_path / "model.onnx"
+    squares = [looks(side) for side in (128, 150, 180, 400)]
+    assert [len(pixels) for pixels, _ in squares] == [160, 160, 192, 192]
+    write_onnx(model, squares, path)
+    fast, slow = OnnxNetwork(path, None, context_size=96), TorchNetwork(model)
+    for pixels, context in squares:
+        for one, other in zip(predict(fast, pixels, context), predict(slow, pixels, context), strict=True):
+            assert one is not None
+            assert other is not None
+            assert one.shape == other.shape
+            assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
+    again = pickle.loads(pickle.dumps(fast))
+    assert np.array_equal(predict(again, *squares[0])[0], predict(fast, *squares[0])[0])
+    result = Segmenter(fast, CONFIG)(draw_fundus(5, (170, 150)).image)
+    assert result.probability.shape == (170, 150)
+    for unfit in (None, 64):
+        with pytest.raises(WeightsError, match="second look"):
+            OnnxNetwork(path, None, context_size=unfit)
