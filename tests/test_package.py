@@ -76,6 +76,8 @@ def test_public_parameters(call, parameters):
 
 def test_fields_of_the_configuration():
     assert public_attributes(resegnet.Config) == [
+        "context_channels",
+        "context_size",
         "decoder_channels",
         "encoder",
         "encoder_depth",
