@@ -55,9 +55,9 @@ _LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48
 
 # Named sets of options for `train.py --preset`.
 PRESETS: dict[str, dict[str, Any]] = {
-    "bundled": _TWO_LOOKS,
-    "plain": {**_PLAIN, "decoder_channels": (192, 128, 64, 32, 16)},
+    "bundled": {**_PLAIN, "decoder_channels": (192, 128, 64, 32, 16)},
     "teacher": {**_PLAIN, "decoder_channels": (256, 192, 128, 64, 32)},  # for --teacher: too slow for everyday use
+    "two-looks": _TWO_LOOKS,
     "lite": {
         **_LITE0,
         "input_size": 1792,
@@ -236,7 +236,7 @@ class TrainingOptions:
     def _check_context(self) -> None:
         if self.context_size is None:
             if self.anatomy:
-                raise TrainingError("--anatomy needs a network of two looks: use --preset bundled, or leave it out.")
+                raise TrainingError("--anatomy needs a network of two looks: use --preset two-looks, or leave it out.")
             return
         step = 2 ** (len(self.context_channels) - 1)
         if self.context_crop_size > self.context_size or self.context_crop_size % step:

@@ -485,7 +485,9 @@ def test_compression_does_what_jpeg_does(quality):
     file = io.BytesIO()
     Image.fromarray(eye).save(file, "JPEG", quality=quality)
     theirs = np.array(Image.open(file)).astype(float)
-    ours = compress_jpeg(torch.from_numpy(eye).permute(2, 0, 1)[None].float() / 255, [quality])[0].permute(1, 2, 0) * 255
+    ours = (
+        compress_jpeg(torch.from_numpy(eye).permute(2, 0, 1)[None].float() / 255, [quality])[0].permute(1, 2, 0) * 255
+    )
     lost = np.abs(theirs - eye).mean()
     assert lost > 0.5
     assert np.abs(ours.numpy() - theirs).mean() < 0.35 * lost + 0.3
