@@ -125,6 +125,14 @@ def test_flat_colour_warns(shape, colour):
     assert warnings_for(np.full((*shape, 3), colour, np.uint8)) != []
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (300, 400)])
+@pytest.mark.parametrize("noise", [0, 5])
+def test_a_plain_red_picture_is_no_fundus_photograph(shape, noise):
+    rng = np.random.default_rng(0)
+    picture = (200, 40, 20) + rng.normal(0, noise, (*shape, 3))
+    assert warnings_for(np.clip(picture, 0, 255).astype(np.uint8)) == [NOT_FUNDUS]
+
+
 def test_noise_warns():
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     assert warnings_for(noise) == [NOT_FUNDUS]
