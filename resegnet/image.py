@@ -223,7 +223,7 @@ def _from_pillow(source: _Metered | Image.Image, name: str, max_pixels: int) -> 
     except Image.DecompressionBombError as error:
         pillow_limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise ImageError(
-            f"{name} has more pixels than Pillow's own limit of {pillow_limit:.0f} megapixels: scale it down."
+            f"{name} is larger than {pillow_limit:.0f} megapixels, Pillow's own limit; reduce it first."
         ) from error
     except Exception as error:
         raise ImageError(
@@ -366,5 +366,5 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
         raise ImageError(f"{name} has {width} x {height} pixels; expected a photograph: choose another.")
     if height * width > max_pixels:
         raise ImageError(
-            f"{name} has {width} x {height} pixels; expected {max_pixels / 1e6:g} million at most: scale it down."
+            f"{name} is larger than {max_pixels / 1e6:g} megapixels ({width} x {height} pixels); reduce it first."
         )
