@@ -129,7 +129,7 @@ def test_flat_colour_warns(shape, colour):
 @pytest.mark.parametrize("noise", [0, 5])
 def test_a_plain_red_picture_is_no_fundus_photograph(shape, noise):
     rng = np.random.default_rng(0)
-    picture = (200, 40, 20) + rng.normal(0, noise, (*shape, 3))
+    picture = np.array([200, 40, 20]) + rng.normal(0, noise, (*shape, 3))
     assert warnings_for(np.clip(picture, 0, 255).astype(np.uint8)) == [NOT_FUNDUS]
 
 

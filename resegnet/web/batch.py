@@ -28,7 +28,7 @@ from resegnet.web.recent import RecentResults
 from resegnet.web.uploads import MAX_PHOTOGRAPHS, list_uploads
 
 TABLE_HEAD = (
-    "<table><thead><tr><th></th><th>Photograph</th><th class='number'>Size</th>"
+    "<table><thead><tr><td></td><th>Photograph</th><th class='number'>Size</th>"
     "<th class='number'>Vessels in the field</th><th>Notes</th></tr></thead><tbody>"
 )
 EMPTY = (

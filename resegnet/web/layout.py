@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import threading
 from functools import partial
 from html import escape
@@ -24,6 +25,7 @@ from resegnet.web.endpoints import Endpoints
 from resegnet.web.files import KEEP_S
 from resegnet.web.guard import Guard, refuse_addresses
 from resegnet.web.handlers import Handlers
+from resegnet.web.programs import ADDRESS, programs
 
 HERE = Path(__file__).parent
 
@@ -31,6 +33,15 @@ MAX_BATCHES = 4  # at a time
 MAX_QUEUE = 20  # requests that wait for their turn; further ones are rejected with HTTP 503
 UPLOAD_BYTES = 200_000_000  # a 16-bit TIFF of 24 megapixels has 144 MB
 EXAMPLES_AFTER_S = 5  # the processors are busy with the start, and with whoever waits for it, until then
+
+# What gradio writes on the drop zone of the Batch tab, in the words of the other drop zone.
+UPLOAD_TEXTS = {
+    "upload_text.drop_file": "Drop fundus photographs here",
+    "upload_text.click_to_upload": "Choose files",
+}
+
+HAS_MCP = find_spec("mcp") is not None  # the extra `mcp`
+OWN_ADDRESS = "(location.origin + location.pathname).replace(/\\/$/, '')"  # of the page, in the browser
 
 VIEWER = "document.querySelector('#viewer .viewer').viewer"  # the object that `viewer.js` offers
 
@@ -85,6 +96,10 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
             _batch_tab(Batches(segmenter, handlers.results), segmenter.config.threshold)
         with gr.Tab("About"):
             gr.Markdown(about(segmenter), elem_id="about")
+        with gr.Tab("API"):
+            text = programs(mcp=HAS_MCP)
+            calls = gr.Markdown(text, elem_id="programs")
+        app.load(None, outputs=calls, js=f"() => {json.dumps(text)}.replaceAll('{ADDRESS}', {OWN_ADDRESS})")
         gr.HTML(
             f"<p>{DISCLAIMER} Photographs are deleted after about an hour. Model: {escape(model_name(segmenter))}.</p>",
             elem_id="foot",
@@ -183,13 +198,9 @@ def _add_endpoints(endpoints: Endpoints, threshold: float) -> None:
 def _batch_tab(batches: Batches, threshold: float) -> None:
     batch = gr.State()
     with gr.Row(elem_classes="controls", equal_height=False):
-        files = gr.File(
-            label="Photographs, or ZIP files of them",
-            file_count="multiple",
-            height=190,
-            scale=3,
-            min_width=300,
-        )
+        with gr.Column(scale=3, min_width=300):
+            files = gr.File(label="Photographs, or ZIP files of them", file_count="multiple", height=190)
+            add = gr.Button("Choose more files", elem_classes="add", size="sm")
         with gr.Column(scale=2, min_width=280):
             chosen = gr.Slider(0, 1, threshold, step=0.0001, label="Threshold")
             probability = gr.Checkbox(label="Also save probability maps (16-bit PNG)")
@@ -201,6 +212,7 @@ def _batch_tab(batches: Batches, threshold: float) -> None:
     lines = gr.HTML(EMPTY, elem_classes="lines", apply_default_css=False)
     saved = gr.DownloadButton(visible="hidden")
 
+    add.click(None, js="() => document.querySelector('#batch input[type=file]').click()")
     shown = [batch, lines, progress, start, cancel, save]
     callable_quietly = _QUIET | {"api_visibility": "undocumented"}  # tests call these two as programs do
     running = start.click(
@@ -227,9 +239,10 @@ def launch_options() -> dict[str, Any]:
             font_mono=["ui-monospace", "monospace"],
         ),
         "css": (HERE / "page.css").read_text(encoding="utf-8"),
+        "i18n": gr.I18n(en=UPLOAD_TEXTS),
         "favicon_path": str(HERE / "icon.svg"),
-        "footer_links": ["api"],
-        "mcp_server": find_spec("mcp") is not None,  # the extra `mcp`
+        "footer_links": [],  # the tab API says it, on phones too
+        "mcp_server": HAS_MCP,
         "run_history": False,
         "enable_monitoring": False,
         "max_file_size": UPLOAD_BYTES,

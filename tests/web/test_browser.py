@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 import zipfile
 import zlib
@@ -20,6 +22,7 @@ from support import PATIENCE_S
 from support.synthetic import draw_fundus
 
 from resegnet.results.compare import compare
+from resegnet.results.export import summary
 from resegnet.results.render import ERROR_COLORS, OVERLAY_OPACITY, magma
 from resegnet.web.files import sweep
 
@@ -473,6 +476,20 @@ def test_a_download_that_failed_can_be_tried_again(open_page, segmenter, photogr
     np.testing.assert_array_equal(pixels(save(page, "mask")[1]) > 0, segmenter(photographs[0]).mask)
 
 
+def test_a_server_that_does_not_answer_frees_the_button_after_a_minute(open_page, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    held = []
+    page.route("**/queue/join**", lambda route: held.append(route))
+    page.clock.install()
+    page.get_by_role("button", name="Download mask").click()
+    page.wait_for_selector("[data-save=mask][data-saving]")
+    page.clock.run_for(59_000)
+    assert page.is_visible("[data-save=mask][data-saving]")
+    page.clock.run_for(2_000)
+    assert page.is_visible("[data-save=mask]:not([data-saving])")
+
+
 def test_a_threshold_that_was_typed_does_not_stay_in_the_box_of_the_next_photograph(open_page, segmenter, photographs):
     page = open_page()
     upload(page, photographs[0])
@@ -793,6 +810,7 @@ def test_printed_the_photograph_keeps_its_shape_and_the_controls_are_left_out(op
     page.emulate_media(media="print")
     for hidden in (".viewer .bar", ".viewer .files", ".viewer .examples", "[role=tablist]"):
         assert not page.is_visible(hidden)
+    assert page.locator("footer").count() == 0  # gradio's
     for shown in (".viewer .name", ".viewer .share", ".viewer .exact", "#foot"):
         assert page.is_visible(shown)
 
@@ -846,6 +864,99 @@ def test_text_can_be_read_in_light_and_dark(open_page, photographs, reference, s
     )
     assert len(texts) > 25
     assert [(text, round(contrast, 2)) for text, contrast in texts if contrast < 4.5] == []
+
+
+def assert_accessible(page):
+    """axe-core finds nothing serious, nor worse."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    serious = [
+        (rule["id"], node["html"][:200])
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+    assert serious == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
+def test_axe_finds_nothing_serious(open_page, photographs, reference, tmp_path, width, scheme):
+    pytest.importorskip("axe_playwright_python", reason="axe-playwright-python brings axe-core")
+    phone = {"is_mobile": True, "has_touch": True} if width == 390 else {}
+    page = open_page(color_scheme=scheme, viewport={"width": width, "height": 900}, **phone)
+    assert_accessible(page)
+    (tmp_path / "notes.txt").write_text("no picture")
+    page.set_input_files(".viewer .pick", tmp_path / "notes.txt")
+    page.wait_for_selector(".viewer > [role=alert]")
+    page.wait_for_selector(".viewer:not([data-busy])")
+    assert_accessible(page)
+    page.set_input_files(".viewer .pick", photographs)
+    page.wait_for_selector(".batch-offer")
+    assert_accessible(page)
+    upload(page, photographs[0])
+    for view in ("Before/after", "Mask", "Probability", "Overlay"):
+        page.get_by_role("button", name=view, exact=True).first.click()
+        settle(page)
+        assert_accessible(page)
+    page.set_input_files(".viewer .pick-reference", reference)
+    page.wait_for_selector(".reference[data-reference=shown]")
+    assert_accessible(page)
+    page.get_by_role("tab", name="Batch").click()
+    page.wait_for_selector("#batch input[type=file]", state="attached")
+    assert_accessible(page)
+    start_batch(page, [photographs[0]])
+    page.wait_for_function("() => document.querySelector('#batch [role=status]')?.textContent.startsWith('1 of 1')")
+    assert_accessible(page)
+    for tab, selector in (("About", "#about h3"), ("API", "#programs h3")):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_selector(selector)
+        assert_accessible(page)
+
+
+def test_forced_colours_leave_the_swatches(open_page, photographs):
+    page = open_page(forced_colors="active")
+    upload(page, photographs[0])
+    for name, color in (("magenta", (255, 79, 216)), ("green", (124, 255, 79))):
+        swatch = pixels(page.get_by_role("button", name=name, exact=True).screenshot())
+        assert tuple(swatch[swatch.shape[0] // 2, swatch.shape[1] // 2, :3]) == color
+
+
+def test_the_drop_zone_of_batch_speaks_as_the_other_and_takes_more_files(open_page, photographs, tmp_path):
+    page = open_page()
+    page.get_by_role("tab", name="Batch").click()
+    words = page.wait_for_selector("#batch [data-testid=upload-text]").inner_text().split("\n")
+    assert words[0].strip() == "Drop fundus photographs here" and words[-1].strip() == "Choose files"
+    assert not page.get_by_role("button", name="Choose more files").is_visible()
+    page.set_input_files("#batch input[type=file]", photographs[0])
+    page.wait_for_selector("#batch .file")
+    (tmp_path / "other.png").write_bytes(photographs[1].read_bytes())
+    with page.expect_file_chooser() as chooser:
+        press(page, "#batch .add", "Enter")
+    chooser.value.set_files(tmp_path / "other.png")
+    page.wait_for_function("() => document.querySelectorAll('#batch .file').length === 2")
+
+
+def test_the_snippets_of_the_api_tab_run_as_they_stand(open_page, segmenter, photographs, reference, tmp_path, url):
+    page = open_page(viewport={"width": 390, "height": 844})
+    page.get_by_role("tab", name="API").click()
+    page.wait_for_function("(url) => document.querySelector('#programs pre')?.innerText.includes(url)", arg=url[:-1])
+    assert url + "gradio_api/mcp/" in page.inner_text("#programs")
+    python, curl = (page.locator("#programs pre code").nth(number).text_content() for number in range(2))
+    with Image.open(photographs[0]) as image:
+        image.save(tmp_path / "photograph.jpg")
+    shutil.copy(reference, tmp_path / "manual_segmentation.png")
+    result = segmenter(tmp_path / "photograph.jpg")
+    density = summary(result.at(0.4))["measures"]["vessel_density"]
+    f1 = compare(result, reference).scores()["f1"]
+    commands = [([sys.executable, "-c", python], (density, f1))]
+    if shutil.which("curl"):
+        commands.append((["bash", "-c", curl], (density,)))
+    for command, expected in commands:
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
+        assert run.returncode == 0, run.stderr
+        for number in expected:
+            assert str(number) in run.stdout
 
 
 def test_everything_can_be_reached_and_is_named(open_page, photographs):
