@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the script."""
     parser = argparse.ArgumentParser(
-        description="Verify a release, publish it on the Hugging Face Hub in one commit, tag it, then download it again "
-        "and verify the download. The token is read from HF_TOKEN, or from `hf auth login`."
+        description="Verify a release, publish it on the Hugging Face Hub in one commit, tag it, then download it "
+        "again and verify the download. The token is read from HF_TOKEN, or from `hf auth login`."
     )
     parser.add_argument("--release", type=Path, required=True, metavar="DIR", help="folder of the release")
     parser.add_argument(
@@ -90,8 +90,8 @@ def _publish_space(arguments: argparse.Namespace, commit: str) -> None:
     print(f"{constants.ENDPOINT}/spaces/{arguments.space_id}")
     if private:
         print(
-            f"{arguments.repo_id} is private: in the settings of the Space, set the secret HF_TOKEN to a token that may "
-            "read it. Without one the Space does not start."
+            f"{arguments.repo_id} is private: in the settings of the Space, set the secret HF_TOKEN to a token that "
+            "may read it. Without one the Space does not start."
         )
 
 

@@ -263,7 +263,8 @@ def _segment(arguments: argparse.Namespace) -> int:
         counts = segment_cohort(photographs, options, outcomes, tell, shards=on_cluster)
     except OutputError as error:
         raise OutputError(
-            f"{error}. The results written so far are complete: mend the cause, then run the same command with --resume."
+            f"{error}. The results written so far are complete: mend the cause, then run the same command with "
+            "--resume."
         ) from error
     except KeyboardInterrupt:
         print("resegnet: stopped; to continue, run the same command with --resume.", file=sys.stderr)

@@ -82,8 +82,8 @@ def find_warnings(image: np.ndarray, fov: FieldOfView) -> list[str]:
         return [NOT_FUNDUS]
     rim = fov.rim
     # A uniform red picture passes the tests of colour and contrast. The spread of brightness is 0.24 and more on
-    # photographs of seven data sets, and at most 0.1 on a uniform colour with noise of 5 grey levels. A uniform disc with
-    # a round rim is left to the rule of contrast: it may be a retina behind a cataract.
+    # photographs of seven data sets, and at most 0.1 on a uniform colour with noise of 5 grey levels. A uniform disc
+    # with a round rim is left to the rule of contrast: it may be a retina behind a cataract.
     if rim is None and _brightness_spread(pixels) < 0.15:
         return [NOT_FUNDUS]
     contrast, sharpness = _vessel_contrast(small[..., 1], inside, diameter)

@@ -51,12 +51,13 @@ def card_pictures(segmenter: Segmenter, examples: Path) -> tuple[dict[str, bytes
     shown = {
         "pictures/photograph_and_vessels.jpg": (
             (photograph, found.overlay()),
-            "Left: photograph of a healthy eye (Mikael Häggström, CC0). Right: in cyan, the vessels that this model finds.",
+            "Left: photograph of a healthy eye (Mikael Häggström, CC0). Right: in cyan, the vessels that this model "
+            "finds.",
         ),
         "pictures/errors_on_a_synthetic_photograph.jpg": (
             (synthetic.image, errors.error_map()),
-            "Left: synthetic photograph (CC0), whose vessels are known exactly. Right: what this model finds and misses. "
-            "White: vessel that is found. Orange: vessel that is missed. Blue: no vessel, but marked as one. "
+            "Left: synthetic photograph (CC0), whose vessels are known exactly. Right: what this model finds and "
+            "misses. White: vessel that is found. Orange: vessel that is missed. Blue: no vessel, but marked as one. "
             f"Sensitivity {format_score(scores['sensitivity'])}, precision {format_score(scores['precision'])}. The "
             "picture shows kinds of errors, not how often they occur in real photographs.",
         ),

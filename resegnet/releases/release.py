@@ -128,8 +128,8 @@ def _read_expected(folder: Path) -> _Expected:
         expected = _Expected(dict(content["sha256"]), float(content["tolerance"]), float(content["onnx_tolerance"]))
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ReleaseError(
-            f"{folder} is not a ReSegNet release: {EXPECTED_NAME} cannot be read ({first_line(error)}). Give the folder "
-            "of a release, or download or write it again."
+            f"{folder} is not a ReSegNet release: {EXPECTED_NAME} cannot be read ({first_line(error)}). Give the "
+            "folder of a release, or download or write it again."
         ) from error
     for tolerance in (expected.tolerance, expected.onnx_tolerance):
         if not 0 <= tolerance <= 1:  # also refuses nan, with which no self-test could fail

@@ -59,7 +59,7 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM cleans up too
     folder = own_folder()
-    # gradio's `analytics_enabled=False` leaves some of its reports to the Hub on. It reads these two when it sends them.
+    # gradio's `analytics_enabled=False` leaves some of its reports to the Hub on. It reads these two when it sends one.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     constants.HF_HUB_DISABLE_TELEMETRY = True
     # Types inside gradio and mcp cause this warning; nothing here can change them.

@@ -79,8 +79,8 @@ def published(release, tmp_path_factory):
         yield server
 
 
-# Publishes without the model card and its pictures, which take most of the time. Arguments: name, folder and tag of each
-# release.
+# Publishes without the model card and its pictures, which take most of the time. Arguments: name, folder and tag of
+# each release.
 PUBLISH = """
 import sys
 from pathlib import Path

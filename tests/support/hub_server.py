@@ -21,8 +21,8 @@ Not supported: pull requests and discussions; `.gitignore` (the Hub leaves ignor
 `expand` with last commits; Xet downloads, and of Xet uploads the check of Xet's own hashes and deduplication between
 clients (the file's sha256 is checked); organisations, roles of tokens and limits of size or rate; most of the Hub's
 rules on front matter; abbreviated commit ids; renamed repositories; building and running of Spaces; data set viewer
-and Parquet export; search; repositories without a namespace. A request to any other route is answered with 501 and listed in
-`hub.unknown`.
+and Parquet export; search; repositories without a namespace. A request to any other route is answered with 501 and
+listed in `hub.unknown`.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ def test_a_reference_of_another_size_is_rejected(client, photographs, reference,
 
 
 def call_tool(url, photograph):
-    """Return the tools that an assistant sees, by name, and the answer of one; the photograph goes as a data address."""
+    """Return the tools that an assistant sees, by name, and the answer of one. The photograph is sent as a data URL."""
     address = "data:image/png;base64," + base64.b64encode(photograph.read_bytes()).decode()
 
     async def ask():

@@ -768,7 +768,8 @@ def test_fingers_find_the_controls_and_an_example_its_picture(phone):
     assert 0 <= page.locator(".viewer .stage").bounding_box()["y"] < 300
     heights = page.evaluate(
         """() => [...document.querySelectorAll(".viewer button, .viewer input:not([type=file])")]
-          .filter((node) => node.checkVisibility()).map((node) => [node.outerHTML, node.getBoundingClientRect().height])"""
+          .filter((node) => node.checkVisibility())
+          .map((node) => [node.outerHTML, node.getBoundingClientRect().height])"""
     )
     assert len(heights) > 20
     assert [html for html, height in heights if height < 44] == []
