@@ -17,7 +17,7 @@ from tqdm import tqdm
 from resegnet.errors import DataError
 from resegnet.geometry import Geometry
 from resegnet.io import png, safe_name, write_atomically
-from resegnet.learning.samples import Sample, read_mask, read_sample
+from resegnet.learning.samples import Sample, photograph_sha256, read_mask, read_sample
 from resegnet.results.agreement import compare_numbers
 from resegnet.results.export import versions
 from resegnet.results.measure import measure_mask
@@ -79,11 +79,11 @@ def evaluate_dataset(
     -------
     report
         Ready for JSON; an undefined score is None. `pooled`, `mean` and `sd` map the names in
-        `resegnet.results.metrics.SCORES`; `pictures` has a row per photograph, in order; `ceiling` is the F1 that the
-        input size allows; `second_observer` is None or holds `pooled`, `mean`, `sd`, `count` and, as `model`, the
-        model's pooled scores on the same photographs. `numbers` is None or holds `found` and `traced`, the measures of
-        each photograph from `resegnet.results.measure.measure_mask`, and `agreement`, see
-        `resegnet.results.agreement.agreement`.
+        `resegnet.results.metrics.SCORES`; `pictures` has a row per photograph, in order, with the SHA-256 of its pixels
+        (see `resegnet.learning.samples.photograph_sha256`); `ceiling` is the F1 that the input size allows;
+        `second_observer` is None or holds `pooled`, `mean`, `sd`, `count` and, as `model`, the model's pooled scores on
+        the same photographs. `numbers` is None or holds `found` and `traced`, the measures of each photograph from
+        `resegnet.results.measure.measure_mask`, and `agreement`, see `resegnet.results.agreement.agreement`.
 
     Raises
     ------
@@ -140,6 +140,7 @@ class _Evaluation:
                 "image_id": sample.image_id,
                 "patient": sample.patient,
                 "dataset": sample.dataset,
+                "sha256": photograph_sha256(sample.image),
                 "field_of_view": FIELD_FOUND if sample.fov is None else FIELD_GIVEN,
                 "warnings": list(segmentation.warnings),
             }

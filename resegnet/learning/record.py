@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 
 from resegnet.hub import is_hub_id
+from resegnet.image import read_image
 from resegnet.learning.options import TrainingOptions, short_name
 from resegnet.learning.parents import ParentRelease, Parents
 from resegnet.learning.photographs import TrainingData
 from resegnet.learning.run import Run
-from resegnet.learning.samples import encoded
-from resegnet.releases.records import training_datasets
+from resegnet.learning.samples import encoded, photograph_sha256
+from resegnet.releases.records import training_datasets, training_digests
 
 
 def training_record(run: Run, data: TrainingData, parents: Parents, calibration: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,9 +44,9 @@ def training_record(run: Run, data: TrainingData, parents: Parents, calibration:
         "epochs_run": run.epoch,
         "best_epoch": run.best_epoch,
         **calibration,
-        "train_ids": list(data.train["image_id"]),
-        "validation_ids": list(data.validation["image_id"]),
-        "labelled_ids": list(data.extra["image_id"]),
+        **_photographs("train", data.train),
+        **_photographs("validation", data.validation),
+        **_photographs("labelled", data.extra),
         "earlier": dict(parents.start.record) if parents.start else {},
         **({"start_from_commit": parents.start.commit} if parents.start and parents.start.commit else {}),
         "teachers": [_teacher_record(teacher) for teacher in parents.teachers],
@@ -73,9 +75,20 @@ def _published_options(options: TrainingOptions, parents: Parents) -> dict[str, 
     }
 
 
+def _photographs(use: str, rows: Dataset) -> dict[str, list[str]]:
+    """Return ids and SHA-256 of the photographs of one use, so that a copy under another name can be recognised."""
+    digests = [photograph_sha256(read_image(encoded(row["image"]))) for row in rows.select_columns("image")]
+    return {f"{use}_ids": list(rows["image_id"]), f"{use}_sha256": digests}
+
+
 def _teacher_record(teacher: ParentRelease) -> dict[str, Any]:
-    commit = {"commit": teacher.commit} if teacher.commit else {}
-    return {"name": teacher.name, "trained_on": training_datasets(teacher.record), **commit}
+    record: dict[str, Any] = {"name": teacher.name, "trained_on": training_datasets(teacher.record)}
+    if teacher.commit:
+        record["commit"] = teacher.commit
+    digests, complete = training_digests(teacher.record)
+    if complete:
+        record["sha256"] = sorted(digests)
+    return record
 
 
 def _fingerprint(*parts: Iterable[Mapping[str, Any]]) -> str:

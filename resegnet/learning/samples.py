@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,15 @@ def read_sample(row: Mapping[str, Any]) -> Sample:
         patient=row["patient"],
         dataset=row["dataset"],
     )
+
+
+def photograph_sha256(image: np.ndarray) -> str:
+    """Return the SHA-256 of a decoded photograph, (H, W, 3) uint8, its size included, as hexadecimal text.
+
+    The same pixels in another file, under another name or in another lossless format, give the same digest.
+    """
+    height, width, _ = image.shape
+    return hashlib.sha256(b"%d %d " % (height, width) + image.tobytes()).hexdigest()
 
 
 def read_mask(cell: Mapping[str, Any]) -> np.ndarray:

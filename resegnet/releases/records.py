@@ -23,6 +23,8 @@ NOT_FOR = """* Diagnosis, screening, treatment, triage, or any other decision ab
 * Measurements in micrometres, unless the scale of the camera is known.
 * Comparing vessel area or calibre between cameras, or with the output of other programs."""
 
+_USES = ("train", "validation", "labelled")  # what photographs are used for, as in the keys `train_ids`, `train_sha256`
+
 # Characters with a meaning in Markdown, in its tables or in HTML. The Hub reads "$" and a backslash before a bracket as
 # the start of a formula even behind another backslash, so these two become HTML entities.
 _ESCAPES = str.maketrans(
@@ -158,6 +160,33 @@ def unrecorded_parent(training: Mapping[str, Any]) -> str:
     return one_line(start) if start else ""
 
 
+def training_digests(training: Mapping[str, Any]) -> tuple[set[str], bool]:
+    """Collect the SHA-256 of the photographs that the weights were trained or validated on, teachers' included.
+
+    Returns
+    -------
+    digests : set[str]
+        SHA-256 of the pixels, see `resegnet.learning.samples.photograph_sha256`. Records of early versions hold none.
+    complete : bool
+        Whether the record has that of every photograph.
+    """
+    runs = training_runs(training)
+    digests = {str(digest) for run in runs for use in _USES for digest in as_list(run.get(f"{use}_sha256"))}
+    complete = bool(digests) and not unrecorded_parent(training) and all(map(_has_digests, runs))
+    for run in runs:
+        teachers = [as_list(as_object(teacher).get("sha256")) for teacher in as_list(run.get("teachers"))]
+        complete = complete and all(teachers) and len(teachers) == len(as_list(_options(run).get("teacher")))
+        digests.update(str(digest) for teacher in teachers for digest in teacher)
+    return digests, complete
+
+
+def _has_digests(run: Mapping[str, Any]) -> bool:
+    """Return whether a run records the SHA-256 of all its photographs."""
+    return bool(as_list(run.get("train_sha256"))) and all(
+        len(as_list(run.get(f"{use}_sha256"))) == len(as_list(run.get(f"{use}_ids"))) for use in _USES
+    )
+
+
 def was_trained_on(name: str, training: Mapping[str, Any]) -> bool | None:
     """Return whether the model was trained on a data set, or None if the records do not tell."""
     datasets = training_datasets(training)
@@ -184,8 +213,10 @@ def threshold_origin(training: Mapping[str, Any]) -> str:
     fitting = next((index for index, run in enumerate(runs) if as_list(run.get("validation_ids"))), None)
     if fitting is None or any(_options(run).get("validation_fraction") != 0 for run in runs[:fitting]):
         return "The records do not name the photographs that the threshold was fitted on."
-    fitted_on = {str(name) for name in as_list(runs[fitting]["validation_ids"])}
-    before, later = (len(fitted_on & _training_ids(part)) for part in (runs[fitting:], runs[:fitting]))
+    # Two data sets may number their photographs alike, so ids are compared only where a record has no SHA-256.
+    kind = "sha256" if all(map(_has_digests, runs)) else "ids"
+    fitted_on = {str(name) for name in as_list(runs[fitting][f"validation_{kind}"])}
+    before, later = (len(fitted_on & _training_photographs(part, kind)) for part in (runs[fitting:], runs[:fitting]))
     photographs = f"{len(fitted_on)} validation photograph{'s' if len(fitted_on) > 1 else ''}"
     start = f"The threshold was fitted on {photographs}"
     if before:
@@ -198,6 +229,6 @@ def threshold_origin(training: Mapping[str, Any]) -> str:
     return f"{start} that the model was not trained on."
 
 
-def _training_ids(runs: Sequence[Mapping[str, Any]]) -> set[str]:
-    keys = ("train_ids", "labelled_ids")
-    return {str(name) for run in runs for key in keys for name in as_list(run.get(key))}
+def _training_photographs(runs: Sequence[Mapping[str, Any]], kind: str) -> set[str]:
+    uses = ("train", "labelled")
+    return {str(name) for run in runs for use in uses for name in as_list(run.get(f"{use}_{kind}"))}

@@ -1,6 +1,7 @@
 """Reports on data sets whose scores are known, by a segmenter that reads its answer off the photograph."""
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -14,9 +15,11 @@ from resegnet.__main__ import main
 from resegnet.config import Config
 from resegnet.errors import DataError
 from resegnet.geometry import Geometry
+from resegnet.image import read_image
 from resegnet.learning import evaluation
 from resegnet.learning.data import load_vessels
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table, round_trip
+from resegnet.learning.samples import photograph_sha256
 from resegnet.results.agreement import COMPARED, agreement
 from resegnet.results.measure import measure_mask
 from resegnet.results.render import ERROR_COLORS
@@ -106,6 +109,19 @@ def test_scores_count_the_sets_field_and_what_the_own_field_leaves_out_is_missed
     assert report["sd"]["f1"] == pytest.approx(np.std(each, ddof=1))
     assert report["field_of_view"] == [evaluation.FIELD_GIVEN]
     assert report["second_observer"] is None
+    digests = [photograph_sha256(image) for image, *_ in PICTURES.values()]
+    assert [row["sha256"] for row in report["pictures"]] == digests and len(set(digests)) == 3
+
+
+def test_the_sha256_is_that_of_the_pixels():
+    """The same pixels in another file are the same photograph; in another shape they are not."""
+    image = PICTURES["eye_a"][0]
+    for kind in ("PNG", "TIFF"):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, kind)
+        assert photograph_sha256(read_image(file.getvalue())) == photograph_sha256(image)
+    assert photograph_sha256(image.reshape(90, 70, 3)) != photograph_sha256(image)
+    assert photograph_sha256(image ^ (np.indices(image.shape).sum(axis=0) == 0)) != photograph_sha256(image)
 
 
 def test_a_set_without_fields_is_scored_in_the_one_found_and_says_so(tmp_path):

@@ -196,6 +196,11 @@ def test_a_run_leaves_its_record_and_a_sound_release(finished, folder):
     assert not set(training["train_ids"]) & set(training["validation_ids"])
     assert len(training["train_ids"]) + len(training["validation_ids"]) == 6
     assert metrics["tiny"]["count"] == 2
+    used = [*training["train_sha256"], *training["validation_sha256"]]
+    assert [len(training[f"{use}_sha256"]) for use in ("train", "validation", "labelled")] == [
+        len(training[f"{use}_ids"]) for use in ("train", "validation", "labelled")
+    ]
+    assert len({*used, *(picture["sha256"] for picture in metrics["tiny"]["pictures"])}) == 6 + 2
     assert training["options"]["dataset"] == ["tiny"]
     assert metrics["tiny"]["threshold"] == config["threshold"]
     lines = records(finished)

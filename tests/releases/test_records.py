@@ -94,6 +94,16 @@ def test_the_threshold_of_other_records(training, sentence):
     assert threshold_origin(training) == sentence
 
 
+def test_the_threshold_is_told_by_content_where_two_data_sets_have_the_same_ids():
+    """The parent's data set numbers its photographs as the new one does."""
+    first = {"options": {"start_from": ""}, "train_ids": ["0", "1"], "train_sha256": ["a", "b"]}
+    second = {"options": {"start_from": "first"}, "train_ids": ["1"], "train_sha256": ["c"], "earlier": first}
+    second |= {"validation_ids": ["0"], "validation_sha256": ["d"]}
+    assert threshold_origin(second).endswith("validation photograph that the model was not trained on.")
+    second["validation_sha256"] = ["b"]
+    assert threshold_origin(second).endswith("the model had already been trained on 1 of them.")
+
+
 @pytest.mark.parametrize("content", [None, "[]", "3", "{", "<html>"])
 def test_a_record_that_is_not_a_json_object_is_refused(tmp_path, content):
     path = tmp_path / "metrics.json"
