@@ -20,6 +20,7 @@ from onnxruntime.quantization import (
 )
 from torch import nn
 
+from resegnet.config import ANATOMY, Config
 from resegnet.engine import CONTEXT_INPUT
 from resegnet.geometry import as_network_input
 from resegnet.model import ReSegNet
@@ -137,7 +138,8 @@ def write_onnx(model: ReSegNet, photographs: Sequence[Look], path: Path) -> None
         Training photographs of every camera, scaled as the network's input.
     path
         File to write. Input `rgb`: (1, 3, S, S) float32; output `probability`: (1, S, S) float32 in [0, 1]. For two
-        looks also input `context`: (1, 3, C, C) float32; output `anatomy`: (1, 4, C, C) float32 in [0, 1].
+        looks also input `context`: (1, 3, C, C) float32; output `anatomy`: (1, 4, C, C) float32 in [0, 1]. The
+        metadata of the file say so too (see `onnx_metadata`).
     """
     config = model.config
     names = ["rgb"] if config.context_size is None else ["rgb", CONTEXT_INPUT]
@@ -164,6 +166,37 @@ def write_onnx(model: ReSegNet, photographs: Sequence[Look], path: Path) -> None
                 "TensorQuantOverrides": {} if config.normalises else dict.fromkeys(names, _IN_8_BITS),
             },
         )
+
+    network = onnx.load(path)
+    helper.set_model_props(
+        network, {entry.key: entry.value for entry in network.metadata_props} | onnx_metadata(config)
+    )
+    onnx.save(network, path)
+
+
+def onnx_metadata(config: Config) -> dict[str, str]:
+    """Return the metadata of `model.onnx`: all that a program needs to run it, beside finding the field of view.
+
+    ONNX Runtime gives them as `session.get_modelmeta().custom_metadata_map`.
+    """
+    context = {}
+    if config.context_size is not None:
+        size = config.context_size
+        context = {
+            "context_input": f"{CONTEXT_INPUT}: (1, 3, {size}, {size}) float32, the same square scaled to {size} px",
+            "context_output": f"anatomy: (1, 4, {size}, {size}) float32 in [0, 1]: {', '.join(ANATOMY)}",
+        }
+    return {
+        "input": "rgb: (1, 3, S, S) float32, RGB in [0, 1], 8-bit values divided by 255",
+        "output": "probability: (1, S, S) float32 in [0, 1], sigmoid included",
+        "side_multiple": str(2**config.encoder_depth),
+        "smallest_side": str(config.smallest_input_size or config.input_size),
+        "largest_side": str(config.input_size),
+        "threshold": str(config.threshold),
+        "use": "cut out the square around the field of view, scale it only if its side is out of range, scale the "
+        "probability back; a pixel is a vessel where the probability reaches the threshold",
+        **context,
+    }
 
 
 def _export(model: ReSegNet, names: list[str], path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,7 +19,7 @@ from resegnet import Config, ConfigError, ReSegNet, Segmenter
 from resegnet.errors import ReleaseError
 from resegnet.hub import BUNDLED_RELEASES
 from resegnet.releases.datasheets import SOURCES
-from resegnet.releases.quantise import write_onnx
+from resegnet.releases.quantise import onnx_metadata, write_onnx
 from resegnet.releases.records import training_datasets, unrecorded_parent
 from resegnet.releases.release import sha256, verify_release, write_release
 
@@ -66,6 +68,19 @@ def test_a_release_verifies_and_loads(release, written):
     assert segmenter.config == TINY
     assert json.loads((release / "metrics.json").read_text()) == {"set": {"f1": 0.5}}
     assert not list(written.parent.glob("*.partial"))
+
+
+@pytest.mark.slow
+def test_the_onnx_file_says_how_it_is_used(release):
+    session = onnxruntime.InferenceSession(release / "model.onnx", providers=["CPUExecutionProvider"])
+    told = session.get_modelmeta().custom_metadata_map
+    (rgb,), (probability,) = session.get_inputs(), session.get_outputs()
+    assert told["input"].startswith(f"{rgb.name}: (1, 3, S, S) float32") and "[0, 1]" in told["input"]
+    assert told["output"].startswith(f"{probability.name}: (1, S, S) float32 in [0, 1]")
+    numbers = [float(told[key]) for key in ("side_multiple", "smallest_side", "largest_side", "threshold")]
+    assert numbers == [2**TINY.encoder_depth, TINY.input_size, TINY.input_size, TINY.threshold]
+    sides = onnx_metadata(dataclasses.replace(TINY, input_size=128, smallest_input_size=64))
+    assert (sides["smallest_side"], sides["largest_side"]) == ("64", "128")
 
 
 @pytest.mark.slow
