@@ -22,9 +22,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import parse_ratelimit_headers
+from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
-from resegnet.errors import ArgumentError, HubError, PublishError, WeightsError, first_line
+from resegnet.errors import ArgumentError, HubError, PublishError, WeightsError, first_line, short_repr
 from resegnet.io import read_json
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,25 @@ _LOG_IN = "log in with `hf auth login` or set HF_TOKEN to a token that may"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 T = TypeVar("T")
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Raise `PublishError` unless a name is `user/name` as the Hub accepts it.
+
+    Without a user name the Hub would create the repository for the owner of the token, and then refuse the commit.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise PublishError(
+            f"{short_repr(repo_id)} cannot be a name on the Hub ({first_line(error)}): give a user and a name, such as "
+            "user/resegnet."
+        ) from error
+    if not HUB_ID.fullmatch(repo_id):
+        raise PublishError(
+            f"{short_repr(repo_id)} has no user name, expected user/name: give the name of a user or an organisation "
+            f"too, such as user/{repo_id.rpartition('/')[2]}."
+        )
 
 
 def is_hub_id(source: str) -> bool:
@@ -219,10 +238,11 @@ def make_repo(api: HfApi, repo_id: str, kind: str, *, private: bool, **options: 
     Raises
     ------
     PublishError
-        If `private` is True, and the repository exists and is public.
+        If the name is not `user/name`; or if `private` is True, and the repository exists and is public.
     HubError
         If the Hub refuses a request or the connection fails.
     """
+    check_repo_id(repo_id)
     retry_hub_call(api.create_repo, repo_id, repo_type=kind, private=private, exist_ok=True, **options)
     if private and not retry_hub_call(api.repo_info, repo_id, repo_type=kind).private:
         raise PublishError(

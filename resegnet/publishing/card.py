@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -14,31 +13,25 @@ from urllib.parse import quote
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
-from huggingface_hub.utils import validate_repo_id
 
 from resegnet.config import PLAIN, TWO_LOOKS, Config
-from resegnet.hub import CONFIG_NAME, HUB_ID, METRICS_NAME, TRAINING_NAME
+from resegnet.hub import CONFIG_NAME, HUB_ID, METRICS_NAME, TRAINING_NAME, check_repo_id
+from resegnet.publishing.card_data import Licence, training_and_test_data, weights_licence
 from resegnet.publishing.card_scores import Record, Reports, measured_limits, per_dataset, scored_results, split_name
-from resegnet.releases.datasheets import SOURCES, Source
+from resegnet.publishing.card_training import training_runs_table
+from resegnet.releases.datasheets import SOURCES
 from resegnet.releases.records import (
     DISCLAIMER,
     NOT_FOR,
     as_list,
     as_number,
     as_object,
-    dataset_title,
     escape_markdown,
-    format_score,
-    markdown_table,
     one_line,
-    pseudo_labelled_datasets,
     read_record,
-    teacher_releases,
-    training_datasets,
-    training_runs,
-    unrecorded_parent,
 )
 from resegnet.results.metrics import SCORES
+from resegnet.version import REPOSITORY_URL
 
 TAGS = "retina fundus vessel-segmentation retinal-vessel-segmentation ophthalmology medical-imaging medical unet"
 
@@ -55,7 +48,12 @@ _TEMPLATES = jinja2.Environment(
 
 
 def model_card(
-    folder: Path, repo_id: str, revision: str | None = None, pictures: Mapping[str, str] | None = None
+    folder: Path,
+    repo_id: str,
+    revision: str | None = None,
+    pictures: Mapping[str, str] | None = None,
+    *,
+    space_id: str | None = None,
 ) -> str:
     """Write the README.md of a release on the Hub. The same release gives the same text.
 
@@ -71,6 +69,9 @@ def model_card(
     pictures
         Captions of the pictures that are published with the card, by path in the repository (see
         `resegnet.publishing.pictures`).
+    space_id
+        Space that serves the release, such as `user/resegnet-demo`. The card links it, and without a public address of
+        the repository tells how to install the package from it.
 
     Raises
     ------
@@ -78,32 +79,34 @@ def model_card(
         If `config.json` cannot be used.
     ReleaseError
         If another record is missing or is not a JSON object.
-    huggingface_hub.errors.HFValidationError
-        If the Hub does not accept `repo_id`.
+    PublishError
+        If the Hub would not accept `repo_id`.
     """
-    validate_repo_id(repo_id)
+    check_repo_id(repo_id)
     config = Config.load(folder / CONFIG_NAME)
     training = read_record(folder / TRAINING_NAME)
     # A report that is not an object becomes an empty one, so that its data set is shown without figures.
     reports = {one_line(name): as_object(report) for name, report in read_record(folder / METRICS_NAME).items()}
+    url = f"https://huggingface.co/{repo_id}"
+    licence = weights_licence(training, url)
     template = resources.files(__package__).joinpath("card_template.md").read_text(encoding="utf-8")
     text = _TEMPLATES.from_string(template).render(
-        card_data=_front_matter(repo_id.rpartition("/")[2], reports, training),
+        card_data=_front_matter(repo_id.rpartition("/")[2], reports, training, licence),
         disclaimer=DISCLAIMER,
         not_for=NOT_FOR,
-        use=_use(repo_id, revision),
+        use=_use(repo_id, revision, space_id),
         pictures=[_Picture.of(path, caption) for path, caption in (pictures or {}).items()],
         results=scored_results(reports, training, config),
         limits=measured_limits(reports),
-        data=_data(reports, training),
-        training=_training(training),
+        data=training_and_test_data(reports, training, licence),
+        training=training_runs_table(training),
         network=_network(config),
         versions=_versions(reports, training),
     )
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def _front_matter(name: str, reports: Reports, training: Record) -> str:
+def _front_matter(name: str, reports: Reports, training: Record, licence: Licence) -> str:
     """Return the YAML at the top of the card: licence, tags, and every score without rounding."""
     results = [
         EvalResult(
@@ -121,7 +124,9 @@ def _front_matter(name: str, reports: Reports, training: Record) -> str:
         if as_number(value) is not None
     ]
     return ModelCardData(
-        license="mit",
+        license=licence.id,
+        license_name=licence.name,
+        license_link=licence.link,
         library_name="resegnet",
         pipeline_tag="image-segmentation",
         tags=TAGS.split(),
@@ -134,22 +139,22 @@ def _front_matter(name: str, reports: Reports, training: Record) -> str:
 
 @dataclass(frozen=True)
 class _Use:
-    """Names of the release in the card's examples."""
+    """Names and addresses in the card's examples."""
 
     load_arguments: str
     download_arguments: str
     citation_note: str
+    space_id: str
+    repository_url: str
 
 
-def _use(repo_id: str, revision: str | None) -> _Use:
-    url = f"https://huggingface.co/{repo_id}"
-    if revision is None:
-        return _Use(json.dumps(repo_id), repo_id, url)
-    return _Use(
-        f"{json.dumps(repo_id)}, revision={json.dumps(one_line(revision), ensure_ascii=False)}",
-        f"{repo_id} --revision {shlex.quote(one_line(revision))}",
-        f"revision {re.sub(r'[^0-9A-Za-z./-]', '-', revision)}, {url}",
-    )
+def _use(repo_id: str, revision: str | None, space_id: str | None) -> _Use:
+    load, download, citation = json.dumps(repo_id), repo_id, f"https://huggingface.co/{repo_id}"
+    if revision is not None:
+        load += f", revision={json.dumps(one_line(revision), ensure_ascii=False)}"
+        download += f" --revision {shlex.quote(one_line(revision))}"
+        citation = f"revision {re.sub(r'[^0-9A-Za-z./-]', '-', revision)}, {citation}"
+    return _Use(load, download, citation, space_id or "", REPOSITORY_URL)
 
 
 @dataclass(frozen=True)
@@ -164,135 +169,14 @@ class _Picture:
 
 
 @dataclass(frozen=True)
-class _Restricted:
-    """A data set of the training whose terms may forbid some use of the weights."""
-
-    title: str
-    terms: str
-
-
-@dataclass(frozen=True)
-class _Data:
-    table: str
-    photographs: str
-    pseudo_labelled: str
-    pseudo_labels: int
-    restricted: list[_Restricted]
-    unrecorded_parent: str
-    teachers: str
-    unrecorded_teachers: str
-    asks_for_credit: bool
-
-
-def _data(reports: Reports, training: Record) -> _Data:
-    used, pseudo_labelled = training_datasets(training), pseudo_labelled_datasets(training)
-    names = list(dict.fromkeys([*used, *reports]))
-    rows = []
-    for name in names:
-        training_use = "training, with vessel masks made by models" if name in pseudo_labelled else "training"
-        uses = [use for use, users in ((training_use, used), ("scores", reports)) if name in users]
-        paper = _paper(SOURCES[name]) if name in SOURCES else "not known to ReSegNet"
-        rows.append([dataset_title(name), ", ".join(uses), paper, _terms(name)])
-    teachers = teacher_releases(training)
-    return _Data(
-        table=markdown_table(["data set", "used for", "paper", "terms of its publishers"], rows) if rows else "",
-        photographs=_photographs(training),
-        pseudo_labelled=", ".join(map(dataset_title, pseudo_labelled)),
-        pseudo_labels=len(as_list(training.get("labelled_ids"))),
-        restricted=[_Restricted(dataset_title(name), _terms(name)) for name in used if not _is_free(name)],
-        unrecorded_parent=escape_markdown(unrecorded_parent(training)) if unrecorded_parent(training) else "",
-        teachers=", ".join(map(escape_markdown, teachers)),
-        unrecorded_teachers=", ".join(escape_markdown(name) for name, recorded in teachers.items() if not recorded),
-        asks_for_credit=any(_terms(name).startswith("CC BY") for name in names),
-    )
-
-
-def _photographs(training: Record) -> str:
-    """Return a sentence on the numbers of photographs in the last run, or "" if the record names none."""
-    trained, validated = (len(as_list(training.get(key))) for key in ("train_ids", "validation_ids"))
-    if not trained and not validated:
-        return ""
-    if validated:
-        validation = f"{validated} for validation, on which the best epoch and the threshold were chosen"
-    elif as_object(training.get("options")).get("validation_fraction") == 0:
-        validation = "none for validation; the threshold of the release before was kept"
-    else:
-        validation = "those for validation are not recorded"
-    return f"Photographs in the last run: {trained} for training, {validation}. `training.json` lists their ids."
-
-
-def _is_free(name: str) -> bool:
-    """Return whether the terms of a data set, CC0 or CC BY, allow every use of the weights."""
-    return name in SOURCES and bool(re.search(r"\bCC(0| BY \d)", SOURCES[name].terms))
-
-
-def _terms(name: str) -> str:
-    return escape_markdown(SOURCES[name].terms) if name in SOURCES else "not known to ReSegNet"
-
-
-def _paper(source: Source) -> str:
-    """Return the paper of a data set, with its DOI as a link."""
-    authors, separator, doi = source.paper.partition("doi:")
-    if not separator:
-        return escape_markdown(source.paper)
-    return f"{escape_markdown(authors)} [doi:{escape_markdown(doi)}](https://doi.org/{quote(doi)})"
-
-
-@dataclass(frozen=True)
-class _Training:
-    facts: list[str]
-    notes: list[str]
-
-
-def _training(training: Record) -> _Training:
-    options, environment = as_object(training.get("options")), as_object(training.get("environment"))
-    if not options:
-        return _Training([], [])
-    epochs, planned = as_number(training.get("epochs_run")), as_number(options.get("epochs"))
-    steps = as_number(options.get("steps_per_epoch"))
-    f1 = as_number(training.get("validation_f1"))
-    factors = (options.get("batch_size"), options.get("accumulate", 1), environment.get("processes", 1))
-    crops = [number for number in map(as_number, factors) if number is not None]
-    ran = None if epochs is None else f"{epochs:,}" + ("" if planned is None else f" of at most {planned:,}")
-    if epochs == 0:
-        ran = "0, the last run only fitted calibration and threshold"
-    facts = {
-        "started from": _start(training),
-        "epochs run": ran,
-        "best epoch": training.get("best_epoch"),
-        "steps": None if epochs is None or steps is None else f"{epochs * steps:,}",
-        "crops per step": math.prod(crops) if len(crops) == len(factors) else None,
-        "F1 on the validation photographs": None if f1 is None else format_score(f1),
-        "device": environment.get("device") or options.get("device"),
-        "threads": options.get("threads") or None,  # 0 stands for torch's own choice
-        "processor": environment.get("machine"),
-    }
-    notes = [as_object(run.get("environment")).get("note") for run in training_runs(training)]
-    return _Training(
-        [f"{name}: {escape_markdown(value)}" for name, value in facts.items() if value is not None],
-        [escape_markdown(note) for note in dict.fromkeys(note for note in notes if note and isinstance(note, str))],
-    )
-
-
-def _start(training: Record) -> str:
-    if unrecorded_parent(training):
-        return f'the weights of an earlier release, named "{unrecorded_parent(training)}"'
-    earlier = training_runs(training)[1:]
-    if earlier:
-        epochs = ", ".join(one_line(run.get("epochs_run", "-")) for run in earlier)
-        count = f"{len(earlier)} earlier run{'s' if len(earlier) > 1 else ''}"
-        return f"the weights of {count} (epochs, newest first: {epochs}); the first started from {_start(earlier[-1])}"
-    weights = one_line(as_object(training.get("options")).get("encoder_weights"))
-    known = {"none": "random weights", "imagenet": "an encoder with ImageNet weights", "None": "weights not recorded"}
-    return known.get(weights, f'an encoder with the weights "{weights}"')
-
-
-@dataclass(frozen=True)
 class _Network:
     encoder: str
     encoder_depth: int
     channels: str
     input_sides: str
+    step: int  # the side of the input is a multiple of it
+    smallest: int | None
+    largest: int
     threshold: float
     context_size: int | None  # px, of two looks
     context_channels: str
@@ -304,6 +188,9 @@ def _network(config: Config) -> _Network:
         config.encoder_depth,
         ", ".join(map(str, config.decoder_channels)),
         config.input_sides,
+        2**config.encoder_depth,
+        config.smallest_input_size,
+        config.input_size,
         config.threshold,
         config.context_size,
         ", ".join(map(str, config.context_channels)),
@@ -312,10 +199,17 @@ def _network(config: Config) -> _Network:
 
 def _versions(reports: Reports, training: Record) -> list[str]:
     environment = as_object(training.get("environment"))
-    trained_with = [f"{escape_markdown(key)} {escape_markdown(x)}" for key, x in environment.items() if x is not None]
-    digest = training.get("data_sha256")
+    # Device and number of processes are in the table of the runs; notes are for readers of the record.
+    left_out = ("device", "machine", "processes", "commit", "note")
+    trained_with = [
+        f"{escape_markdown(key)} {escape_markdown(value)}"
+        for key, value in environment.items()
+        if value is not None and key not in left_out
+    ]
+    commit, digest = environment.get("commit"), training.get("data_sha256")
     facts = {
         "Trained with": ", ".join(trained_with),
+        "Commit of the ReSegNet code that trained it": escape_markdown(commit) if commit else "",
         "Scored with": per_dataset(reports, "versions"),
         "SHA-256 of the training data": escape_markdown(digest) if digest else "",
     }

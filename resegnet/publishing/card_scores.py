@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from resegnet.config import Config
 from resegnet.releases.records import (
@@ -17,8 +17,10 @@ from resegnet.releases.records import (
     format_score,
     markdown_table,
     one_line,
+    teacher_releases,
     threshold_origin,
     training_datasets,
+    training_digests,
     training_runs,
     unrecorded_parent,
     was_trained_on,
@@ -26,6 +28,12 @@ from resegnet.releases.records import (
 from resegnet.results.metrics import SCORES
 
 TABLE_SCORES = ("f1", "recall", "specificity", "precision", "auroc", "mcc", "cldice")
+
+# Number of the official test photographs, and their mean F1 by LW-Net (Galdran et al. 2022) as measured by Idiap
+# (bob.ip.binseg, doc/results/baselines/vessel.rst).
+PEER_F1 = {"drive": (20, 0.828), "chase_db1": (8, 0.820), "hrf": (30, 0.814)}
+
+_YES_OR_NO = {True: "yes", False: "no", None: "-"}
 
 Record = Mapping[str, Any]
 Reports = Mapping[str, Record]  # content of metrics.json: a report by name of the data set
@@ -39,19 +47,25 @@ class Difference:
     own: float | None
 
 
+# What shows that no scored photograph was used for training or validation: pixels of the photographs, ids, or nothing.
+Separation = Literal["pixels", "ids", ""]
+
+
 @dataclass(frozen=True)
 class Results:
     """Values of the section on results, as Markdown."""
 
     table: str
     observers_table: str
+    peers_table: str
     thresholds: str
     threshold_origin: str
     fields_of_view: str
     differences: list[Difference]
     unrecorded_parent: bool
-    reused: int  # scored photographs that were also used for training or validation
-    separate: bool  # whether the ids show that no scored photograph was
+    reused: int  # scored photographs whose pixels were also used for training or validation
+    separate_by: Separation
+    teachers_unlisted: bool  # whether teachers learned from photographs that the records do not list
     protocol: str
 
 
@@ -62,10 +76,11 @@ def scored_results(reports: Reports, training: Record, config: Config) -> Result
         ("input size", "input_size_px", config.input_size),
         ("smallest input size", "smallest_input_size_px", config.smallest_input_size),
     )
-    reused, separate = _reused(reports, training)
+    reused, separate_by = _reused(reports, training)
     return Results(
         table=_scores_table(reports, training),
         observers_table=_observers_table(reports),
+        peers_table=_peers_table(reports, training),
         thresholds=per_dataset(reports, "threshold"),
         threshold_origin=threshold_origin(training),
         fields_of_view=per_dataset(reports, "field_of_view"),
@@ -76,7 +91,8 @@ def scored_results(reports: Reports, training: Record, config: Config) -> Result
         ],
         unrecorded_parent=bool(unrecorded_parent(training)),
         reused=reused,
-        separate=separate,
+        separate_by=separate_by,
+        teachers_unlisted=separate_by == "ids" and bool(teacher_releases(training)),
         protocol=per_dataset(reports, "protocol"),
     )
 
@@ -91,7 +107,7 @@ def _scores_table(reports: Reports, training: Record) -> str:
                 dataset_title(name),
                 escape_markdown(split_name(report)),
                 format_count(report.get("count")),
-                {True: "yes", False: "no", None: "-"}[was_trained_on(name, training)],
+                _YES_OR_NO[was_trained_on(name, training)],
                 *_scores(pooled),
                 format_score(mean.get("f1")) + spread,
                 format_score(report.get("ceiling")),
@@ -109,6 +125,20 @@ def _observers_table(reports: Reports) -> str:
         for who, part in (("a second person", "pooled"), ("this model", "model"))
     ]
     header = ["data set", "photographs", "who", *(SCORES[score] for score in TABLE_SCORES)]
+    return markdown_table(header, rows) if rows else ""
+
+
+def _peers_table(reports: Reports, training: Record) -> str:
+    """Return the mean F1 of this model and of LW-Net on the official test photographs that the reports cover."""
+    rows = []
+    for name, report in reports.items():
+        count, peer = PEER_F1.get(name, (0, 0.0))
+        own = as_number(as_object(report.get("mean")).get("f1"))
+        if own is not None and report.get("count") == count and split_name(report) == "test":
+            person = as_object(as_object(report.get("second_observer")).get("mean")).get("f1")
+            trained = _YES_OR_NO[was_trained_on(name, training)]
+            rows.append([dataset_title(name), trained, *map(format_score, (own, peer, person))])
+    header = ["data set", "this model trained on this set", "this model", "LW-Net", "a second person"]
     return markdown_table(header, rows) if rows else ""
 
 
@@ -132,16 +162,29 @@ def per_dataset(reports: Reports, key: str) -> str:
     return "; ".join(f"{value} ({', '.join(titles)})" for value, titles in groups.items())
 
 
-def _reused(reports: Reports, training: Record) -> tuple[int, bool]:
-    """Count the scored photographs that were also used for training or validation, and say if none was for certain.
+def _reused(reports: Reports, training: Record) -> tuple[int, Separation]:
+    """Count the scored photographs that were also used for training or validation, and say what shows that none was.
 
-    Only data sets that were trained on are compared: in another data set the same id is another photograph.
+    Equal ids show nothing, because many data sets number the photographs of each split from the same number. Different
+    ids show that two photographs of the same data set are not the same.
     """
+    scored = {name: list(map(as_object, as_list(report.get("pictures")))) for name, report in reports.items()}
+    photographs = [photograph for part in scored.values() for photograph in part]
+    digests, complete = training_digests(training)
+    reused = sum(str(photograph.get("sha256")) in digests for photograph in photographs)
+    if reused or not photographs:
+        return reused, ""
+    if complete and all(photograph.get("sha256") for photograph in photographs):
+        return 0, "pixels"
+    runs = training_runs(training)
+    if unrecorded_parent(training) or not all(as_list(run.get("train_ids")) for run in runs):
+        return 0, ""
     keys = ("train_ids", "validation_ids", "labelled_ids")
-    used = {str(name) for run in training_runs(training) for key in keys for name in as_list(run.get(key))}
-    scored = [x for name in training_datasets(training) for x in as_list(reports.get(name, {}).get("pictures"))]
-    count = sum(str(as_object(photograph).get("image_id")) in used for photograph in scored)
-    return count, bool(used and scored) and not count
+    used = {str(name) for run in runs for key in keys for name in as_list(run.get(key))}
+    ids = {
+        str(photograph.get("image_id")) for name in training_datasets(training) for photograph in scored.get(name, [])
+    }
+    return 0, "ids" if ids and not ids & used else ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import shutil
 import string
 import subprocess
 import sys
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from resegnet import ReSegNet, Segmenter, __version__, read_image
 from resegnet.__main__ import build_parser
 from resegnet.hub import BUNDLED_RELEASES
 from resegnet.learning.options import PRESETS
+from resegnet.publishing.card import model_card
+from resegnet.publishing.card_scores import PEER_F1
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -249,12 +252,31 @@ def test_the_python_page_runs(workplace, capsys):
 
 @pytest.mark.slow
 def test_onnx_without_this_package_finds_the_same_vessels(workplace):
-    """In a process of its own, to see that the script imports neither this package nor torch."""
+    """In a process of its own, where other packages than numpy, Pillow, onnxruntime and what these need are missing."""
     (code,) = code_blocks("docs/onnx.md", "python")
-    code += "import sys; assert not {'resegnet', 'torch'} & set(sys.modules)\nnp.save('mask.npy', mask)\n"
+    needed, modules = ["numpy", "pillow", "onnxruntime"], packages_distributions()
+    for name in needed:
+        found = [re.match(r"[\w.-]+", line)[0] for line in requires(name) or [] if "extra ==" not in line]
+        needed += [other for other in found if other not in needed]
+    missing = {module for module, names in modules.items() if not {name.lower() for name in names} & {*needed}}
+    assert {"resegnet", "torch", "scipy", "skimage", "huggingface_hub"} - {"resegnet"} <= missing
+    blocked = f"import sys\nfor name in {sorted(missing | {'resegnet'})}:\n    sys.modules[name] = None\n"
+    code = f"{blocked}{code}\nnp.save('mask.npy', mask)\n"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=workplace, timeout=PATIENCE_S)
     found, expected = np.load("mask.npy"), Segmenter.from_pretrained()("examples/retina_cc0.jpg").mask
     assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.98
+
+
+def test_the_model_card_has_the_script_of_the_onnx_page():
+    (code,) = code_blocks("docs/onnx.md", "python")
+    code = code.replace("resegnet/releases/bundled", "downloaded").replace("examples/retina_cc0.jpg", "eye.jpg")
+    for release in BUNDLED_RELEASES.values():
+        assert f"```python\n{code}```" in model_card(release, "someone/resegnet")
+
+
+def test_the_readme_and_the_model_card_compare_with_the_same_method():
+    rows = {row.split(",")[0]: cells[-1] for row, cells in table_rows("README.md", "## Results").items()}
+    assert {name: rows[NAMES[name]] for name in PEER_F1} == {name: f"{f1:.3f}" for name, (_, f1) in PEER_F1.items()}
 
 
 def test_the_onnx_page_states_the_sizes_of_both_releases():

@@ -19,7 +19,7 @@ from resegnet.__main__ import build_parser
 from resegnet.errors import ReleaseError
 from resegnet.hub import BUNDLED_RELEASES
 from resegnet.publishing.card import HUB_METRICS, model_card
-from resegnet.publishing.card_scores import TABLE_SCORES
+from resegnet.publishing.card_scores import PEER_F1, TABLE_SCORES
 from resegnet.publishing.pictures import PICTURE_WIDTH_PX, card_pictures
 from resegnet.results.metrics import SCORES
 from resegnet.results.render import ERROR_COLORS
@@ -47,10 +47,10 @@ def bundled(tmp_path_factory):
 def card(tmp_path):
     """Return a function that writes the card of the bundled records, or of others in their place."""
 
-    def render(repo_id="someone/resegnet", revision="v1.0.0", pictures=None, **records):
+    def render(repo_id="someone/resegnet", revision="v1.0.0", pictures=None, space_id=None, **records):
         for name, record in (RECORDS | records).items():
             (tmp_path / f"{name}.json").write_text(record if isinstance(record, str) else json.dumps(record))
-        return model_card(tmp_path, repo_id, revision, pictures)
+        return model_card(tmp_path, repo_id, revision, pictures, space_id=space_id)
 
     return render
 
@@ -148,24 +148,24 @@ def test_the_worst_pictures_are_those_of_the_record(card):
         ("metrics", ("hrf", "versions", "torch"), "9.9.9", "torch 9.9.9"),
         ("metrics", ("hrf", "pictures", 0, "f1"), 0.0123, "| HRF | hrf\\_06\\_h | 0.012 |"),
         ("metrics", ("hrf", "pictures", 0, "warnings"), ["blurred"], "| 1 of 30 |"),
-        ("metrics", ("hrf", "pictures", 0, "image_id"), "drive_21", "**1 of the scored photographs were also used"),
-        ("training", ("epochs_run",), 77, f"* epochs run: 77 of at most {RECORDS['training']['options']['epochs']}\n"),
-        ("training", ("epochs_run",), 77, "* steps: 30,800\n"),
-        ("training", ("best_epoch",), 66, "* best epoch: 66\n"),
-        ("training", ("validation_f1",), 0.12345, "* F1 on the validation photographs: 0.123\n"),
+        ("training", ("epochs_run",), 77, "| 77 | 30,800 |"),
+        ("training", ("validation_f1",), 0.12345, "* F1 on the validation photographs of the last run: 0.123.\n"),
         ("training", ("train_ids",), ["drive_28"], "the model had already been trained on 1 of them."),
-        ("training", ("train_ids",), ["a"], "Photographs in the last run: 1 for training, 9 for validation, on which"),
-        ("training", ("validation_ids",), ["a", "b"], "2 for validation, on which the best epoch"),
+        ("training", ("train_ids",), ["a"], "| none | 1 | 9 |"),
+        ("training", ("validation_ids",), ["a", "b"], "| none | 46 | 2 |"),
         ("training", ("validation_ids",), ["a", "b"], "The threshold was fitted on 2 validation photographs"),
-        ("training", ("validation_ids",), [], "those for validation are not recorded."),
-        ("training", ("environment", "note"), "by hand", '* "by hand"\n'),
+        ("training", ("validation_ids",), [], "| none | 46 | 0 |"),
+        ("training", ("environment", "note"), "by hand", "It also has a note on run 1."),
         ("training", ("data_sha256",), "abc", "SHA-256 of the training data: abc"),
-        ("training", ("environment", "device"), "cuda:7", "* device: cuda:7\n"),
-        ("training", ("environment", "commit"), "c0ffee", "commit c0ffee"),
-        ("training", ("options", "threads"), 33, "* threads: 33\n"),
-        ("training", ("options", "batch_size"), 44, "* crops per step: 44\n"),
+        ("training", ("environment", "device"), "cuda:7", "| cuda:7 |\n"),
+        ("training", ("environment", "commit"), "c0ffee", "Commit of the ReSegNet code that trained it: c0ffee"),
+        ("training", ("options", "batch_size"), 44, "| 44 | cpu |"),
+        ("training", ("options", "encoder_weights"), "imagenet", "started from an encoder trained on ImageNet"),
+        ("training", ("options", "encoder_weights"), "a.pth", "trained and published (a.pth). Their terms are not in"),
         ("config", ("threshold",), 0.125, "* Threshold on the probability: 0.125."),
-        ("config", ("input_size",), 640, "Input: a square of 640 pixels"),
+        ("config", ("input_size",), 640, "Input: RGB from 0 to 1, a square of 640 pixels"),
+        ("config", ("input_size",), 640, "S is 640."),
+        ("config", ("smallest_input_size",), 640, "S is a multiple of 32 from 640 to 1664"),
         ("config", ("decoder_channels",), [90, 80, 70, 60, 50], "coarse to fine: 90, 80, 70, 60, 50."),
     ],
 )
@@ -180,7 +180,7 @@ def test_the_front_matter_holds_every_score_exactly(card, tmp_path):
     path.write_text(card(), encoding="utf-8")
     data = metadata_load(path)
     fixed = {key: data[key] for key in ("license", "library_name", "pipeline_tag")}
-    assert fixed == {"license": "mit", "library_name": "resegnet", "pipeline_tag": "image-segmentation"}
+    assert fixed == {"license": "other", "library_name": "resegnet", "pipeline_tag": "image-segmentation"}
     assert {"retina", "fundus", "vessel-segmentation", "medical"} <= set(data["tags"])
     assert "f1" in data["metrics"]
     assert "datasets" not in data and "base_model" not in data  # this record holds no ids of the Hub
@@ -338,9 +338,117 @@ def test_the_terms_of_the_training_data_are_told(card):
     assert "**DRIVE, terms: research and education only, no redistribution.**" in text
     assert text.index("Trained on DRIVE (terms: research and education only, no redistribution)") < text.index("## Use")
     free = card(**changed("training", "options", "dataset", to=["chase_db1", "hrf", "synthetic"]))
-    assert "may bind you" not in free and "| DRIVE | scores |" in free
+    assert "may bind you" not in free and "| DRIVE | scores |" in free and "CC BY\nrequires credit" in free
     unknown = card(**changed("training", "options", "dataset", to=["my_clinic"]))
     assert r"**my\_clinic, terms: not known to ReSegNet.**" in unknown
+
+
+@pytest.mark.parametrize(
+    ("datasets", "licence"),
+    [
+        (["drive", "hrf"], ("other", "drive-terms", "https://drive.grand-challenge.org")),
+        (["stare", "drive"], ("other", "stare-terms-and-drive-terms", "#data-and-terms")),
+        (["my_clinic"], ("other", "terms-not-known", "#data-and-terms")),
+        (["drive", "my_clinic"], ("other", "drive-terms-and-terms-not-known", "#data-and-terms")),
+        (["chase_db1", "hrf", "synthetic"], ("cc-by-4.0", None, None)),
+        (["synthetic"], ("mit", None, None)),
+        ([], ("other", "terms-not-known", "#data-and-terms")),
+    ],
+)
+def test_the_licence_is_that_of_the_training_data(card, datasets, licence):
+    text = card(metrics={}, **changed("training", "options", "dataset", to=datasets))
+    data = ModelCard(text).data.to_dict()
+    found = [data.get(key) for key in ("license", "license_name", "license_link")]
+    assert [value and value.removeprefix("https://huggingface.co/someone/resegnet") for value in found] == [*licence]
+    said = {
+        "mit": "and these weights are published under the MIT licence.",
+        "cc-by-4.0": "these weights under\n[CC BY 4.0]",
+        "other": "puts no terms of its own on these weights",
+    }
+    assert [name for name, words in said.items() if words in text] == [licence[0]]
+
+
+def test_the_licence_counts_what_the_weights_learned_from_earlier_and_from_teachers(card):
+    def licence(**changes):
+        training = copy.deepcopy(RECORDS["training"]) | changes
+        training["options"] |= {
+            "dataset": ["hrf"],
+            "start_from": "a",
+            "teacher": ["b"] if "teachers" in changes else [],
+        }
+        return ModelCard(card(metrics={}, training=training)).data.to_dict().get("license_name", "free")
+
+    earlier = {"options": {"dataset": ["drive"], "start_from": ""}}
+    assert licence(earlier=earlier) == "drive-terms"
+    assert licence(earlier={}) == "terms-not-known"
+    earlier["options"]["dataset"] = ["hrf"]
+    assert licence(earlier=earlier) == "free"
+    assert licence(earlier=earlier, teachers=[{"name": "b", "trained_on": ["stare"]}]) == "stare-terms"
+    assert licence(earlier=earlier, teachers=[{"name": "b", "trained_on": []}]) == "terms-not-known"
+
+
+@pytest.mark.parametrize(("name", "licence"), [("bundled", "other"), ("bundled-cc-by", "cc-by-4.0")])
+def test_the_licences_of_the_bundled_releases(name, licence):
+    text = model_card(BUNDLED_RELEASES[name], "someone/resegnet")
+    assert ModelCard(text).data.license == licence
+    assert "By their names, no scored photograph was used for training or validation." in text
+    assert ("They do not list the photographs of the teachers" in text) == (name == "bundled")
+
+
+def with_digests(train: list[str], scored: list[str], **training: object) -> dict:
+    """Return records of a set that numbers both splits from 0, with the given SHA-256 of the photographs."""
+    pictures = [{"image_id": str(number), "f1": 0.5, "sha256": digest} for number, digest in enumerate(scored)]
+    record = {"options": {"dataset": ["eyes"]}, "train_ids": [*map(str, range(len(train)))], "train_sha256": train}
+    return {"training": record | training, "metrics": {"eyes": {"count": len(scored), "pictures": pictures}}}
+
+
+def test_a_reused_photograph_is_known_by_its_content_not_by_its_id(card):
+    reused, separate = "scored photographs were also used", "No scored photograph was used for training"
+    honest = card(**with_digests(["a", "b"], ["c", "d"]))
+    assert separate in honest and reused not in honest
+    assert f"**2 of the {reused}" in card(**with_digests(["a", "b"], ["b", "c", "a"]))
+    other_run = with_digests(["a"], ["c"], earlier=with_digests(["c"], [])["training"])
+    assert f"**1 of the {reused}" in card(**other_run)
+    teacher = {"options": {"dataset": ["eyes"], "teacher": ["t"]}, "teachers": [{"name": "t", "sha256": ["d", "e"]}]}
+    assert f"**1 of the {reused}" in card(**with_digests(["a"], ["c", "d"], **teacher))
+    teacher["teachers"][0].pop("sha256")
+    for unknown in (
+        with_digests(["a"], ["c"], **teacher),
+        with_digests(["a"], ["c"], validation_ids=["7"]),
+        with_digests(["a"], ["c"], earlier={"options": {"dataset": ["eyes"]}}),
+        with_digests(["a"], [""]),
+        with_digests([], ["c"], train_ids=["0"]),  # the same id, and no SHA-256: it tells nothing
+    ):
+        text = card(**unknown)
+        assert reused not in text and separate not in text and "By their names" not in text
+    assert "By their names, no scored" in card(**with_digests([], ["c"], train_ids=["1"]))
+
+
+def test_the_card_tells_how_to_install(card, monkeypatch):
+    assert "Ask the publisher of this page for the code" in card() and "/spaces/" not in card()
+    space = card(space_id="someone/demo")
+    assert "[someone/demo](https://huggingface.co/spaces/someone/demo)" in space
+    assert (
+        "hf download someone/demo --repo-type space --local-dir resegnet-space\npip install ./resegnet-space" in space
+    )
+    monkeypatch.setattr("resegnet.publishing.card.REPOSITORY_URL", "https://example.org/resegnet")
+    for space_id in (None, "someone/demo"):
+        text = card(space_id=space_id)
+        assert 'pip install "resegnet @ git+https://example.org/resegnet"' in text
+        assert "Ask the publisher" not in text and "resegnet-space" not in text
+        assert ("someone/demo" in text) == (space_id is not None)
+
+
+def test_the_comparison_is_with_the_official_test_photographs(card):
+    header, *table = rows(card(), "data set | this model trained")
+    metrics = RECORDS["metrics"]
+    expected = [
+        [TITLES[name], "yes", f"{metrics[name]['mean']['f1']:.3f}", f"{PEER_F1[name][1]:.3f}"]
+        for name in ("drive", "chase_db1", "hrf")
+    ]
+    assert [row[:4] for row in table] == expected and header[3] == "LW-Net"
+    assert "LW-Net" not in card(metrics={"drive": metrics["drive"] | {"count": 19}, "les_av": metrics["les_av"]})
+    assert "LW-Net" not in card(metrics={"drive": metrics["drive"] | {"split": "validation"}})
 
 
 def test_an_earlier_release_is_named(card):
@@ -354,6 +462,7 @@ def test_a_release_of_another_encoder(bundled, card):
     assert ModelCard(text).data.eval_results == ModelCard(bundled).data.eval_results
     assert "encoder resnet34" in text
     assert "a square of 768 pixels" in text and "another input size" in text
+    assert "`docs/python.md` in the repository of ReSegNet.\n\nIf you use" in text
 
 
 def test_pictures_are_shown_by_their_captions(card):
@@ -425,15 +534,19 @@ def test_an_impossible_repository_is_refused(card, repo_id):
 def test_the_card_of_the_bundled_release_tells_its_earlier_runs_and_sizes():
     told = model_card(BUNDLED_RELEASES["bundled"], "someone/resegnet", "v1.0.0")
     assert "| IDRiD | training, with vessel masks made by models |" in told
-    assert "started from: the weights of 5 earlier runs" in told and "by a driver outside the project" in told
-    assert "55 for training, none for validation; the threshold of the release before was kept." in told
+    assert "Training took 6 runs. The first started from random weights" in told
+    assert "It also has a note on runs 1 and 2." in told and "driver outside" not in told
+    header, *runs = rows(told, "run | data sets")
+    assert len(runs) == 6 and all(len(row) == len(header) for row in runs)
+    assert [row[3:6] for row in runs[-2:]] == [["46", "9", "18"], ["55", "0", "8"]]
     assert "* The threshold was fitted on 9 validation photographs before the model was trained on them" in told
     config = Config.load(BUNDLED_RELEASES["bundled"] / "config.json")
-    assert f"Input: a square of {config.smallest_input_size} to {config.input_size} pixels" in told
+    assert f"a square of {config.smallest_input_size} to {config.input_size} pixels" in told
+    assert "one logit per pixel" not in told
     assert "A U-Net" in told and "of residual blocks" in told and "`segmentation_models_pytorch`" not in told
     told = model_card(BUNDLED_RELEASES["bundled-cc-by"], "someone/resegnet", "v1.0.0")
     assert "with the encoder tu" in told and "`segmentation_models_pytorch`" in told
-    assert "* epochs run: 0, the last run only fitted calibration and threshold\n" in told
+    assert "| 4 | CHASE\\_DB1, HRF | none | 29 | 6 | 0 | 0 |" in told
     assert "* The threshold was fitted on 6 validation photographs that the model was not trained on.\n" in told
 
 
@@ -444,8 +557,9 @@ def test_earlier_runs_and_vessels_marked_by_models_are_told(card):
     told = card(training=second)
     assert "| IDRiD | training, with vessel masks made by models |" in told
     assert "| DRIVE | training, scores |" in told  # the earlier run was trained on it
-    assert "No person segmented the photographs of IDRiD (2 in the last run)." in told
-    assert f"the weights of 1 earlier run (epochs, newest first: {first['epochs_run']}); the first started from" in told
+    assert "No person segmented the photographs of IDRiD (2\nof them were used)." in told
+    assert "Training took 2 runs. The first started from random weights" in told
+    assert [row[5] for row in rows(told, "run | data sets")[1:]] == [str(first["epochs_run"]), "9"]
     assert "an earlier release" not in told
 
     unknown = copy.deepcopy(second) | {"earlier": {}}
@@ -463,7 +577,8 @@ def test_the_training_data_of_teachers_count_too(card):
 
     assert trained(training) == ["yes", "yes", "yes", "no"]
     told = card(training=training)
-    assert "on the predictions of other models (teachers): ours, theirs." in told and "are not in this" not in told
+    assert "on the predictions of other models, its teachers: ours, theirs." in told
+    assert "The training data of theirs are not in this record." not in told
     assert "**DRIVE, terms: research and education only, no redistribution.**" in told
     training["teachers"][1]["trained_on"] = []
     assert trained(training) == ["yes", "-", "yes", "-"]

@@ -1,0 +1,147 @@
+"""Data sets in the model card: what they were used for, their terms, and the licence of the weights that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from resegnet.releases.datasheets import SOURCES, Source
+from resegnet.releases.records import (
+    as_list,
+    as_object,
+    dataset_title,
+    escape_markdown,
+    markdown_table,
+    pseudo_labelled_datasets,
+    teacher_releases,
+    training_datasets,
+    training_runs,
+    unrecorded_parent,
+)
+
+# Ids that the Hub has for the terms of data sets that allow every use of the weights.
+FREE_TERMS = {"CC0": "cc0-1.0", "CC BY 4.0": "cc-by-4.0"}
+
+_UNKNOWN = "not known to ReSegNet"
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Licence of the weights, in the words of the Hub's front matter.
+
+    Attributes
+    ----------
+    id
+        `mit`, `cc-by-4.0` or `other`.
+    name, link
+        Name and address of the terms; None unless `id` is `other`.
+    """
+
+    id: str
+    name: str | None = None
+    link: str | None = None
+
+
+def weights_licence(training: Mapping[str, Any], card_url: str) -> Licence:
+    """Return the licence of weights, as far as the terms of all that they learned from allow.
+
+    Parameters
+    ----------
+    training
+        Content of `training.json`.
+    card_url
+        Address of the model card, whose section on data and terms lists several terms.
+    """
+    used = training_datasets(training)
+    restricted = [name for name in used if name in SOURCES and SOURCES[name].terms not in FREE_TERMS]
+    unknown = not used or any(name not in SOURCES for name in used) or bool(_unrecorded(training))
+    if not restricted and not unknown:
+        credit = any(SOURCES[name].terms != "CC0" for name in used)
+        return Licence("cc-by-4.0" if credit else "mit")
+    names = [f"{name.replace('_', '-')}-terms" for name in restricted] + ["terms-not-known"] * unknown
+    url = SOURCES[restricted[0]].url if len(restricted) == 1 and not unknown else ""
+    return Licence("other", "-and-".join(names), url or f"{card_url}#data-and-terms")
+
+
+def _unrecorded(training: Mapping[str, Any]) -> list[str]:
+    """List the releases that the weights learned from and whose own training data are not in the record."""
+    parent = unrecorded_parent(training)
+    teachers = [name for name, recorded in teacher_releases(training).items() if not recorded]
+    return [*([parent] if parent else []), *teachers]
+
+
+@dataclass(frozen=True)
+class Restricted:
+    """A data set of the training whose terms may forbid some use of the weights."""
+
+    title: str
+    terms: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """Values of the section on data and terms, as Markdown."""
+
+    table: str
+    pseudo_labelled: str
+    pseudo_labels: int
+    licence: str
+    restricted: list[Restricted]
+    unrecorded_parent: str
+    encoder: str
+    teachers: str
+    unrecorded_teachers: str
+
+
+def training_and_test_data(reports: Mapping[str, Any], training: Mapping[str, Any], licence: Licence) -> Data:
+    """Collect the values of the card's section on data and terms."""
+    used, pseudo_labelled = training_datasets(training), pseudo_labelled_datasets(training)
+    rows = []
+    for name in dict.fromkeys([*used, *reports]):
+        training_use = "training, with vessel masks made by models" if name in pseudo_labelled else "training"
+        uses = [use for use, users in ((training_use, used), ("scores", reports)) if name in users]
+        paper = _paper(SOURCES[name]) if name in SOURCES else _UNKNOWN
+        rows.append([dataset_title(name), ", ".join(uses), paper, _linked_terms(name)])
+    teachers = teacher_releases(training)
+    return Data(
+        table=markdown_table(["data set", "used for", "paper", "terms of its publishers"], rows) if rows else "",
+        pseudo_labelled=", ".join(map(dataset_title, pseudo_labelled)),
+        pseudo_labels=len({str(name) for run in training_runs(training) for name in as_list(run.get("labelled_ids"))}),
+        licence=licence.id,
+        restricted=[Restricted(dataset_title(name), _terms(name)) for name in used if not _is_free(name)],
+        unrecorded_parent=escape_markdown(unrecorded_parent(training)) if unrecorded_parent(training) else "",
+        encoder=_encoder_weights(training),
+        teachers=", ".join(map(escape_markdown, teachers)),
+        unrecorded_teachers=", ".join(escape_markdown(name) for name, recorded in teachers.items() if not recorded),
+    )
+
+
+def _encoder_weights(training: Mapping[str, Any]) -> str:
+    """Return the name of the weights of others that the encoder of the first recorded run started from, or ""."""
+    if unrecorded_parent(training):
+        return ""
+    weights = as_object(training_runs(training)[-1].get("options")).get("encoder_weights")
+    return "" if weights in (None, "", "none") else escape_markdown(weights)
+
+
+def _is_free(name: str) -> bool:
+    return name in SOURCES and SOURCES[name].terms in FREE_TERMS
+
+
+def _terms(name: str) -> str:
+    return escape_markdown(SOURCES[name].terms) if name in SOURCES else _UNKNOWN
+
+
+def _linked_terms(name: str) -> str:
+    url = SOURCES[name].url if name in SOURCES else ""
+    return f"[{_terms(name)}]({url})" if url else _terms(name)
+
+
+def _paper(source: Source) -> str:
+    """Return the paper of a data set, with its DOI as a link."""
+    authors, separator, doi = source.paper.partition("doi:")
+    if not separator:
+        return escape_markdown(source.paper)
+    return f"{escape_markdown(authors)} [doi:{escape_markdown(doi)}](https://doi.org/{quote(doi)})"

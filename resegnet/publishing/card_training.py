@@ -1,0 +1,87 @@
+"""Training in the model card: a row for each run, and what the first one started from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resegnet.releases.records import (
+    as_list,
+    as_number,
+    as_object,
+    dataset_title,
+    escape_markdown,
+    format_count,
+    format_score,
+    markdown_table,
+    one_line,
+    training_runs,
+    unrecorded_parent,
+)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Values of the section on training, as Markdown."""
+
+    runs: int
+    start: str
+    table: str
+    validation_f1: str
+    noted_runs: str
+
+
+def training_runs_table(training: Mapping[str, Any]) -> Training:
+    """Collect the values of the card's section on training. Without recorded options, `runs` is 0."""
+    runs = training_runs(training)[::-1]  # oldest first
+    if not as_object(training.get("options")):
+        return Training(0, "", "", "", "")
+    rows = [[str(number), *_row(run)] for number, run in enumerate(runs, start=1)]
+    header = ["run", "data sets", "teachers", "training photographs", "validation photographs", "epochs", "steps"]
+    f1 = as_number(training.get("validation_f1"))
+    noted = [str(number) for number, run in enumerate(runs, start=1) if as_object(run.get("environment")).get("note")]
+    return Training(
+        runs=len(runs),
+        start=escape_markdown(_start(training)),
+        table=markdown_table([*header, "crops per step", "device"], rows),
+        validation_f1="" if f1 is None else format_score(f1),
+        noted_runs=f"run{'s' if len(noted) > 1 else ''} {_join(noted)}" if noted else "",
+    )
+
+
+def _row(run: Mapping[str, Any]) -> list[str]:
+    options, environment = as_object(run.get("options")), as_object(run.get("environment"))
+    names = [*map(one_line, as_list(options.get("dataset"))), *map(one_line, as_list(options.get("extra")))]
+    epochs, steps = as_number(run.get("epochs_run")), as_number(options.get("steps_per_epoch"))
+    factors = (options.get("batch_size"), options.get("accumulate", 1), environment.get("processes", 1))
+    crops = [number for number in map(as_number, factors) if number is not None]
+    device = environment.get("device") or options.get("device")
+    return [
+        ", ".join(map(dataset_title, names)) or "-",
+        ", ".join(escape_markdown(name) for name in as_list(options.get("teacher"))) or "none",
+        format_count(len(as_list(run.get("train_ids"))) or None),
+        format_count(len(as_list(run.get("validation_ids")))),
+        format_count(epochs),
+        format_count(None if epochs is None or steps is None else epochs * steps),
+        format_count(math.prod(crops) if len(crops) == len(factors) else None),
+        escape_markdown(device) if device else "-",
+    ]
+
+
+def _start(training: Mapping[str, Any]) -> str:
+    """Return what the first recorded run started from, as text that is not escaped yet."""
+    if unrecorded_parent(training):
+        return f'the weights of an earlier release, named "{unrecorded_parent(training)}"'
+    weights = one_line(as_object(training_runs(training)[-1].get("options")).get("encoder_weights"))
+    known = {
+        "none": "random weights",
+        "imagenet": "an encoder trained on ImageNet (everyday photographs)",
+        "None": "weights that are not recorded",
+    }
+    return known.get(weights, f'an encoder that others trained, from the file "{weights}"')
+
+
+def _join(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
