@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from resegnet.errors import ResegnetError, first_line
 
@@ -35,63 +35,95 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _StepError(Exception):
+    """A step failed; the message says which, what was done before, and why."""
+
+
+@contextmanager
+def _step(outcome: str) -> Iterator[None]:
+    """Turn an error that the user can mend into a `_StepError` that begins with the outcome so far."""
+    try:
+        yield
+    except (ResegnetError, HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error) if isinstance(error, ResegnetError) else first_line(error)
+        if getattr(error, "temporary", False):
+            reason += "\nThe Hub keeps what was sent: run the same command again to continue."
+        raise _StepError(f"{outcome}: {reason}") from error
+
+
 def main(argv: list[str] | None = None) -> int:
     """Publish a release.
 
     Returns
     -------
     int
-        Exit status: 0 for success, 1 if the release could not be published.
+        Exit status: 0 for success, 1 if the release or its Space could not be published.
     """
-    arguments = build_parser().parse_args(argv)
     try:
-        _publish(arguments)
-    except (ResegnetError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = error if isinstance(error, ResegnetError) else first_line(error)
-        print(f"Not published: {reason}", file=sys.stderr)
-        if getattr(error, "temporary", False):
-            print("The Hub keeps what was sent: run the same command again to continue.", file=sys.stderr)
+        _publish(build_parser().parse_args(argv))
+    except _StepError as error:
+        print(error, file=sys.stderr)
         return 1
     return 0
 
 
 def _publish(arguments: argparse.Namespace) -> None:
     # These imports are slow, and `--help` needs none of them.
-    from resegnet.publishing.publish import publish_release, release_contents
+    from resegnet.publishing.publish import release_contents
     from resegnet.publishing.space import space_contents
 
-    if arguments.space_id is not None:
-        validate_repo_id(arguments.space_id)
-    contents = release_contents(arguments.release, arguments.repo_id, arguments.revision, ROOT / "examples")
-    print(f"{arguments.release} is sound.")
-    if arguments.dry_run:
-        _show(arguments.repo_id, contents)
-        print(contents["README.md"].decode())
-        if arguments.space_id is not None:
-            _show(arguments.space_id, space_contents(ROOT, arguments.repo_id, "<commit>"))
-        return
-    commit, difference = publish_release(
-        contents, arguments.repo_id, revision=arguments.revision, private=arguments.private
-    )
-    print(f"The downloaded release is sound: self-test off by {difference:.6f}.")
-    print(f"{constants.ENDPOINT}/{arguments.repo_id}/tree/{arguments.revision or commit}")
-    if arguments.space_id is not None:
+    repo_id, space_id = arguments.repo_id, arguments.space_id
+    with _step("Not published, nothing was sent"):
+        contents = release_contents(
+            arguments.release, repo_id, arguments.revision, ROOT / "examples", space_id=space_id
+        )
+        print(f"{arguments.release} is sound.")
+        if arguments.dry_run:
+            _show(repo_id, contents)
+            print(contents["README.md"].decode())
+            if space_id is not None:
+                _show(space_id, space_contents(ROOT, repo_id, "<commit>"))
+            return
+    commit = _publish_model(arguments, contents)
+    if space_id is not None:
         _publish_space(arguments, commit)
 
 
+def _publish_model(arguments: argparse.Namespace, contents: Mapping[str, bytes]) -> str:
+    """Upload, tag and verify the model, and print each step. Returns the commit."""
+    from resegnet.publishing.publish import tag_release, upload_release, verify_download
+
+    repo_id, revision = arguments.repo_id, arguments.revision
+    space = "" if arguments.space_id is None else f" The Space {arguments.space_id} was not published."
+    with _step(f"The model {repo_id} was not published.{space}\nReason"):
+        commit = upload_release(contents, repo_id, revision=revision, private=arguments.private)
+    print(f"Uploaded: {constants.ENDPOINT}/{repo_id}/tree/{commit}")
+    if revision is not None:
+        with _step(f"The model {repo_id} was published at {commit}, without its tag {revision}.{space}\nReason"):
+            tag_release(repo_id, revision, commit)
+        print(f"Tagged: {constants.ENDPOINT}/{repo_id}/tree/{revision}")
+    with _step(f"The model {repo_id} was published at {commit}, but its download is not verified.{space}\nReason"):
+        difference = verify_download(repo_id, revision or commit)
+    print(f"Downloaded again and verified: self-test off by {difference:.6f}.")
+    return commit
+
+
 def _publish_space(arguments: argparse.Namespace, commit: str) -> None:
+    """Publish the Space, and print where it is and what a private one needs."""
     from resegnet.hub import DOWNLOADED_FILES
     from resegnet.publishing.publish import is_private
     from resegnet.publishing.space import publish_space, space_contents
 
-    private = is_private(arguments.repo_id)
-    contents = space_contents(ROOT, arguments.repo_id, commit, preload=() if private else DOWNLOADED_FILES)
-    publish_space(contents, arguments.space_id, arguments.repo_id, commit, private=arguments.private)
-    print(f"{constants.ENDPOINT}/spaces/{arguments.space_id}")
+    repo_id, space_id = arguments.repo_id, arguments.space_id
+    with _step(f"The model {repo_id} was published. The Space {space_id} was not published completely.\nReason"):
+        private = is_private(repo_id)
+        contents = space_contents(ROOT, repo_id, commit, preload=() if private else DOWNLOADED_FILES)
+        publish_space(contents, space_id, repo_id, commit, private=arguments.private)
+    print(f"Space: {constants.ENDPOINT}/spaces/{space_id}")
     if private:
         print(
-            f"{arguments.repo_id} is private: in the settings of the Space, set the secret HF_TOKEN to a token that "
-            "may read it. Without one the Space does not start."
+            f"{repo_id} is private: in the settings of the Space, set the secret HF_TOKEN to a token that may "
+            "read it. Without one the Space does not start."
         )
 
 

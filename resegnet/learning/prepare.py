@@ -18,12 +18,10 @@ from typing import Any
 
 import datasets
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
-from resegnet.errors import ArgumentError, DataError, PublishError, first_line
-from resegnet.hub import make_repo, retry_hub_call
+from resegnet.errors import ArgumentError, DataError, PublishError
+from resegnet.hub import check_repo_id, make_repo, retry_hub_call
 from resegnet.image import read_image
 from resegnet.io import atomic_folder
 from resegnet.learning.checks import check_vessels
@@ -100,14 +98,14 @@ def check_publishable(name: str, repo_id: str, *, private: bool) -> None:
     DataError
         For an unknown name, or if the owners' terms forbid publication and `private` is False.
     ArgumentError
-        If `repo_id` is no possible name on the Hub.
+        If `repo_id` is not `user/name` as the Hub accepts it.
     """
     if name not in PREPARERS:
         raise DataError(f"No data set '{name}' is known; there are: {', '.join(PREPARERS)}.")
     try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ArgumentError(f"--push-to-hub {repo_id}: {first_line(error)}. Expected USER/NAME.") from error
+        check_repo_id(repo_id)
+    except PublishError as error:
+        raise ArgumentError(f"--push-to-hub: {error}") from error
     about = SOURCES[name]
     if not private and not about.terms.startswith("CC"):
         raise DataError(

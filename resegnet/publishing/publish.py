@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.utils import validate_repo_id
 
 from resegnet.errors import PublishError
-from resegnet.hub import DOWNLOADED_FILES, make_repo, retry_hub_call
+from resegnet.hub import DOWNLOADED_FILES, check_repo_id, make_repo, retry_hub_call
 from resegnet.publishing.card import model_card
 from resegnet.publishing.commit import commit_contents, different_files
 from resegnet.publishing.pictures import card_pictures
@@ -21,7 +20,9 @@ from resegnet.segmenter import Segmenter
 RELEASE_FILES = sorted({*DOWNLOADED_FILES, *HASHED})
 
 
-def release_contents(folder: Path, repo_id: str, revision: str | None, examples: Path) -> dict[str, bytes]:
+def release_contents(
+    folder: Path, repo_id: str, revision: str | None, examples: Path, *, space_id: str | None = None
+) -> dict[str, bytes]:
     """Verify a release, and collect the files to publish: content by path in the repository.
 
     Parameters
@@ -32,29 +33,31 @@ def release_contents(folder: Path, repo_id: str, revision: str | None, examples:
         Name and tag on the Hub, for the examples in the model card.
     examples
         Folder of the free photographs from which the card's pictures are made.
+    space_id
+        Space that serves the release, which the model card then links.
 
     Raises
     ------
     ReleaseError
         If the release does not verify.
     PublishError
-        If the revision cannot be a tag.
-    huggingface_hub.errors.HFValidationError
-        If the Hub does not accept the name.
+        If the revision cannot be a tag, or the Hub would not accept a name.
     """
-    validate_repo_id(repo_id)
+    check_repo_id(repo_id)
+    if space_id is not None:
+        check_repo_id(space_id)
     check_tag(revision)
     verify_release(folder)
     pictures, captions = card_pictures(Segmenter.from_pretrained(folder), examples)
-    card = model_card(folder, repo_id, revision, captions)
+    card = model_card(folder, repo_id, revision, captions, space_id=space_id)
     files = {name: (folder / name).read_bytes() for name in RELEASE_FILES}
     return files | pictures | {"README.md": card.encode()}
 
 
-def publish_release(
+def upload_release(
     contents: Mapping[str, bytes], repo_id: str, *, revision: str | None = None, private: bool = False
-) -> tuple[str, float]:
-    """Publish the contents of a release in one commit, tag it, then download it again and verify the download.
+) -> str:
+    """Upload the contents of a release in one commit. `tag_release` and `verify_download` are the next steps.
 
     The function can be called again at any time: it sends only what the Hub lacks, and commits only if a file changed.
 
@@ -65,22 +68,18 @@ def publish_release(
     repo_id
         Name on the Hub. The repository is created if it does not exist, `private` or public.
     revision
-        Name of the tag. An existing tag is never moved; it must hold this very release.
+        Name of the tag that the release will have. An existing tag must hold this very release.
 
     Returns
     -------
-    commit : str
-        40 hexadecimal digits.
-    difference : float
-        Result of the self-test of the downloaded release (see `verify_release`).
+    str
+        The commit that holds the release, 40 hexadecimal digits.
 
     Raises
     ------
     PublishError
-        If the tag is not valid or holds another release; if the repository is public although a private one was asked
-        for, or holds files that this package did not publish.
-    ReleaseError
-        If the downloaded release does not verify.
+        If the name or the tag is not valid, or the tag holds another release; if the repository is public although a
+        private one was asked for, or holds files that this package did not publish.
     HubError
         If the Hub refuses a request or the connection fails.
     """
@@ -91,20 +90,44 @@ def publish_release(
     if revision in {branch.name for branch in refs.branches}:
         raise PublishError(f"{repo_id} has a branch {revision}, expected a name for a tag: choose another name.")
     tags = {tag.name: tag.target_commit for tag in refs.tags}
-    if revision in tags:
-        # Card and pictures may differ between machines; the tag stands for the files of the release.
-        if {*RELEASE_FILES} & {*different_files(api, repo_id, "model", tags[revision], contents)}:
-            raise PublishError(
-                f"{repo_id} has a tag {revision} with other contents, and tags are not moved: choose another tag."
-            )
-        commit = tags[revision]
-    else:
-        commit = commit_contents(api, repo_id, "model", contents, f"Release {revision}" if revision else "Release")
-        if revision is not None:
-            retry_hub_call(api.create_tag, repo_id, tag=revision, revision=commit, exist_ok=True)
+    if revision not in tags:
+        return commit_contents(api, repo_id, "model", contents, f"Release {revision}" if revision else "Release")
+    # Card and pictures may differ between machines; the tag stands for the files of the release.
+    if {*RELEASE_FILES} & {*different_files(api, repo_id, "model", tags[revision], contents)}:
+        raise PublishError(
+            f"{repo_id} has a tag {revision} with other contents, and tags are not moved: choose another tag."
+        )
+    return tags[revision]
+
+
+def tag_release(repo_id: str, revision: str, commit: str) -> None:
+    """Tag a commit, unless the tag exists: `upload_release` has then compared its contents.
+
+    Raises
+    ------
+    HubError
+        If the Hub refuses the request or the connection fails.
+    """
+    retry_hub_call(HfApi().create_tag, repo_id, tag=revision, revision=commit, exist_ok=True)
+
+
+def verify_download(repo_id: str, revision: str) -> float:
+    """Download a published release to a new folder and verify it.
+
+    Returns
+    -------
+    float
+        Result of the self-test of the downloaded release (see `verify_release`).
+
+    Raises
+    ------
+    ReleaseError
+        If the downloaded release does not verify.
+    HubError
+        If the Hub refuses a request or the connection fails.
+    """
     with tempfile.TemporaryDirectory() as cache:
-        downloaded = retry_hub_call(snapshot_download, repo_id, revision=revision or commit, cache_dir=cache)
-        return commit, verify_release(downloaded)
+        return verify_release(retry_hub_call(snapshot_download, repo_id, revision=revision, cache_dir=cache))
 
 
 def check_tag(tag: str | None) -> None:

@@ -28,7 +28,7 @@ def space_contents(
     ----------
     root
         This repository. Its README.md holds the settings of the Space. Only files that belong to the package, and
-        photographs that `examples/README.md` names, are collected.
+        photographs that `examples/README.md` names, are collected. pip can install the collected folder.
     repo_id, commit
         The release on the Hub, and the commit to serve.
     preload
@@ -45,6 +45,12 @@ def space_contents(
         for path in sorted(_space_files(root))
         if path.is_file() and not path.name.startswith(".")
     }
+    project, requirements = (root / "pyproject.toml").read_text(encoding="utf-8"), "requirements.txt"
+    if f'file = "{requirements}"' in project:
+        # The Space's own list has an option of pip at its top, which a package's list must not have.
+        contents["package-requirements.txt"] = (root / requirements).read_bytes()
+        project = project.replace(f'file = "{requirements}"', 'file = "package-requirements.txt"')
+    contents["pyproject.toml"] = project.encode()
     contents["requirements.txt"] = _CPU_TORCH.encode() + (root / "requirements.txt").read_bytes()
     contents["README.md"] = _space_readme(root, repo_id, commit, preload).encode()
     return contents

@@ -302,7 +302,8 @@ def test_what_must_not_be_published_is_refused_before_the_long_work(tmp_path, ca
     out = tmp_path / "out"
     for name, repo_id, told in (
         ("drive", "someone/drive", "DRIVE must not be published"),
-        ("fives", "a/b/c", "Repo id"),
+        ("fives", "a/b/c", "cannot be a name on the Hub"),
+        ("fives", "other", "has no user name"),
         ("rite", "someone/rite", "No data set 'rite' is known"),
     ):
         assert main(["prepare", name, str(tmp_path / "absent"), str(out), "--push-to-hub", repo_id]) == 1

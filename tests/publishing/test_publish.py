@@ -85,14 +85,18 @@ PUBLISH = """
 import sys
 from pathlib import Path
 from resegnet.errors import PublishError
-from resegnet.publishing.publish import publish_release
+from resegnet.publishing.publish import tag_release, upload_release, verify_download
 steps = iter(sys.argv[1:])
 for name, folder, tag in zip(steps, steps, steps):
     files = [path for path in Path(folder).rglob("*") if path.is_file()]
     contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
     contents["README.md"] = b"---\\nlibrary_name: resegnet\\n---\\n"
     try:
-        print(publish_release(contents, name, revision=tag or None)[0])
+        commit = upload_release(contents, name, revision=tag or None)
+        if tag:
+            tag_release(name, tag, commit)
+        verify_download(name, tag or commit)
+        print(commit)
     except PublishError as error:
         print(error)
 """
@@ -265,12 +269,12 @@ import sys
 from huggingface_hub import HfApi
 from resegnet.learning.prepare import publish
 from resegnet.errors import PublishError
-from resegnet.publishing.publish import publish_release
+from resegnet.publishing.publish import upload_release
 from resegnet.publishing.space import publish_space
 api = HfApi()
 ours = {"README.md": b"---\\nsdk: gradio\\ntags: [resegnet]\\n---\\n", "app.py": b"1"}
 def release(**options):
-    publish_release(ours, "someone/net", **options)
+    upload_release(ours, "someone/net", **options)
 def space(commit="0" * 40, private=False):
     publish_space(ours, "someone/net", "someone/net", commit, private=private)
 def data(name="chase_db1", **options):
@@ -465,7 +469,7 @@ def test_a_push_that_was_cut_is_completed_by_running_it_again(hub, release, tmp_
     hub.fail_next("500", "POST /api/models/.*/commit/", times=4)
     status, told = push(hub, tmp_path / "a", release, "--revision", "v1")
     assert status == 1
-    assert "Not published: " in told and "run the same command again" in told
+    assert f"The model {NET} was not published.\nReason: " in told and "run the same command again" in told
     assert len(hub.commits(NET)) == 1 and hub.tags(NET) == {}
     status, told = push(hub, tmp_path / "a", release, "--revision", "v1")
     assert status == 0, told
@@ -473,10 +477,54 @@ def test_a_push_that_was_cut_is_completed_by_running_it_again(hub, release, tmp_
 
 
 @pytest.mark.slow
+def test_each_step_tells_what_was_done_when_a_later_one_fails(hub, release, tmp_path):
+    """The model is published and only its Space fails, then only its tag."""
+    options = ["--revision", "v1", "--space-id", SPACE]
+    hub.fail_next("500", f"POST /api/spaces/{SPACE}/commit/", times=4)
+    status, told = push(hub, tmp_path / "a", release, *options)
+    assert status == 1
+    assert (
+        f"The model {NET} was published. The Space {SPACE} was not published completely.\nReason: The request" in told
+    )
+    assert "run the same command again" in told and "Not published" not in told
+    assert hub.tags(NET) == {"v1": hub.commits(NET)[0]}
+
+    hub.fail_next("500", f"POST /api/models/{NET}/tag/", times=4)
+    status, told = push(hub, tmp_path / "a", release, "--revision", "v2", "--space-id", SPACE)
+    assert status == 1
+    commit = hub.commits(NET)[0]
+    assert (
+        f"The model {NET} was published at {commit}, without its tag v2. The Space {SPACE} was not published." in told
+    )
+
+    status, told = push(hub, tmp_path / "a", release, "--revision", "v2", "--space-id", SPACE)
+    assert status == 0, told
+    assert hub.tags(NET)["v2"] == commit and f"Space: {hub.url}/spaces/{SPACE}" in told
+
+
+@pytest.mark.slow
+def test_a_name_without_a_user_leaves_no_empty_repository(hub, tmp_path):
+    steps = """
+tell(lambda: upload_release(ours, "other"))
+tell(lambda: publish_space(ours, "other", "a/b", "0" * 40, private=False))
+try:
+    publish(sys.argv[1], "chase_db1", "other")
+except ValueError as error:
+    print(error)
+"""
+    told = hub.run(STEPS + steps, tmp_path, home=tmp_path / "a").splitlines()
+    assert len(told) == 3 and all(
+        "'other' has no user name, expected user/name: give the name" in line for line in told
+    )
+    assert hub.requests == []
+
+
+@pytest.mark.slow
 def test_a_download_with_a_wrong_bit_is_refused_by_the_publisher_and_by_others(hub, release, tmp_path):
     hub.fail_next("flip", "GET /cdn/.*/model.safetensors")
     status, told = push(hub, tmp_path / "a", release)
     assert status == 1
+    assert f"The model {NET} was published at {hub.commits(NET)[0]}, but its download is not verified." in told
     assert "model.safetensors was altered" in told
     hub.fail_next("flip", "GET /cdn/.*/model.safetensors")
     first, again = refusals(hub, tmp_path / "b", NET, NET)
@@ -549,7 +597,7 @@ def test_a_pickle_in_place_of_the_weights_is_refused(published, release, tmp_pat
 def test_a_user_without_permission_is_told_what_to_do(hub, release, tmp_path, token, said):
     status, told = push(hub, tmp_path / "a", release, token=token)
     assert status == 1
-    assert told.count("Not published: ") == 1 and said in told
+    assert told.count("was not published.") == 1 and said in told
     assert "log in with `hf auth login` or set HF_TOKEN to a token that may write there." in told
     assert "run the same command again" not in told  # it would fail again
     assert NET not in hub.repos
@@ -577,6 +625,22 @@ def test_a_dry_run_shows_files_and_card_and_asks_nobody(hub, release, tmp_path):
     assert re.search(rf"{size:,} bytes  model\.safetensors", told)
     assert f'from_pretrained("{NET}", revision="v1")' in told
     assert "bytes  app.py" in told
+    assert f"(https://huggingface.co/spaces/{SPACE})" in told and f"hf download {SPACE} --repo-type space" in told
+
+
+@pytest.mark.slow
+def test_pip_installs_the_package_from_the_folder_of_a_space(tmp_path):
+    """The model card tells strangers to install from there."""
+    for path, content in space_contents(ROOT, NET, "0" * 40).items():
+        (tmp_path / "space" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "space" / path).write_bytes(content)
+    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target", tmp_path / "installed"]
+    pip = [sys.executable, "-m", "pip", "install", *offline, "./space"]
+    subprocess.run(pip, cwd=tmp_path, check=True, timeout=PATIENCE_S)
+    installed = tmp_path / "installed" / "resegnet"
+    assert {"model.onnx", "config.json"} <= {path.name for path in (installed / "releases" / "bundled").iterdir()}
+    (metadata,) = (tmp_path / "installed").glob("resegnet-*.dist-info/METADATA")
+    assert "Requires-Dist: numpy" in metadata.read_text()
 
 
 def test_this_repository_is_a_space_as_it_stands():
@@ -593,7 +657,7 @@ def test_this_repository_is_a_space_as_it_stands():
 def test_stray_files_are_not_published(tmp_path):
     for name in ("resegnet", "examples"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    for name in ("app.py", "LICENSE", "README.md", "requirements.txt"):
+    for name in ("app.py", "LICENSE", "README.md", "pyproject.toml", "requirements.txt"):
         shutil.copy(ROOT / name, tmp_path)
     before = space_contents(tmp_path, NET, "0" * 40)
     strays = {
@@ -615,15 +679,20 @@ def test_stray_files_are_not_published(tmp_path):
 
 @pytest.mark.slow
 def test_an_invalid_name_is_refused_at_once(release, capsys):
-    assert push_to_hub.main(["--release", str(release), "--repo-id", "a/b/c"]) == 1
-    assert "Not published: " in capsys.readouterr().err
+    for name, said in (("a/b/c", "cannot be a name on the Hub"), ("other", "has no user name, expected user/name")):
+        for option in ("--repo-id", "--space-id"):
+            names = {"--repo-id": NET, "--space-id": SPACE} | {option: name}
+            arguments = [word for pair in names.items() for word in pair]
+            assert push_to_hub.main(["--release", str(release), *arguments, "--dry-run"]) == 1
+            told = capsys.readouterr()
+            assert told.err.startswith(f"Not published, nothing was sent: '{name}' {said}") and told.out == ""
     assert "HF_TOKEN" not in os.environ
 
 
 @pytest.mark.slow
 def test_only_errors_that_the_user_can_mend_become_one_line(release, monkeypatch, capsys):
     def fail_with(error):
-        def fail(*_):
+        def fail(*_, **__):
             raise error
 
         monkeypatch.setattr("resegnet.publishing.publish.release_contents", fail)
@@ -631,7 +700,7 @@ def test_only_errors_that_the_user_can_mend_become_one_line(release, monkeypatch
 
     for error in (PublishError("Mend it."), OSError("Mend it\nin detail"), refusal(500, {})):
         assert fail_with(error) == 1
-        assert re.fullmatch(r"Not published: (Mend it\.?|No)\n", capsys.readouterr().err)
+        assert re.fullmatch(r"Not published, nothing was sent: (Mend it\.?|No)\n", capsys.readouterr().err)
     assert fail_with(HubError("Mend it.", temporary=True)) == 1
     assert "run the same command again to continue" in capsys.readouterr().err
     for defect in (ValueError("a defect"), KeyError("a defect")):

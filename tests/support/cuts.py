@@ -107,7 +107,7 @@ def train_cuts(seed: int, cuts: int, dataset: str, folder: str) -> list[str]:
 
 def publish_cuts(seed: int, cuts: int, release: str, repo_id: str) -> list[str]:
     """Publish a release to a new repository again and again, each cut until it is done. Gives the repositories."""
-    from resegnet.publishing.publish import publish_release
+    from resegnet.publishing.publish import tag_release, upload_release, verify_download
     from resegnet.segmenter import Segmenter
 
     Segmenter.from_pretrained(release, engine="torch")  # likewise
@@ -116,7 +116,12 @@ def publish_cuts(seed: int, cuts: int, release: str, repo_id: str) -> list[str]:
     contents["README.md"] = b"---\nlibrary_name: resegnet\n---\n"
 
     def attempt(number: int) -> Callable[[], None]:
-        return lambda: publish_release(contents, f"{repo_id}{number}", revision="v1") and None
+        def work() -> None:
+            name = f"{repo_id}{number}"
+            tag_release(name, "v1", upload_release(contents, name, revision="v1"))
+            verify_download(name, "v1")
+
+        return work
 
     began = time.monotonic()
     finish(start(attempt(0)))
