@@ -386,6 +386,7 @@ def test_a_patient_on_both_sides_is_told(tmp_path, caplog):
     assert "optimistic" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_photograph_in_a_set_to_be_scored_is_found(tmp_path):
     drawn = load_vessels("synthetic", "test")
     check_disjoint(drawn.select(range(3)), {"rest": drawn.select(range(3, 8))})

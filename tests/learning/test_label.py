@@ -29,6 +29,7 @@ def photographs(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_what_the_model_finds_becomes_a_data_set(photographs, tmp_path):
     segmenter = Segmenter(DarkOnGreen(), CONFIG)
     assert label([segmenter], photographs, tmp_path / "labelled") == 4

@@ -125,6 +125,7 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_discs_and_centres_are_read_and_copies_of_test_photographs_left_out(folder, tmp_path):
     samples = load_anatomy([str(folder / "discs")], CONFIG, tmp_path)
     assert [sample.image_id for sample in samples] == ["disc0", "disc1", "disc2", "disc5"]
@@ -137,6 +138,7 @@ def test_discs_and_centres_are_read_and_copies_of_test_photographs_left_out(fold
     assert np.array_equal(again[0].fovea_centre, samples[0].fovea_centre)
 
 
+@pytest.mark.slow
 def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
     options = {
         "dataset": (str(folder / "tiny"),),

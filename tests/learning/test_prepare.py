@@ -157,6 +157,7 @@ def test_a_download_comes_back_pixel_for_pixel(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()].count(f"{name}.partial") == 0
 
 
+@pytest.mark.slow
 def test_splits_are_the_usual_ones(tmp_path):
     def ids(name, split):
         lines = (tmp_path / f"{name}_out" / split / "metadata.jsonl").read_text().splitlines()
