@@ -14,7 +14,8 @@ from PIL import Image
 from resegnet.config import Config
 from resegnet.learning.anatomy import AnatomySample, load_anatomy
 from resegnet.learning.crops import WorkingSample
-from resegnet.learning.looks import LookCrops, _cut, _distances, _positions, draw_view
+from resegnet.learning.look_views import cut_looks, detail_positions, distances_to, draw_view
+from resegnet.learning.looks import LookCrops
 from resegnet.learning.options import TrainingOptions
 from resegnet.learning.samples import Sample
 from resegnet.learning.training import train
@@ -53,10 +54,10 @@ def test_the_context_shows_where_the_detail_lies(strength):
     furthest = 0.0
     for _ in range(40):
         view = draw_view(rng, inside, side, config, (32, 64), strength)
-        detail = _cut([coordinates(side)], [view.detail], [view.detail_finer], 32)
+        detail = cut_looks([coordinates(side)], [view.detail], [view.detail_finer], 32)
         source = coordinates(side if view.sharp else context_side)
-        context = _cut([source], [view.context], [view.context_finer], 64)
-        seen = sample_squares(context, _positions([view], 32, 64), (32, 32))
+        context = cut_looks([source], [view.context], [view.context_finer], 64)
+        seen = sample_squares(context, detail_positions([view], 32, 64), (32, 32))
         furthest = max(furthest, float((detail - seen).abs().max()) * side)
     assert 0 < furthest < 0.6  # px of the detail's picture
 
@@ -69,8 +70,8 @@ def test_a_point_keeps_its_distance_through_a_crop():
     inside = np.array([[48, 48]])
     for _ in range(20):
         view = draw_view(rng, inside, 96, CONFIG, (0, 32), fixed=True)
-        cut = _cut([distances], [view.detail], [view.detail_finer], 32) * 255
-        expected = _distances(view, centre, 32)
+        cut = cut_looks([distances], [view.detail], [view.detail_finer], 32) * 255
+        expected = distances_to(view, centre, 32)
         assert (cut - expected)[cut > 3].abs().max() < 0.7
 
 
