@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resegnet.errors import ConfigError, short_repr
+from resegnet.errors import ConfigError, first_line, short_repr
 from resegnet.io import read_json
 
 FORMAT_VERSION = 2
@@ -191,9 +191,13 @@ class Config:
         """
         try:
             values = read_json(path)
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"{Path(path).parent} holds no {Path(path).name}; expected the folder of a release: check the path."
+            ) from error
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"{path}: cannot be read as JSON ({error}); expected a ReSegNet config.json: check the path."
+                f"{path}: cannot be read as JSON ({_reason(error)}); expected a ReSegNet config.json: check the path."
             ) from error
         return cls.from_dict(values)
 
@@ -216,6 +220,11 @@ class Config:
     def to_json(self) -> str:
         """Return the text of `config.json`."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def _reason(error: Exception) -> str:
+    """Return the reason without the path, which an OSError repeats."""
+    return getattr(error, "strerror", None) or first_line(error)
 
 
 def _check(good: bool, name: str, value: object, expected: str) -> None:

@@ -102,7 +102,7 @@ def find_release(
     Parameters
     ----------
     name
-        Folder, name in `BUNDLED_RELEASES`, or Hub id such as `user/resegnet`.
+        Folder (`~` stands for the home folder), name in `BUNDLED_RELEASES`, or Hub id such as `user/resegnet`.
     revision
         Branch, tag or commit on the Hub; None is `main`.
     cache_dir, force_download, local_files_only, token
@@ -123,7 +123,7 @@ def find_release(
     ArgumentError
         If a revision is given for a folder.
     """
-    folder = Path(name)
+    folder = Path(os.path.expanduser(name))
     if not folder.is_dir():
         folder = BUNDLED_RELEASES.get(str(name), folder)
     if folder.is_dir():

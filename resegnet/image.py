@@ -61,6 +61,9 @@ _SLOW_DECODERS = ("bmp_rle", "ppm", "ppm_plain")
 _pillow = threading.Lock()
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_MAX_FOLDER = 160  # a longer folder is left out of a message
+
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 
 
@@ -70,8 +73,9 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Parameters
     ----------
     source
-        A path, the bytes of a file, a binary file object (read from its start), a Pillow image, or an array (H, W),
-        (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool or float in [0, 1]. Files may be JPEG, PNG, TIFF, BMP,
+        A path (`~` stands for the home folder), the bytes of a file, a binary file object (read from its start), a
+        Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool or float in [0, 1].
+        Addresses are not fetched. Files may be JPEG, PNG, TIFF, BMP,
         WebP, PPM, PGM or GIF; grey, palette, CMYK or colour; with or without alpha; 8 or 16 bit, or float grey in
         [0, 1]. If a file has several pages or frames, the first is read.
     max_pixels
@@ -114,19 +118,24 @@ def _name(source: object) -> str:
         return "The file"
     try:
         path: Any = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
+        folder, base = os.path.split(os.fsdecode(path))
         # A name can hold line breaks or undecodable bytes, and text passed by mistake can be of any length.
-        return f"'{_short(os.path.basename(os.fsdecode(path)))}'"
+        shown = os.path.join(_short(folder, _MAX_FOLDER), "") if 0 < len(folder) <= _MAX_FOLDER else ""
+        return f"'{shown}{_short(base)}'"
     except Exception:  # there is no name, or it is not text
         return f"An object of type {_short(type(source).__name__)}"
 
 
-def _short(text: object) -> str:
-    """Return the text on one line of at most 80 characters, for a message."""
-    return "".join(c if c.isprintable() else "?" for c in str(text)[:80])
+def _short(text: object, length: int = 80) -> str:
+    """Return the text on one line of at most `length` characters, for a message."""
+    return "".join(c if c.isprintable() else "?" for c in str(text)[:length])
 
 
 def _open_path(path: str | os.PathLike[str], name: str) -> BinaryIO:
+    if isinstance(path, str) and _ADDRESS.match(path):
+        raise ImageError(f"{name} is an address, and addresses are not fetched: download the file and give its path.")
     try:
+        path = os.path.expanduser(path)
         # Only regular files are opened, since opening a pipe or a device could block for ever.
         if Path(path).is_file():
             return open(path, "rb")
@@ -156,7 +165,7 @@ def _read_all(source: object, name: str) -> bytes:
         else:
             raise ImageError(
                 f"{name} is not a picture; expected a path, bytes, a binary file object, a Pillow image or an "
-                "array: convert it to one of these."
+                f"array: {_advice(source)}."
             )
     except ImageError:
         raise
@@ -165,6 +174,15 @@ def _read_all(source: object, name: str) -> bytes:
     if sum(map(len, blocks)) > MAX_BYTES or len(blocks) == _MAX_BLOCKS:
         raise ImageError(f"{name} has more than {MAX_BYTES / 1e6:.0f} MB or never ends; expected less: scale it down.")
     return b"".join(blocks)
+
+
+def _advice(source: object) -> str:
+    """Say what to do with a source that is not a picture."""
+    if type(source).__module__.partition(".")[0] == "torch":
+        return "for a tensor (3, H, W) give tensor.permute(1, 2, 0).cpu().numpy()"
+    if isinstance(source, list | tuple):
+        return "give several photographs one by one, and numbers as numpy.array(values, numpy.uint8)"
+    return "convert it to one of these"
 
 
 class _Metered(io.BytesIO):

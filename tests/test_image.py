@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -308,11 +310,40 @@ def test_folders_and_pipes_are_refused_without_waiting(tmp_path):
         read_image(tmp_path / "pipe.png")
 
 
-def test_the_message_names_the_file_not_its_folder(tmp_path):
-    (tmp_path / "notes.jpg").write_text("no picture")
-    with pytest.raises(ImageError, match=r"^'notes\.jpg' cannot be identified; expected a JPEG.*: convert") as caught:
-        read_image(tmp_path / "notes.jpg")
-    assert tmp_path.name not in str(caught.value)
+def test_the_message_names_the_file_with_its_folder(tmp_path):
+    path = tmp_path / "notes.jpg"
+    path.write_text("no picture")
+    expected = f"^'{re.escape(str(path))}' cannot be identified; expected a JPEG.*: convert"
+    with pytest.raises(ImageError, match=expected):
+        read_image(path)
+    with path.open("rb") as file, pytest.raises(ImageError, match=expected):
+        read_image(file)
+
+
+@pytest.mark.parametrize("address", ["https://example.org/eye.png", "s3://bucket/eye.png", "file:///tmp/eye.png"])
+def test_addresses_are_not_fetched(address):
+    with pytest.raises(ImageError, match=f"^'{address}' is an address, and addresses are not fetched: download"):
+        read_image(address)
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.fromarray(PHOTO).save(tmp_path / "eye.png")
+    for source in ("~/eye.png", Path("~/eye.png")):
+        np.testing.assert_array_equal(read_image(source), PHOTO)
+
+
+def test_tensors_and_lists_are_told_what_to_do():
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy(PHOTO).permute(2, 0, 1)
+    with pytest.raises(
+        ImageError, match=r"type Tensor is not a picture.* give tensor\.permute\(1, 2, 0\)\.cpu\(\)\.numpy"
+    ):
+        read_image(tensor)
+    np.testing.assert_array_equal(read_image(tensor.permute(1, 2, 0).cpu().numpy()), PHOTO)
+    with pytest.raises(ImageError, match=r"type list is not a picture.* one by one, and numbers as numpy\.array"):
+        read_image(["left.png", "right.png"])
+    np.testing.assert_array_equal(read_image(np.array(PHOTO.tolist(), np.uint8)), PHOTO)
 
 
 def test_formats_that_pillow_reads_and_we_do_not():

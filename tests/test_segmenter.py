@@ -12,7 +12,7 @@ from PIL import Image
 from support.synthetic import draw_fundus
 
 from resegnet import Config, ImageError, Segmenter
-from resegnet.errors import ArgumentError, WeightsError
+from resegnet.errors import ArgumentError, ConfigError, WeightsError
 from resegnet.hub import BUNDLED_RELEASES
 
 
@@ -64,9 +64,28 @@ def test_another_threshold_needs_no_second_forward_pass(drawn):
     assert other.threshold == 0.5
     assert result.threshold == 0.3
     assert other.mask.sum() < result.mask.sum()
-    for bad in (-0.1, 1.5, float("nan")):
+    assert result.at(np.float32(0.5)) == other
+    for bad in (-0.1, 1.5, float("nan"), "a", "0.5", None):
         with pytest.raises(ValueError, match="expected a number from 0 to 1"):
             result.at(bad)
+
+
+def test_a_folder_that_is_no_release_is_named_once(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        Segmenter.from_pretrained(tmp_path)
+    assert str(caught.value) == (f"{tmp_path} holds no config.json; expected the folder of a release: check the path.")
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        Segmenter.from_pretrained(tmp_path)
+    assert str(caught.value).count(str(tmp_path)) == 1
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, drawn, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(BUNDLED_RELEASES["bundled-cc-by"], tmp_path / "release")
+    assert Segmenter.from_pretrained("~/release").folder == tmp_path / "release"
+    Segmenter(green, Config())(drawn.image).save("~/out", "eye")
+    assert (tmp_path / "out" / "eye_mask.png").is_file()
 
 
 def test_every_kind_of_source_gives_the_same_result(tmp_path, drawn):

@@ -21,7 +21,7 @@ from resegnet.cohort.tables import FAILURES, PARQUET, SHARDS, TABLE, write_table
 from resegnet.cohort.threads import in_order
 from resegnet.cohort.work import MASKS, OVERLAYS, PROBABILITIES, RECORDS, CohortOptions, Outcome, Work
 from resegnet.errors import ArgumentError, OutputError, ResegnetError
-from resegnet.io import json_bytes
+from resegnet.io import json_bytes, read_json
 from resegnet.results.export import versions
 
 RUN = "run.json"
@@ -135,7 +135,8 @@ def make_folder(options: CohortOptions) -> None:
     Raises
     ------
     ArgumentError
-        If it holds results and `options.resume` is False; or if `resume` is True and they are not those of a cohort.
+        If it holds results and `options.resume` is False, unless every photograph failed; or if `resume` is True and
+        they are not those of a cohort.
     OutputError
         If it cannot be made or written to.
     """
@@ -143,7 +144,7 @@ def make_folder(options: CohortOptions) -> None:
     try:
         results = (RECORDS, MASKS, OVERLAYS, PROBABILITIES, TABLE, PARQUET, SHARDS, FAILURES, RUN)
         present = [name for name in results if store.exists(store.join(out, name))]
-        if present and not options.resume:
+        if present and not options.resume and not _all_failed(out):
             raise ArgumentError(
                 f"{out} already holds results ({', '.join(present)}). Add --resume to keep and complete them, or name "
                 "another folder."
@@ -164,3 +165,14 @@ def make_folder(options: CohortOptions) -> None:
                 rest.unlink()
     except OSError as error:
         raise OutputError(f"{out} cannot be written to ({store.reason(error)})") from error
+
+
+def _all_failed(out: str) -> bool:
+    """Return whether a run ended in this local folder, and no photograph has a result."""
+    if store.is_remote(out) or any(Path(out, RECORDS).glob("*")):  # a photograph that failed keeps its earlier result
+        return False
+    try:
+        run = read_json(Path(out, RUN))
+        return run["failed"] == run["photographs"] and not store.exists(store.join(out, TABLE))
+    except (OSError, ValueError, KeyError, TypeError):  # no run has ended, or the file is another program's
+        return False

@@ -8,8 +8,9 @@ import platform
 import zipfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -71,13 +72,17 @@ def summary(segmentation: Segmentation) -> Summary:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of everything on which a result depends."""
+    """Return the versions of the installed packages on which a result depends."""
     return {"resegnet": __version__, "python": platform.python_version(), **_installed()}
 
 
 @cache  # looking them up reads files
 def _installed() -> dict[str, str]:
-    return {package: version(package) for package in _PACKAGES}
+    found = {}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):  # the extra `train` brings the first two
+            found[package] = version(package)
+    return found
 
 
 def contents(
@@ -138,7 +143,7 @@ def save(segmentation: Segmentation, folder: str | os.PathLike[str], name: str =
     OSError
         If the folder cannot be created or written to.
     """
-    folder = Path(folder)
+    folder = Path(os.path.expanduser(folder))
     folder.mkdir(parents=True, exist_ok=True)
     files = contents(segmentation, safe_name(name))
     for file_name, content in files.values():

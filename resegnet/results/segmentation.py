@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from resegnet.errors import ArgumentError
+from resegnet.errors import ArgumentError, short_repr
 from resegnet.io import png
 from resegnet.results.render import OVERLAY_COLOR, OVERLAY_OPACITY, calibre_map, overlay
 
@@ -61,10 +62,11 @@ class Segmentation:
         Raises
         ------
         ArgumentError
-            If `threshold` is outside [0, 1].
+            If `threshold` is not a number from 0 to 1.
         """
-        if not 0 <= threshold <= 1:
-            raise ArgumentError(f"threshold is {threshold}, expected a number from 0 to 1.")
+        value: object = threshold  # a caller may pass anything
+        if not isinstance(value, Real) or not 0 <= threshold <= 1:
+            raise ArgumentError(f"threshold is {short_repr(threshold)}, expected a number from 0 to 1.")
         return replace(self, threshold=float(threshold))
 
     def overlay(self, color: tuple[int, int, int] = OVERLAY_COLOR, opacity: float = OVERLAY_OPACITY) -> np.ndarray:

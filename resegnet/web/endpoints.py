@@ -11,7 +11,7 @@ from resegnet.results import export
 from resegnet.results.compare import compare
 from resegnet.results.segmentation import Segmentation
 from resegnet.web.handlers import export_numbers
-from resegnet.web.messages import keep_file, user_error
+from resegnet.web.messages import keep_file, user_error, without_folder
 from resegnet.web.recent import RecentResults
 
 
@@ -62,7 +62,7 @@ class Endpoints:
         try:
             comparison = compare(result, by_hand)
         except ImageError as error:
-            raise user_error(str(error)) from error
+            raise user_error(without_folder(error, by_hand)) from error
         error_map = keep_file(png(comparison.error_map()), f"{safe_name(Path(path).stem)}_errors.png")
         return error_map, export_numbers(result, comparison)
 
@@ -71,7 +71,7 @@ class Endpoints:
             result = self._results(path)
             return result if threshold is None else result.at(threshold)
         except (ImageError, ArgumentError) as error:  # not a picture, or a threshold out of range
-            raise user_error(str(error)) from error
+            raise user_error(without_folder(error, path)) from error
 
 
 def _required(name: str, path: str | None) -> str:

@@ -29,6 +29,7 @@ from resegnet.web.messages import (
     keep_file,
     serve_file,
     user_error,
+    without_folder,
 )
 from resegnet.web.recent import RecentResults
 
@@ -103,7 +104,7 @@ class Handlers:
         try:
             encoded = self._prepared.get(path) or self._encode(path)
         except ImageError as error:
-            return answer(checked, {"error": str(error)}), files
+            return answer(checked, {"error": without_folder(error, path)}), files
         before = checked.photo
         # Examples are kept, since other visitors look at them too.
         if before is not None and before in files and before not in (path, *self._examples):
@@ -139,7 +140,7 @@ class Handlers:
         try:
             comparison = compare(result, reference)
         except ImageError as error:
-            return answer(checked, {"reference": {"error": str(error)}}), files
+            return answer(checked, {"reference": {"error": without_folder(error, reference)}}), files
         vessels = comparison.reference & result.fov
         levels = probability_levels(result, self._stops)
         scores = without_nan(comparison.scores())
@@ -246,7 +247,7 @@ class Handlers:
         try:
             return result, compare(result, reference)
         except ImageError as error:
-            raise user_error(str(error)) from error
+            raise user_error(without_folder(error, reference)) from error
 
 
 @dataclass(frozen=True)

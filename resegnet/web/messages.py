@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -134,6 +135,11 @@ def answer(settings: Settings, content: Mapping[str, object]) -> Answer:
 def user_error(sentence: str) -> gr.Error:
     """Build an error that the page shows as one sentence, without a traceback in the log."""
     return gr.Error(sentence, print_exception=False)
+
+
+def without_folder(error: Exception, path: str) -> str:
+    """Return the sentence of an error about an uploaded file, without the file's folder on the server."""
+    return str(error).replace(os.path.join(os.path.dirname(path), ""), "")
 
 
 def keep_file(content: bytes, name: str) -> str:

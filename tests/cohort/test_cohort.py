@@ -74,6 +74,19 @@ def tree(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_run_in_which_everything_failed_can_be_started_again(segment, drawings, tmp_path, capsys):
+    (tmp_path / "eye.png").write_text("no photograph")
+    assert segment("eye.png", "--out", "out") == 1
+    (tmp_path / "eye.png").write_bytes(drawings[0])
+    assert segment("eye.png", "--out", "out") == 0
+    assert not (tmp_path / "out/failures.csv").exists()
+    (tmp_path / "eye.png").unlink()
+    assert segment("eye.png", "--out", "out", "--resume") == 1  # all failed, and the earlier result is still there
+    capsys.readouterr()
+    assert segment("eye.png", "--out", "out") == 1
+    assert "already holds results" in capsys.readouterr().err
+
+
 def ids(*inputs):
     return [photograph.id for photograph in list_photographs(list(map(str, inputs)))]
 
