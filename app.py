@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from resegnet import Segmenter
 from resegnet.__main__ import run_command
+from resegnet.errors import require
 from resegnet.web.serve import add_serve_arguments, serve
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ EXAMPLES = Path(__file__).parent / "examples"
 
 def build_app(segmenter: Segmenter) -> gr.Blocks:
     """Build the page with the example photographs; see `resegnet.web.layout.build_app`."""
+    require("gradio", "the page")
     from resegnet.web.layout import build_app  # imports gradio, for which `serve` prepares a folder first
 
     return build_app(segmenter, EXAMPLES)

@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from resegnet.errors import ResegnetError, first_line
+from resegnet.errors import ResegnetError, first_line, is_installed, require
 
 ROOT = Path(__file__).parent
 
@@ -74,10 +74,15 @@ def _publish(arguments: argparse.Namespace) -> None:
 
     repo_id, space_id = arguments.repo_id, arguments.space_id
     with _step("Not published, nothing was sent"):
+        if not arguments.dry_run:
+            require("torch", "publishing, which runs the weights before and after,")
         contents = release_contents(
             arguments.release, repo_id, arguments.revision, ROOT / "examples", space_id=space_id
         )
-        print(f"{arguments.release} is sound.")
+        if is_installed("torch"):
+            print(f"{arguments.release} is sound.")
+        else:
+            print(f"{arguments.release}: files and model.onnx are sound. The weights were not run: torch is missing.")
         if arguments.dry_run:
             _show(repo_id, contents)
             print(contents["README.md"].decode())

@@ -11,10 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from resegnet.errors import ResegnetError
-from resegnet.learning.folder import RunFolder
-from resegnet.learning.options import MAY_CHANGE, PRESETS, TrainingOptions, option_name
-from resegnet.learning.training import train
+from resegnet.errors import MissingExtraError, ResegnetError
+
+try:
+    from resegnet.learning.folder import RunFolder
+    from resegnet.learning.options import MAY_CHANGE, PRESETS, TrainingOptions, option_name
+    from resegnet.learning.training import train
+except MissingExtraError as error:
+    sys.exit(f"train.py: {error}")
 
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 

@@ -6,6 +6,8 @@ exception is a defect of this package, and its traceback is shown.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 
 class ResegnetError(Exception):
     """Base class of the errors below. The message says what came, what was expected, and what to do."""
@@ -51,6 +53,10 @@ class ClusterError(ResegnetError, OSError):
     """A Ray cluster that cannot be reached, or that lost too many of its workers."""
 
 
+class MissingExtraError(ResegnetError, ImportError):
+    """A package is missing that only an extra of this package installs. The message names the command."""
+
+
 class HubError(ResegnetError, OSError):
     """A request that the Hub refused or that failed on the way.
 
@@ -63,6 +69,40 @@ class HubError(ResegnetError, OSError):
     def __init__(self, message: str, temporary: bool) -> None:
         super().__init__(message)
         self.temporary = temporary
+
+
+# Extras of pyproject.toml that install the packages given to `require`; all other packages belong to `train`.
+_EXTRAS = {"gradio": "app", "ray": "ray"}
+
+
+def is_installed(package: str) -> bool:
+    """Tell whether a package can be imported, without importing it."""
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False
+
+
+def require(package: str, purpose: str) -> None:
+    """Check that an optional package is installed.
+
+    Parameters
+    ----------
+    package
+        Name by which it is imported.
+    purpose
+        What needs it, in the singular, for the message.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    if not is_installed(package):
+        extra = _EXTRAS.get(package, "train")
+        raise MissingExtraError(
+            f'{package} is not installed, and {purpose} needs it: run `pip install "resegnet[{extra}]"`.'
+        )
 
 
 def first_line(error: BaseException) -> str:

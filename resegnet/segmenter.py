@@ -10,7 +10,7 @@ import numpy as np
 
 from resegnet.config import Config
 from resegnet.engine import ENGINES, OnnxNetwork, TorchNetwork
-from resegnet.errors import ArgumentError
+from resegnet.errors import ArgumentError, require
 from resegnet.fov import FieldOfView, find_field_of_view
 from resegnet.geometry import Geometry, as_network_input
 from resegnet.image import ImageSource, read_image
@@ -88,6 +88,8 @@ class Segmenter:
         ArgumentError
             If the engine is unknown or cannot use the device, torch does not see the device, or a revision is given for
             a folder.
+        MissingExtraError
+            If the engine is `torch`, which is not installed.
         OSError
             If there is no such folder and the model cannot be downloaded from the Hub.
         """
@@ -99,6 +101,7 @@ class Segmenter:
                 f"Got engine {engine!r} on {device}, expected 'onnx' (on cpu only), 'torch' or None: choose one."
             )
         if device != "cpu":
+            require("torch", f"the device {device!r}")
             import torch
 
             if not (device.startswith("cuda") and torch.cuda.is_available()):
@@ -108,17 +111,17 @@ class Segmenter:
         folder, commit = find_release(BUNDLED_RELEASES["bundled"] if name is None else name, revision)
         if engine is None:
             engine = "onnx" if device == "cpu" and (folder / ONNX_NAME).is_file() else "torch"
+        config = Config.load(folder / CONFIG_NAME)
         network: Network
         if engine == "onnx":
-            config = Config.load(folder / CONFIG_NAME)
             check_hashes(folder)
             size = None if config.smallest_input_size else config.input_size
             network = OnnxNetwork(folder / ONNX_NAME, size, threads, context_size=config.context_size)
         else:
+            require("torch", "the engine 'torch'")
             from resegnet.model import ReSegNet
 
-            model = ReSegNet.from_pretrained(folder).to(device)
-            network, config = TorchNetwork(model), model.config
+            network = TorchNetwork(ReSegNet.from_pretrained(folder).to(device))
         label = "bundled" if name is None else str(name)
         if commit is not None:
             label += f"@{commit[:12]}" if revision in (None, commit) else f"@{revision} ({commit[:12]})"

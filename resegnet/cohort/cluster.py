@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from resegnet.cohort.photograph import Photograph
 from resegnet.cohort.work import CohortOptions, Outcome, Work
-from resegnet.errors import ClusterError, ResegnetError, first_line
+from resegnet.errors import ClusterError, ResegnetError, first_line, require
 from resegnet.segmenter import Segmenter
 
 # Photographs that a worker takes at a time, at most: few enough that a lost worker costs seconds, enough that Ray's
@@ -55,16 +55,17 @@ def on_ray(
     Raises
     ------
     ClusterError
-        If Ray is not installed, if there is no cluster at that address, or if the cluster loses its workers. In the
-        last case what was done stays valid, and a later run can resume.
+        If there is no cluster at that address, or if the cluster loses its workers. In the last case what was done
+        stays valid, and a later run can resume.
+    MissingExtraError
+        If Ray is not installed.
     OutputError
         If the results cannot be written.
     """
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray keeps logs in a folder of its own
-    try:
-        import ray
-    except ImportError as error:
-        raise ClusterError('Ray is not installed; install it with: pip install "resegnet[ray]".') from error
+    require("ray", "the engine 'ray'")
+    import ray
+
     started = not ray.is_initialized()
     if started:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from resegnet.cohort.store import is_remote
-from resegnet.errors import DataError, first_line
+from resegnet.errors import DataError, first_line, require
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".parquet"})
 IMAGE_COLUMNS = ("image", "image_file_name", "file_name")  # the last two are those of an image folder's metadata
@@ -89,7 +89,10 @@ def read_data_set(source: str, split: str | None) -> Iterator[Entry]:
     ------
     DataError
         If the data set cannot be loaded, or has no such split or no column `image`.
+    MissingExtraError
+        If `datasets` is not installed.
     """
+    require("datasets", f"reading {source} as a data set")
     import pyarrow.compute as pc
 
     from resegnet.dataset_source import PICTURE_CELL, load_splits

@@ -111,12 +111,12 @@ def tag_release(repo_id: str, revision: str, commit: str) -> None:
     retry_hub_call(HfApi().create_tag, repo_id, tag=revision, revision=commit, exist_ok=True)
 
 
-def verify_download(repo_id: str, revision: str) -> float:
+def verify_download(repo_id: str, revision: str) -> float | None:
     """Download a published release to a new folder and verify it.
 
     Returns
     -------
-    float
+    float or None
         Result of the self-test of the downloaded release (see `verify_release`).
 
     Raises

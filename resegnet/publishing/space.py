@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,8 +15,6 @@ from resegnet.publishing.commit import MARK, commit_contents
 from resegnet.publishing.publish import RELEASE_FILES
 from resegnet.releases.records import DISCLAIMER
 
-# The CPU build of torch has a tenth of the size of the one with CUDA.
-_CPU_TORCH = "--extra-index-url https://download.pytorch.org/whl/cpu\n"
 _WEB_SUFFIXES = (".css", ".html", ".js", ".svg")
 
 
@@ -27,8 +26,9 @@ def space_contents(
     Parameters
     ----------
     root
-        This repository. Its README.md holds the settings of the Space. Only files that belong to the package, and
-        photographs that `examples/README.md` names, are collected. pip can install the collected folder.
+        This repository. Its README.md holds the settings of the Space, its pyproject.toml what to install. Only files
+        that belong to the package, and photographs that `examples/README.md` names, are collected. pip can install the
+        collected folder.
     repo_id, commit
         The release on the Hub, and the commit to serve.
     preload
@@ -45,13 +45,8 @@ def space_contents(
         for path in sorted(_space_files(root))
         if path.is_file() and not path.name.startswith(".")
     }
-    project, requirements = (root / "pyproject.toml").read_text(encoding="utf-8"), "requirements.txt"
-    if f'file = "{requirements}"' in project:
-        # The Space's own list has an option of pip at its top, which a package's list must not have.
-        contents["package-requirements.txt"] = (root / requirements).read_bytes()
-        project = project.replace(f'file = "{requirements}"', 'file = "package-requirements.txt"')
-    contents["pyproject.toml"] = project.encode()
-    contents["requirements.txt"] = _CPU_TORCH.encode() + (root / "requirements.txt").read_bytes()
+    contents["pyproject.toml"] = (root / "pyproject.toml").read_bytes()
+    contents["requirements.txt"] = _requirements(root).encode()
     contents["README.md"] = _space_readme(root, repo_id, commit, preload).encode()
     return contents
 
@@ -68,6 +63,12 @@ def _space_files(root: Path) -> list[Path]:
         *(package / "releases" / "bundled" / name for name in RELEASE_FILES),
         *(path for path in examples.iterdir() if path.name == "README.md" or f"`{path.name}`" in origins),
     ]
+
+
+def _requirements(root: Path) -> str:
+    """Return the requirements of the page, one a line: the package's dependencies and its extra `app`; no torch."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return "".join(f"{line}\n" for line in (*project["dependencies"], *project["optional-dependencies"]["app"]))
 
 
 def _space_readme(root: Path, repo_id: str, commit: str, preload: Sequence[str]) -> str:

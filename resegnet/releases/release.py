@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError
 
-from resegnet.errors import ConfigError, ImageError, ReleaseError, WeightsError, first_line
+from resegnet.errors import ConfigError, ImageError, ReleaseError, WeightsError, first_line, is_installed
 from resegnet.hub import CONFIG_NAME, EXPECTED_NAME, METRICS_NAME, ONNX_NAME, TRAINING_NAME, WEIGHTS_NAME, sha256
 from resegnet.io import atomic_folder, json_bytes, png, read_json
-from resegnet.model import ReSegNet, save_weights
-from resegnet.releases.quantise import Look, write_onnx
 from resegnet.results.export import probability_png
 from resegnet.segmenter import Segmenter
 from resegnet.synthetic import draw_fundus
+
+if TYPE_CHECKING:
+    from resegnet.model import ReSegNet
+    from resegnet.releases.quantise import Look
 
 PHOTOGRAPH_NAME = "selftest/photograph.png"
 PROBABILITY_NAME = "selftest/probability.png"
@@ -69,6 +70,12 @@ def write_release(
     OSError
         If the release cannot be written. An earlier release in the folder is then still there.
     """
+    # Only writing a release needs torch; checking one does not.
+    from safetensors import SafetensorError
+
+    from resegnet.model import save_weights
+    from resegnet.releases.quantise import write_onnx
+
     folder = Path(folder)
     with atomic_folder(folder) as partial:
         (partial / PHOTOGRAPH_NAME).parent.mkdir()
@@ -93,13 +100,15 @@ def write_release(
     return folder
 
 
-def verify_release(folder: str | Path) -> float:
+def verify_release(folder: str | Path) -> float | None:
     """Check files and SHA-256 of a release, load it strictly, and repeat its self-test with both engines.
+
+    Without torch, the self-test runs with the engine `onnx` only, and of the weights only the SHA-256 is checked.
 
     Returns
     -------
-    float
-        Largest absolute difference between the stored probability and that of torch.
+    float or None
+        Largest absolute difference between the stored probability and that of torch; None if torch is not installed.
 
     Raises
     ------
@@ -151,30 +160,32 @@ def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
         raise ReleaseError(f"{folder}: {'; '.join(faults)}. Download or write the release again.")
 
 
-def _check_predictions(folder: Path, expected: _Expected) -> float:
-    """Return the largest difference of torch's probability from the stored one."""
+def _check_predictions(folder: Path, expected: _Expected) -> float | None:
+    """Return the largest difference of torch's probability from the stored one, None if torch is not installed."""
+    engines = ("torch", "onnx") if is_installed("torch") else ("onnx",)
     try:
-        results = [
-            Segmenter.from_pretrained(folder, engine=name)(folder / PHOTOGRAPH_NAME) for name in ("torch", "onnx")
-        ]
+        probabilities = {
+            engine: Segmenter.from_pretrained(folder, engine=engine)(folder / PHOTOGRAPH_NAME).probability
+            for engine in engines
+        }
         with Image.open(folder / PROBABILITY_NAME) as file:
             stored = np.asarray(file, np.float32) / np.float32(65535)
     except (ConfigError, WeightsError, ImageError, OSError) as error:
         raise ReleaseError(f"{folder}: {error}") from error
-    by_torch, by_onnx = (result.probability for result in results)
-    if stored.shape != by_torch.shape:
+    shape = probabilities["onnx"].shape
+    if stored.shape != shape:
         raise ReleaseError(
-            f"{folder}: {PROBABILITY_NAME} has the shape {stored.shape}, expected {by_torch.shape} as "
-            f"{PHOTOGRAPH_NAME}. Download or write the release again."
+            f"{folder}: {PROBABILITY_NAME} has the shape {stored.shape}, expected {shape} as {PHOTOGRAPH_NAME}. "
+            "Download or write the release again."
         )
-    difference = float(np.abs(stored - by_torch).max())
-    if difference > expected.tolerance:
+    difference = float(np.abs(stored - probabilities["torch"]).max()) if "torch" in probabilities else None
+    if difference is not None and difference > expected.tolerance:
         raise ReleaseError(
             f"{folder}: the self-test's probability is off by {difference:.4f}, expected at most {expected.tolerance}. "
             f"{WEIGHTS_NAME} does not fit the self-test, or the installed torch computes differently: download the "
             "release again, or install the version of torch that made it."
         )
-    onnx_difference = float(np.abs(stored - by_onnx).mean())
+    onnx_difference = float(np.abs(stored - probabilities["onnx"]).mean())
     if onnx_difference > expected.onnx_tolerance:
         raise ReleaseError(
             f"{folder}: {ONNX_NAME} is off by {onnx_difference:.4f} on average, expected at most "

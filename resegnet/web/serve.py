@@ -16,7 +16,7 @@ from typing import Any
 from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 
-from resegnet.errors import ResegnetError, first_line
+from resegnet.errors import ResegnetError, first_line, require
 from resegnet.hub import MODEL_VARIABLE
 from resegnet.segmenter import Segmenter
 from resegnet.web.files import KEEP_S, keep_swept, own_folder
@@ -50,7 +50,13 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
     -------
     int
         Exit status: 1 if the page cannot be served. The reason is printed to standard error.
+
+    Raises
+    ------
+    MissingExtraError
+        If gradio is not installed.
     """
+    require("gradio", "the page")
     segmenter = _load(model, revision)
     if segmenter is None:
         return 1
