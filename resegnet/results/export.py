@@ -57,8 +57,11 @@ def overlay_png(
     return png(overlay(segmentation.image, segmentation.mask, color, opacity))
 
 
-def summary(segmentation: Segmentation) -> Summary:
-    """Describe a segmentation: model, size, threshold, warnings, measures and versions."""
+def summary(segmentation: Segmentation, um_per_px: float | None = None) -> Summary:
+    """Describe a segmentation: model, size, threshold, warnings, measures and versions.
+
+    `um_per_px`, micrometres on the retina for a pixel, adds measures in micrometres.
+    """
     height, width = segmentation.fov.shape
     return {
         "model": segmentation.model,
@@ -66,7 +69,7 @@ def summary(segmentation: Segmentation) -> Summary:
         "width_px": width,
         "threshold": segmentation.threshold,
         "warnings": list(segmentation.warnings),
-        "measures": without_nan(measure(segmentation)),
+        "measures": without_nan(measure(segmentation, um_per_px)),
         "versions": versions(),
     }
 

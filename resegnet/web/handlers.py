@@ -31,6 +31,7 @@ from resegnet.web.messages import (
     user_error,
     without_folder,
 )
+from resegnet.web.numbers import Measured, shown_measures
 from resegnet.web.recent import RecentResults
 
 # For the screen only; downloads are PNG. Colour is kept at full resolution, because the thinnest vessels are one pixel
@@ -50,6 +51,8 @@ IMPLAUSIBLE = (
     "The manual segmentation fits the vessels found hardly better than chance (AUROC {auroc:.2f}). Does it belong to "
     "this photograph, and is it neither turned nor flipped?"
 )
+
+TOO_MUCH_VESSEL = "More than half of the field of view is vessel at this threshold, which is not measured; raise it."
 
 
 class Handlers:
@@ -164,6 +167,17 @@ class Handlers:
             return None
         return {"threshold": result.threshold, "value": without_nan(comparison.scores())["cldice"]}
 
+    def measure(self, files: list[str], settings: object) -> Measured:
+        """Measure the vessels on the page. The page asks by itself, so a deleted photograph gives a quiet sentence."""
+        checked = Settings(settings)
+        threshold = checked.threshold
+        try:
+            measures = shown_measures(self._segmentation(files, checked).at(threshold))
+        except gr.Error as error:
+            return {"photo": checked.photo, "threshold": threshold, "measures": None, "reason": error.message}
+        reason = TOO_MUCH_VESSEL if measures is None else None
+        return {"photo": checked.photo, "threshold": threshold, "measures": measures, "reason": reason}
+
     def save(self, files: list[str], settings: object) -> str:
         """Write the file of the kind `settings["what"]` with what the page shows; "all" is a ZIP of all kinds.
 
@@ -175,7 +189,7 @@ class Handlers:
         checked = Settings(settings)
         result, comparison = self._on_page(files, checked)
         name = safe_name(Path(checked.photo or "").stem)
-        color, opacity = checked.color, checked.opacity
+        color, opacity, scale = checked.color, checked.opacity, checked.um_per_px
         at = f"_{result.threshold:.4g}"
         match checked.what:
             case "mask":
@@ -185,12 +199,12 @@ class Handlers:
             case "overlay":
                 return keep_file(export.overlay_png(result, color=color, opacity=opacity), f"{name}_overlay{at}.png")
             case "numbers":
-                return keep_file(json_bytes(export_numbers(result, comparison)), f"{name}_numbers{at}.json")
+                return keep_file(json_bytes(export_numbers(result, comparison, scale)), f"{name}_numbers{at}.json")
             case "errors" if comparison is not None:
                 return keep_file(png(comparison.error_map()), f"{name}_errors{at}.png")
             case "all":
                 contents = export.contents(result, name, color=color, opacity=opacity)
-                contents["summary"] = (f"{name}_numbers.json", json_bytes(export_numbers(result, comparison)))
+                contents["summary"] = (f"{name}_numbers.json", json_bytes(export_numbers(result, comparison, scale)))
                 if comparison is not None:
                     contents["errors"] = (f"{name}_errors.png", png(comparison.error_map()))
                 return keep_file(export.archive(contents.values()), f"{name}_resegnet{at}.zip")
@@ -262,9 +276,11 @@ class _Encoded:
     warnings: list[str]
 
 
-def export_numbers(result: Segmentation, comparison: Comparison | None) -> dict[str, object]:
+def export_numbers(
+    result: Segmentation, comparison: Comparison | None, um_per_px: float | None = None
+) -> dict[str, object]:
     """Return the summary of a result, with the scores of a comparison if there is one."""
-    numbers = dict(export.summary(result))
+    numbers = dict(export.summary(result, um_per_px))
     if comparison is not None:
         numbers["comparison"] = without_nan(comparison.scores()) | {"notes": list(comparison.notes)}
     return numbers

@@ -25,6 +25,7 @@ from resegnet.web.endpoints import Endpoints
 from resegnet.web.files import KEEP_S
 from resegnet.web.guard import Guard, refuse_addresses
 from resegnet.web.handlers import Handlers
+from resegnet.web.numbers import SHOWN_MEASURES
 from resegnet.web.programs import ADDRESS, programs
 
 HERE = Path(__file__).parent
@@ -90,7 +91,7 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
         )
         files = gr.State([])  # of the session
         with gr.Tab("Segment"):
-            viewer = _viewer(photographs)
+            viewer = _viewer(photographs, measured_model=segmenter.model == "bundled")
             status = gr.HTML(elem_id="status")  # gradio shows the place in the queue here
         with gr.Tab("Batch", elem_id="batch"):
             _batch_tab(Batches(segmenter, handlers.results), segmenter.config.threshold)
@@ -111,7 +112,7 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
     return app.queue(max_size=MAX_QUEUE, api_open=False)  # requests that bypass the queue are rejected
 
 
-def _viewer(photographs: list[Path]) -> gr.HTML:
+def _viewer(photographs: list[Path], measured_model: bool) -> gr.HTML:
     return gr.HTML(
         html_template=(HERE / "viewer.html").read_text(encoding="utf-8"),
         css_template=(HERE / "viewer.css").read_text(encoding="utf-8"),
@@ -123,6 +124,8 @@ def _viewer(photographs: list[Path]) -> gr.HTML:
         colors={name: list(color) for name, color in ERROR_COLORS.items()},
         color="#{:02x}{:02x}{:02x}".format(*OVERLAY_COLOR),
         opacity=OVERLAY_OPACITY,
+        measures=SHOWN_MEASURES,
+        agreement=measured_model,  # whether `icc` is of this model
     )
 
 
@@ -131,6 +134,7 @@ def _viewer_events(viewer: gr.HTML, handlers: Handlers, files: gr.State, status:
     upload = gr.File(visible=False)
     settings = gr.JSON(visible=False)
     refined = gr.JSON(visible=False)
+    measured = gr.JSON(visible=False)
     saved = gr.DownloadButton(visible="hidden")
 
     quiet = _QUIET | {"trigger_mode": "multiple"}
@@ -157,6 +161,11 @@ def _viewer_events(viewer: gr.HTML, handlers: Handlers, files: gr.State, status:
     )
     settling.success(None, refined, js=f"(value) => {VIEWER}.refine(value)")
     settling.failure(None, js=f"() => {VIEWER}.refine(null)")
+    measuring = viewer.measure(
+        handlers.measure, outputs=measured, **with_settings, **quiet | {"trigger_mode": "always_last"}
+    )
+    measuring.success(None, measured, js=f"(value) => {VIEWER}.showMeasures(value)")
+    measuring.failure(None, js=f"() => {VIEWER}.showMeasures(null)")
     saving = viewer.save(handlers.save, outputs=saved, **with_settings, **quiet)
     saving.success(None, saved, js=SAVE_JS)
     for ended in (saving.success, saving.failure):

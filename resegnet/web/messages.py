@@ -14,6 +14,8 @@ from gradio.utils import get_upload_folder
 
 from resegnet.io import write_atomically
 
+MAX_UM_PER_PX = 1000  # at 1 mm, an eye would be some 20 px wide
+
 
 class Settings:
     """The state of `viewer.js` that comes with each request. A browser may send anything, so each value is checked.
@@ -56,6 +58,16 @@ class Settings:
     def opacity(self) -> float:
         """The opacity of the overlay in [0, 1]."""
         return self._number("opacity")
+
+    @property
+    def um_per_px(self) -> float | None:
+        """Micrometres on the retina for a pixel, None if unknown."""
+        value = self._values.get("um_per_px")
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_UM_PER_PX:
+            raise user_error(f"The scale is {value!r}, expected micrometres per pixel, up to {MAX_UM_PER_PX}.")
+        return float(value)
 
     @property
     def color(self) -> tuple[int, int, int]:

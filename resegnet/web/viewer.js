@@ -6,7 +6,7 @@ const find = (selector) => root.querySelector(selector);
 const all = (selector) => [...root.querySelectorAll(selector)];
 const stage = find(".stage"), sheet = find(".sheet"), divider = find(".divider");
 const photoCanvas = find(".photo"), paintCanvas = find(".paint");
-const slider = find("#viewer-threshold"), exact = find(".exact"), opacity = find(".opacity");
+const slider = find("#viewer-threshold"), exact = find(".exact"), opacity = find(".opacity"), um = find(".um");
 
 const SWATCHES = [[props.color, "cyan"], ["#ffe000", "yellow"], ["#ff4fd8", "magenta"], ["#7cff4f", "green"], ["#ffffff", "white"]];
 const MAX_SCALE = 32;  // screen pixels for one of the photograph
@@ -25,6 +25,8 @@ let color = props.color;
 let place = { scale: 1, x: 0, y: 0, fitted: true };  // screen pixels per photograph pixel, and the upper left corner
 let offered = [];  // files for the Batch tab
 let typing = false;  // the number in the threshold's box is not finished yet
+let measured = null;  // `Measured` in numbers.py, of the open photograph
+let rest = 0;  // timer: the thumb of the slider rests
 let request = 0;  // number of the last request; an answer to an earlier one is ignored
 
 // ---- requests and answers
@@ -193,6 +195,11 @@ function open() {
   find(".numbers dl").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [tag("dt", name), tag("dd", value)]));
   showMessage(".viewer > .warnings", shown.warnings);
   place.fitted = true;
+  const size = `${width} x ${height}`;
+  if (um.dataset.size !== size) um.value = "";  // the scale of another camera
+  um.dataset.size = size;
+  measured = null;
+  measureLater();
   divide(0.5);
   compareWith(null);
   root.dataset.state = "shown";
@@ -205,7 +212,8 @@ function close() {
   newRequest();
   stopBusy();
   trigger("cancel");
-  shown = photo = levels = codes = near = reference = null;
+  clearTimeout(rest);
+  shown = photo = levels = codes = near = reference = measured = null;
   root.dataset.state = "empty";
   showMessage(".viewer > .warnings", []);
   find("[data-do=pick]").focus();
@@ -256,6 +264,38 @@ function share() {
   return field ? `${(100 * shown.atOrAbove[stop] / field).toFixed(1)}%` : "–";
 }
 
+// ---- measures, which the server computes once the thumb rests
+
+function measureLater() {
+  clearTimeout(rest);
+  const stale = measured?.threshold !== shown.stops[stop];
+  find(".measures").setAttribute("aria-busy", stale);
+  if (stale) rest = setTimeout(() => ("busy" in root.dataset ? measureLater() : trigger("measure")), root.viewer.restMs);
+}
+
+function showMeasures(value) {
+  if (!shown || (value && (value.photo !== shown.photo || value.threshold !== shown.stops[stop]))) return;  // of another picture
+  measured = value;
+  find(".measures").setAttribute("aria-busy", false);
+  const reason = value ? value.reason : "The numbers could not be computed; move the slider to try again.";
+  Object.assign(find(".measures .reason"), { textContent: reason ?? "", hidden: !reason });
+  updateMeasures();
+}
+
+function updateMeasures() {
+  const scale = umPerPx();
+  for (const { key, unit, digits } of props.measures) {
+    const value = measured?.measures?.[key], box = find(`.tiles [data-measure=${key}]`);
+    const decimals = (number, count) => number.toLocaleString("en", { minimumFractionDigits: count, maximumFractionDigits: count });
+    if (key === "vessel_density") box.textContent = share();
+    else if (value == null) box.textContent = measured || find(".measures").ariaBusy !== "true" ? "–" : "…";
+    else if (unit === "px" && scale) box.textContent = value * scale < 10000 ? `${decimals(value * scale, 1)} µm` : `${decimals(value * scale / 1000, 1)} mm`;
+    else box.textContent = decimals(value, digits) + (unit ? ` ${unit}` : "");
+  }
+}
+
+const umPerPx = () => (um.value !== "" && um.valueAsNumber > 0 && um.validity.valid ? um.valueAsNumber : null);
+
 const written = (threshold) => String(+threshold.toPrecision(4));
 const three = (number) => (number == null || Number.isNaN(number) ? "–" : number.toFixed(3));
 
@@ -269,6 +309,7 @@ function updateNumbers() {
   slider.value = stop;
   slider.setAttribute("aria-valuetext", `${threshold}, ${share()} of the field is vessel`);
   if (!typing) exact.value = threshold;
+  updateMeasures();
   find("[data-do=reset]").setAttribute("aria-disabled", stop === shown.fitted);
   const views = { overlay: "its vessels coloured", compare: "its vessels coloured on the right", mask: "only its vessels, white on black",
     probability: "the probability of vessels", errors: "hits, misses and false alarms against the manual segmentation" };
@@ -463,6 +504,7 @@ function setView(name) {
 
 function setStop(k) {
   stop = Math.min(shown.stops.length - 1, Math.max(0, k));
+  measureLater();
   schedule(drawPaint);
 }
 
@@ -551,6 +593,8 @@ exact.addEventListener("change", () => {
   settle();
 });
 opacity.addEventListener("input", () => shown && schedule(drawPaint));
+
+um.addEventListener("input", () => shown && updateMeasures());
 
 function swatches() {
   all(".swatches button").forEach((button) => button.setAttribute("aria-pressed", button.dataset.color === color));
@@ -664,6 +708,16 @@ find(".swatches input").addEventListener("input", (event) => { color = event.tar
 opacity.value = props.opacity;
 swatches();
 
+for (const { key, title, meaning, icc, reliable } of props.measures) {
+  const tile = document.createElement("div"), value = tag("strong", "–");
+  value.dataset.measure = key;
+  value.toggleAttribute("data-live", key === "vessel_density");
+  tile.append(tag("h3", title), value, tag("p", meaning));
+  if (props.agreement) tile.append(tag("p", `ICC ${icc[0].toFixed(2)} to ${icc[1].toFixed(2)}`));
+  find(reliable ? ".measures > .tiles" : ".measures details .tiles").append(tile);
+}
+find(".measures .icc").hidden = !props.agreement;
+
 find(".examples").append(...props.examples.map(({ name, src }, index) => {
   const button = Object.assign(document.createElement("button"), { type: "button", title: name });
   button.dataset.example = index;
@@ -679,9 +733,11 @@ document.addEventListener("fullscreenchange", () => root.toggleAttribute("data-f
 find("[data-zoom=full]").hidden = !document.fullscreenEnabled;
 root.viewer = {
   file: null,  // the last upload
+  restMs: 400,  // from the last move of the slider until the measures are asked for
+  showMeasures,
   what: null,  // kind of the file to save
   settings: () => ({ request, photo: shown?.photo ?? null, reference: reference?.file ?? null, threshold: shown ? shown.stops[stop] : null, color,
-    opacity: Number(opacity.value), what: root.viewer.what }),
+    opacity: Number(opacity.value), um_per_px: umPerPx(), what: root.viewer.what }),
   refine: (value) => { if (reference) { reference.cldice = value?.threshold === undefined ? { threshold: shown.stops[stop], value: null } : value; updateNumbers(); } },
   saved: () => all("[data-saving]").forEach((button) => delete button.dataset.saving),
   stopBusy,

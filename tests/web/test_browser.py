@@ -42,6 +42,7 @@ FLAGS = [
 ]
 PATIENCE_MS = 250 * PATIENCE_S
 
+MEASURED = ".viewer .measures[aria-busy=false]"
 SHOWN = ".viewer[data-state=shown]:not([data-busy])"
 
 
@@ -186,8 +187,10 @@ def test_the_picture_follows_the_slider_and_the_files_are_what_is_shown(open_pag
     assert name == "my eye_mask_0.6137.png"
     np.testing.assert_array_equal(pixels(mask), truth.mask.astype(np.uint8) * 255)
 
+    page.wait_for_selector(MEASURED)
     requests = []
     page.on("request", lambda request: requests.append(request.url))
+    page.evaluate("document.querySelector('#viewer .viewer').viewer.restMs = 1e6")  # the thumb never rests
     for keys in (["ArrowLeft"], ["ArrowLeft"] * 12, ["Home"], ["End"]):
         press(page, "#viewer-threshold", *keys)
         moved = truth.at(threshold_of(page))
@@ -237,6 +240,55 @@ def test_colour_and_opacity_are_those_of_the_saved_overlay(open_page, segmenter,
     assert np.abs(drawn[:, :3].astype(int) - (255, 79, 216)).max() <= 1  # a canvas keeps colours premultiplied
     expected = result.overlay(color=(255, 79, 216), opacity=0.4)
     np.testing.assert_array_equal(pixels(save(page, "overlay")[1]), expected)
+
+
+def measures_of(page):
+    return {box.get_attribute("data-measure"): box.text_content() for box in page.locator("[data-measure]").all()}
+
+
+def shown_numbers(numbers):
+    return {
+        "vessel_density": f"{numbers['vessel_density']:.1%}",
+        "skeleton_length_px": f"{numbers['skeleton_length_px']:,.0f} px",
+        "calibre_mean_px": f"{numbers['calibre_mean_px']:.2f} px",
+        "tortuosity": f"{numbers['tortuosity']:.3f}",
+        "fractal_d0": f"{numbers['fractal_d0']:.3f}",
+        "branch_points": f"{numbers['branch_points']:.0f}",
+        "end_points": f"{numbers['end_points']:.0f}",
+    }
+
+
+def test_the_numbers_follow_the_threshold_once_the_thumb_rests(open_page, segmenter, photographs):
+    page = open_page()
+    result = segmenter(photographs[0])
+    upload(page, photographs[0])
+    page.wait_for_selector(MEASURED)
+    assert measures_of(page) == shown_numbers(result.measure())
+    assert not page.get_by_text("Branch points").is_visible()
+    page.get_by_text("Less reliable").click()
+    assert page.get_by_text("Branch points").is_visible()
+
+    press(page, "#viewer-threshold", *["ArrowLeft"] * 12)
+    page.wait_for_selector(MEASURED)
+    moved = result.at(threshold_of(page))
+    assert measures_of(page) == shown_numbers(moved.measure()) != shown_numbers(result.measure())
+
+    page.fill(".viewer .um", "8.5")
+    numbers = moved.measure(8.5)
+    assert measures_of(page)["calibre_mean_px"] == f"{numbers['calibre_mean_um']:.1f} µm"
+    assert measures_of(page)["skeleton_length_px"] == f"{numbers['skeleton_length_um'] / 1000:.1f} mm"
+    saved = json.loads(save(page, "numbers")[1])["measures"]
+    assert saved["calibre_mean_um"] == pytest.approx(numbers["calibre_mean_um"])
+    page.fill(".viewer .um", "-3")
+    assert measures_of(page) == shown_numbers(moved.measure())
+
+    press(page, "#viewer-threshold", "Home")  # 0: all is vessel
+    page.wait_for_selector(".measures .reason:not([hidden])")
+    assert measures_of(page)["tortuosity"] == "\u2013"
+    upload(page, photographs[1])
+    page.wait_for_selector(MEASURED)
+    assert measures_of(page) == shown_numbers(segmenter(photographs[1]).measure())
+    assert not page.is_visible(".measures .reason")
 
 
 def test_views(open_page, segmenter, photographs):

@@ -2,12 +2,14 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from resegnet.web.about import about
 from resegnet.web.handlers import Handlers
 from resegnet.web.layout import build_app
 from resegnet.web.levels import pack, probability_levels, slider_stops
+from resegnet.web.numbers import SHOWN_MEASURES
 from resegnet.web.recent import RecentResults
 
 FITTED = 0.6137
@@ -315,6 +318,37 @@ def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter
 def test_settings_that_viewer_js_would_not_send_are_rejected(segmenter, photograph, changed, sentence):
     with pytest.raises(Error, match=sentence):
         Handlers(segmenter, []).save([photograph], settings(photograph, **changed))
+
+
+@pytest.mark.parametrize("scale", ["8.5", True, 0, -1, 1e9, float("nan")])
+def test_a_scale_that_viewer_js_would_not_send_is_rejected(segmenter, photograph, scale):
+    with pytest.raises(Error, match="expected micrometres per pixel"):
+        Handlers(segmenter, []).save([photograph], settings(photograph, what="numbers", um_per_px=scale))
+
+
+def test_measures_are_those_of_the_threshold_on_the_page(segmenter, photograph):
+    handlers = Handlers(segmenter, [])
+    answer = handlers.measure([photograph], settings(photograph, threshold=0.55))
+    expected = segmenter(photograph).at(0.55).measure()
+    assert answer["measures"] == {key: expected[key] for key in answer["measures"]}
+    assert (answer["photo"], answer["threshold"], answer["reason"]) == (photograph, 0.55, None)
+    all_vessel = handlers.measure([photograph], settings(photograph, threshold=0))
+    assert all_vessel["measures"] is None and "More than half" in all_vessel["reason"]
+
+
+def test_a_deleted_photograph_is_not_measured_and_raises_no_alarm(segmenter):
+    answer = Handlers(segmenter, []).measure([], settings("deleted.png"))
+    assert answer["measures"] is None and "no longer on the server" in answer["reason"]
+
+
+def test_agreement_is_that_of_the_documentation():
+    table = (Path(__file__).parents[2] / "docs" / "measurements.md").read_text(encoding="utf-8")
+    rows = {"Vessel density": "vessel density", "Length": "skeleton length", "Fractal dimension": "D0"}
+    for shown in SHOWN_MEASURES:
+        name = rows.get(shown["title"], shown["title"].lower())
+        cells = re.search(rf"^\| {name} \| (.*) \|$", table, re.MULTILINE)[1].split(" | ")
+        values = [float(cell.split()[0]) for cell in cells if cell != "not measured"]
+        assert shown["icc"] == (min(values), max(values))
 
 
 def test_files_of_others_cannot_be_asked_for(segmenter, photograph, reference):

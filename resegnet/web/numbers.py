@@ -1,0 +1,110 @@
+"""The measures that the page shows, each with its unit, one sentence, and its agreement with manual segmentations."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import numpy as np
+
+from resegnet.io import without_nan
+from resegnet.results.segmentation import Segmentation
+
+# Share of the field of view above which a mask is not measured: it has no centrelines of vessels then, and to look for
+# them takes up to 39 s (8 megapixels).
+MAX_VESSEL = 0.5
+
+
+class ShownMeasure(TypedDict):
+    """A measure as `viewer.js` shows it."""
+
+    key: str  # in `resegnet.results.measure.measure_mask`
+    title: str
+    unit: str  # "%", "px" or "": a share, a length, a bare number
+    digits: int  # after the point, in pixels or without a unit
+    meaning: str
+    icc: tuple[float, float]  # least and greatest of the data sets in docs/measurements.md, of the model "bundled"
+    reliable: bool
+
+
+SHOWN_MEASURES: list[ShownMeasure] = [
+    {
+        "key": "vessel_density",
+        "title": "Vessel density",
+        "unit": "%",
+        "digits": 1,
+        "meaning": "Share of the field of view that is vessel.",
+        "icc": (0.34, 0.91),
+        "reliable": True,
+    },
+    {
+        "key": "skeleton_length_px",
+        "title": "Length",
+        "unit": "px",
+        "digits": 0,
+        "meaning": "Length of all centrelines together.",
+        "icc": (0.13, 0.92),
+        "reliable": True,
+    },
+    {
+        "key": "calibre_mean_px",
+        "title": "Mean calibre",
+        "unit": "px",
+        "digits": 2,
+        "meaning": "Width at right angles to the centreline, over all centrelines.",
+        "icc": (0.04, 0.77),
+        "reliable": True,
+    },
+    {
+        "key": "tortuosity",
+        "title": "Tortuosity",
+        "unit": "",
+        "digits": 3,
+        "meaning": "Length of a vessel segment divided by the distance of its ends; 1 is straight.",
+        "icc": (0.02, 0.78),
+        "reliable": True,
+    },
+    {
+        "key": "fractal_d0",
+        "title": "Fractal dimension",
+        "unit": "",
+        "digits": 3,
+        "meaning": "How densely the vessels fill the field at all scales (D0): 1 for a line, 2 for an area.",
+        "icc": (0.26, 0.94),
+        "reliable": True,
+    },
+    {
+        "key": "branch_points",
+        "title": "Branch points",
+        "unit": "",
+        "digits": 0,
+        "meaning": "Places where vessels part, join or cross.",
+        "icc": (0.07, 0.62),
+        "reliable": False,
+    },
+    {
+        "key": "end_points",
+        "title": "End points",
+        "unit": "",
+        "digits": 0,
+        "meaning": "Places where vessels end inside the field of view.",
+        "icc": (0.04, 0.18),
+        "reliable": False,
+    },
+]
+
+
+class Measured(TypedDict):
+    """An answer to `viewer.js`: the measures of a photograph at a threshold."""
+
+    photo: str | None  # file on the server
+    threshold: float
+    measures: dict[str, float | None] | None  # None if the mask is not measured
+    reason: str | None  # a sentence: why it is not
+
+
+def shown_measures(result: Segmentation) -> dict[str, float | None] | None:
+    """Measure what the page shows. None if the mask covers more than `MAX_VESSEL` of the field of view."""
+    if np.count_nonzero(result.mask & result.fov) > MAX_VESSEL * np.count_nonzero(result.fov):
+        return None
+    numbers = without_nan(result.measure())
+    return {shown["key"]: numbers[shown["key"]] for shown in SHOWN_MEASURES}
