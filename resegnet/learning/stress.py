@@ -97,7 +97,7 @@ def stress_table(
     """Score a segmenter on a data set under each stress, at one threshold.
 
     Pixels are counted as in `resegnet.learning.evaluation.evaluate_dataset`: inside the field of view, at the size of
-    the degraded photograph, against the reference enlarged by the same factor.
+    the photograph as it was: the probability of an enlarged photograph is scaled back before the threshold.
 
     Parameters
     ----------
@@ -132,9 +132,9 @@ def stress_table(
             if width * height > MAX_PIXELS:
                 continue
             result = segmenter(apply_stress(sample.image, stress))
-            vessels = _enlarged_mask(sample.vessels, (width, height))
-            field = result.fov if sample.fov is None else _enlarged_mask(sample.fov, (width, height))
-            found, vessels = result.mask & field, vessels & field
+            probability = _resized(result.probability * result.fov, sample.vessels.shape)
+            field = _resized(result.fov, sample.vessels.shape) >= 0.5 if sample.fov is None else sample.fov
+            found, vessels = (probability >= result.threshold) & field, sample.vessels & field
             hits = int(np.count_nonzero(found & vessels))
             sizes = int(np.count_nonzero(found)), int(np.count_nonzero(vessels))
             counts[stress.name].append(_Counts(sample.image_id, hits, *sizes))
@@ -189,10 +189,12 @@ def _enlarged_size(image: np.ndarray, stress: Stress) -> tuple[int, int]:
     return round(width * stress.enlarged), round(height * stress.enlarged)
 
 
-def _enlarged_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if size == mask.shape[::-1]:
-        return mask
-    return np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)) >= 0.5
+def _resized(plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Scale (h, w) float32 or bool to `shape` (H, W), bilinear and antialiased; float32."""
+    plane = plane.astype(np.float32)
+    if plane.shape == shape:
+        return plane
+    return np.asarray(Image.fromarray(plane).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
 
 
 def _blurred(pixels: np.ndarray, sigma: float) -> np.ndarray:
