@@ -287,7 +287,7 @@ def _print_outcome(folder: str, one_by_one: bool, photograph: Photograph, outcom
         )
         print(f"{photograph.source}: vessels in {share}, {folder}/{row['mask']}")
         if row["warnings"]:
-            print(f"  note: {row['warnings']}")
+            print(f"  warning: {row['warnings']}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

@@ -104,7 +104,8 @@ def find_warnings(image: np.ndarray, fov: FieldOfView) -> list[str]:
     # Red saturates on many good photographs. Green saturates on at most 2 % of the field, on a lesion or the disc.
     if (pixels[:, 1] >= 250).mean() > 0.1:
         found.append(OVEREXPOSED)
-    # Contrast is 0.09 to 0.21 on the labelled photographs, and below the limit on 4 of 516 of IDRiD (dense haze).
+    # Contrast is 0.09 to 0.21 on the 55 manually segmented training photographs, and below the limit on 4 of 516 of
+    # IDRiD (dense haze).
     if contrast < 0.055:
         found.append(POOR_CONTRAST)
     # Sharpness is 0.57 and more on the training photographs, and 0.50 and less once they are blurred with a sigma of

@@ -144,9 +144,10 @@ def stress_table(
 def format_stress_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Lay the rows of `stress_table` out as plain text for a terminal."""
     width = max(len(row["stress"]) for row in rows)
-    lines = [f"{'':<{width}} {'F1':>7} {'recall':>7} {'worst':>7}  worst photograph"]
+    lines = [f"{'':<{width}} {'F1':>7} {'sensitivity':>11} {'lowest':>7}  photograph with the lowest F1"]
     for row in rows:
-        scores = (f"{'-' if row[key] is None else format(row[key], '.4f'):>7}" for key in ("f1", "recall", "worst_f1"))
+        columns = {"f1": 7, "recall": 11, "worst_f1": 7}
+        scores = (f"{'-' if row[key] is None else format(row[key], '.4f'):>{size}}" for key, size in columns.items())
         note = f" ({row['left_out']} too large once enlarged)" if row["left_out"] else ""
         lines.append(f"{row['stress']:<{width}} {' '.join(scores)}  {row['worst_image_id'] or '-'}{note}")
     return "\n".join(lines)
