@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +14,6 @@ from datasets.exceptions import DatasetsError
 from resegnet.errors import DataError
 from resegnet.hub import is_hub_id
 from resegnet.image import SUFFIXES
-
-logger = logging.getLogger(__name__)
 
 PICTURE_CELL = datasets.Image(decode=False)
 
@@ -100,8 +97,6 @@ def _pair_by_name(folder: Path, name: str) -> Dataset:
         )
     stems = sorted(files["image"].keys() | files["mask"].keys(), key=_natural)
     numbers = [re.match(r"(\d+)_(?:training|test|manual1)(?![a-z])", stem) for stem in stems]
-    if not all(numbers):
-        logger.warning("The file names in %s do not identify patients: each picture counts as its own patient.", folder)
     columns: dict[str, list[str | None]] = {
         kind: [str(found[stem]) if stem in found else None for stem in stems] for kind, found in files.items()
     }

@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from resegnet.errors import DataError, ImageError
 from resegnet.image import read_image
+from resegnet.learning.eyes import fingerprint, fingerprints_of, same_eye
 from resegnet.learning.samples import COLUMNS, encoded, read_mask
 
 logger = logging.getLogger(__name__)
@@ -20,8 +21,10 @@ logger = logging.getLogger(__name__)
 
 def check_vessels(
     rows: Iterable[Mapping[str, Any]], name: str, other_splits: Sequence[tuple[str, Dataset]] = ()
-) -> None:
+) -> list[np.ndarray]:
     """Check every row of a data set, and that none of its photographs is in another split.
+
+    Returns the fingerprint of each row's eye, see `resegnet.learning.eyes.fingerprint`: the masks are decoded here.
 
     Parameters
     ----------
@@ -38,11 +41,15 @@ def check_vessels(
         With every problem listed, see `resegnet.learning.data.load_vessels`.
     """
     problems: list[str] = []
+    fingerprints: list[np.ndarray] = []
     ids: Counter[str] = Counter()
     by_digest: dict[str, str] = {}
     for row in rows:
         ids[row["image_id"]] += 1
-        problems += _problems_of_row(row)
+        own_problems, vessels = _check_row(row)
+        problems += own_problems
+        if vessels is not None:
+            fingerprints.append(fingerprint(vessels))
         digest, picture = _digest(row["image"]), _name_of_picture(row, "image")
         if digest in by_digest:
             logger.warning("%s is the same photograph as %s.", picture, by_digest[digest])
@@ -54,6 +61,7 @@ def check_vessels(
     for other_name, other in other_splits:
         problems += _photographs_also_in(other_name, other, by_digest)
     _raise_problems(problems, name)
+    return fingerprints
 
 
 def check_disjoint(rows: Dataset, others: Mapping[str, Dataset]) -> None:
@@ -84,6 +92,29 @@ def warn_of_shared_patients(rows: Dataset, splits: Mapping[str, Dataset], source
             )  # fmt: skip
 
 
+def warn_of_test_eyes(seen: Mapping[str, Dataset], tests: Mapping[str, Dataset]) -> None:
+    """Warn of photographs to be scored whose eyes, by their vessels, are among those of other rows.
+
+    Parameters
+    ----------
+    seen
+        Rows of `load_vessels`, by what is done with them: "trained on".
+    tests
+        Rows of `load_vessels` to be scored, by the name of the data set.
+    """
+    for use, rows in seen.items():
+        for name, test in tests.items():
+            pairs = np.argwhere(same_eye(fingerprints_of(test), fingerprints_of(rows)))
+            if len(pairs):
+                scored, other = pairs[0].tolist()
+                logger.warning(
+                    "%d of the %d photographs to score in %s show eyes that are %s, such as %s and %s: scores there "
+                    "are optimistic.",
+                    len(set(pairs[:, 0].tolist())), len(test), name, use,
+                    test["image_id"][scored], rows["image_id"][other],
+                )  # fmt: skip
+
+
 def _photographs_also_in(name: str, other: Dataset, by_digest: Mapping[str, str]) -> list[str]:
     """Return a problem for each photograph of `other` whose digest is a key of `by_digest`."""
     digests = map(_digest, other.select_columns("image").cast_column("image", COLUMNS["image"])["image"])
@@ -100,8 +131,8 @@ def _raise_problems(problems: Sequence[str], name: str) -> None:
         raise DataError("\n- ".join([heading, *problems]))
 
 
-def _problems_of_row(row: Mapping[str, Any]) -> list[str]:
-    """Return all that is wrong with one row by itself."""
+def _check_row(row: Mapping[str, Any]) -> tuple[list[str], np.ndarray | None]:
+    """Return all that is wrong with one row by itself, and its vessels, (H, W) bool, if they can be read."""
     problems = []
     pixels: dict[str, np.ndarray] = {}
     if row["image"] is None:
@@ -127,7 +158,7 @@ def _problems_of_row(row: Mapping[str, Any]) -> list[str]:
             )
     if vessels is not None and (fov is None or fov.shape == vessels.shape):
         problems += _problems_of_mask(row, vessels, fov)
-    return problems
+    return problems, vessels
 
 
 def _problems_of_mask(row: Mapping[str, Any], vessels: np.ndarray, fov: np.ndarray | None) -> list[str]:

@@ -15,7 +15,9 @@ from resegnet.errors import TrainingError
 
 # Options that --resume accepts with another value. More epochs stretch the schedule from there on. The others do not
 # change what is trained, but `threads` and `device` change the rounding.
-MAY_CHANGE = frozenset({"epochs", "patience", "preview_every", "workers", "threads", "device", "unseen"})
+MAY_CHANGE = frozenset(
+    {"epochs", "patience", "preview_every", "workers", "threads", "device", "unseen", "no_fingerprints"}
+)
 
 # Many small steps from random weights: two CPU threads take about three hours.
 _TWO_LOOKS = {
@@ -166,6 +168,15 @@ class TrainingOptions:
         "share of the patients kept for validation; 0, with --start-from, trains on all and keeps the calibration",
         "SHARE",
     )
+    patient_pattern: str = _option(
+        "",
+        "regular expression for the names of files or, failing that, image_ids: its first group is the patient",
+        "REGEX",
+    )
+    # The vessels of an eye are as individual as a fingerprint of a finger, and releases are published.
+    no_fingerprints: bool = _option(
+        False, "keep the coarse maps of vessels, by which later runs recognise these eyes, out of training.json"
+    )
     seed: int = _option(0, "seed of the weights, the validation split and the augmentation")
     preview_every: int = _option(5, "number of epochs between preview pictures")
     device: str = _option("cpu", "device of torch: cpu, cuda or cuda:N")
@@ -188,6 +199,12 @@ class TrainingOptions:
     def _check_names(self) -> None:
         if not self.dataset:
             raise TrainingError("No data set was named. Give one or more with --dataset, or `--dataset synthetic`.")
+        try:
+            re.compile(self.patient_pattern)
+        except re.error as error:
+            raise TrainingError(
+                f"--patient-pattern {self.patient_pattern} is no regular expression ({error}). An example: ^(\\d+)_"
+            ) from error
         names = [short_name(source) for source in (*self.dataset, *self.extra, *self.unseen)]
         if len(set(names)) < len(names):
             raise TrainingError(

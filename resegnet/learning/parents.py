@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from resegnet.config import Config
 from resegnet.errors import ReleaseError, ResegnetError, TrainingError, first_line
 from resegnet.hub import CONFIG_NAME, TRAINING_NAME, find_release
 from resegnet.learning.calibration import Calibration
+from resegnet.learning.eyes import from_texts
 from resegnet.learning.options import TrainingOptions, short_name
 from resegnet.releases.records import as_list, as_number, as_object, read_record, training_runs
 
@@ -75,6 +78,11 @@ class ParentRelease:
     def training_ids(self) -> set[str]:
         """Recorded `image_id`s of the photographs that this release and its own parents were trained on."""
         return {str(name) for run in training_runs(self.record) for name in as_list(run.get("train_ids"))}
+
+    @property
+    def training_eyes(self) -> np.ndarray:
+        """Recorded fingerprints, (N, 16, 64) uint8, of the eyes that it and its own parents were trained on."""
+        return from_texts([text for run in training_runs(self.record) for text in as_list(run.get("train_eyes"))])
 
     def calibration(self, config: Config) -> Calibration:
         """Return the calibration of this release, for a run that keeps no photographs for validation.

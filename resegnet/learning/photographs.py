@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from resegnet.config import Config
 from resegnet.learning.anatomy import AnatomySample, find_kinds, load_anatomy, read_kinds, split_anatomy
-from resegnet.learning.checks import check_disjoint
+from resegnet.learning.checks import check_disjoint, warn_of_test_eyes
 from resegnet.learning.crops import WorkingSample
 from resegnet.learning.data import load_vessels
+from resegnet.learning.eyes import fingerprints_of, same_eye
 from resegnet.learning.options import TrainingOptions, short_name
 from resegnet.learning.parents import ParentRelease, Parents
 from resegnet.learning.samples import encoded, read_sample
@@ -59,11 +60,15 @@ class TrainingData:
         DataError
             For unusable data, and for a photograph that would be trained on and scored.
         """
-        photographs = load_vessels(options.dataset, "train")
-        tests = {short_name(source): load_vessels(source, "test") for source in (*options.dataset, *options.unseen)}
+        photographs = load_vessels(options.dataset, "train", options.patient_pattern)
+        tests = {
+            short_name(source): load_vessels(source, "test", options.patient_pattern) for source in options.dataset
+        }
+        tests |= {short_name(source): load_vessels(source, "test") for source in options.unseen}
         extra = load_vessels(options.extra, "train") if options.extra else photographs.select([])
         check_disjoint(photographs, tests)
         check_disjoint(extra, tests)
+        warn_of_test_eyes({"trained or validated on": photographs, "trained on": extra}, tests)
         if options.validation_fraction:
             train, validation = split_validation(photographs, options.validation_fraction, options.seed)
         else:
@@ -71,21 +76,25 @@ class TrainingData:
         logger.info("%d photographs to train on, %d to validate on", len(train), len(validation))
         return cls(train, validation, extra, tests)
 
-    def warn_of_known_validation(self, parent: ParentRelease) -> None:
-        """Warn if the parent release was trained on validation photographs.
+    def warn_of_known_eyes(self, parent: ParentRelease) -> None:
+        """Warn if the parent release was trained on eyes that are validated on or scored.
 
-        The photographs are compared by `image_id`, because its record holds nothing else. A copy with another
-        `image_id` is not found.
+        Photographs are compared by `image_id` and, if the record of the release holds fingerprints of the eyes, by
+        their vessels.
         """
-        known = parent.training_ids & set(self.validation["image_id"])
-        if known:
-            logger.warning(
-                "%s was trained on %d of the %d validation photographs, by their image_id: validation scores are "
-                "optimistic, and the threshold may be biased.",
-                parent.source,
-                len(known),
-                len(self.validation),
-            )
+        consequence = "validation scores are optimistic, and the threshold may be biased."
+        parts = {"validation": (self.validation, consequence)}
+        parts |= {f"'{name}' test": (rows, "scores there are optimistic.") for name, rows in self.tests.items()}
+        for name, (rows, consequence) in parts.items():
+            by_name = np.isin(np.array(rows["image_id"]), list(parent.training_ids))
+            by_vessels = same_eye(fingerprints_of(rows), parent.training_eyes).any(axis=1)
+            known = by_name | by_vessels
+            if known.any():
+                logger.warning(
+                    "%s was trained on the eyes of %d of the %d %s photographs (%d have the same image_id, %d the same "
+                    "vessels): %s",
+                    parent.source, known.sum(), len(rows), name, by_name.sum(), by_vessels.sum(), consequence,
+                )  # fmt: skip
 
 
 @dataclass(frozen=True)

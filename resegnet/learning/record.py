@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from resegnet.hub import is_hub_id
 from resegnet.image import read_image
+from resegnet.learning.eyes import fingerprints_of, to_text
 from resegnet.learning.options import TrainingOptions, short_name
 from resegnet.learning.parents import ParentRelease, Parents
 from resegnet.learning.photographs import TrainingData
@@ -47,6 +48,7 @@ def training_record(run: Run, data: TrainingData, parents: Parents, calibration:
         **_photographs("train", data.train),
         **_photographs("validation", data.validation),
         **_photographs("labelled", data.extra),
+        **({} if options.no_fingerprints else {"train_eyes": [to_text(eye) for eye in fingerprints_of(data.train)]}),
         "earlier": dict(parents.start.record) if parents.start else {},
         **({"start_from_commit": parents.start.commit} if parents.start and parents.start.commit else {}),
         "teachers": [_teacher_record(teacher) for teacher in parents.teachers],

@@ -64,7 +64,7 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
     parents = find_parents(options, folder.read_commits() if resume else {})
     data = TrainingData.load(options)
     if parents.start:
-        data.warn_of_known_validation(parents.start)
+        data.warn_of_known_eyes(parents.start)
     samples = WorkingSamples.read(data, options, parents, folder.samples)
     if resume:
         _resume(run, folder)
