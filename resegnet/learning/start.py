@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from safetensors.torch import load_file
 
 from resegnet.config import PLAIN, TWO_LOOKS
 from resegnet.errors import ResegnetError, TrainingError, first_line
 from resegnet.learning.parents import ParentRelease
 from resegnet.model import ReSegNet
+
+_HUB_ANSWERS_S = 6.0
 
 logger = logging.getLogger(__name__)
 
@@ -86,13 +93,38 @@ def _imagenet_weights(model: ReSegNet) -> dict[str, torch.Tensor]:
     try:
         # For an encoder from timm, smp expects True and warns about any name.
         weights = True if config.encoder.startswith("tu-") else "imagenet"
-        donor = smp.encoders.get_encoder(config.encoder, depth=config.encoder_depth, weights=weights)
+        with _no_retries_without_hub():
+            donor = smp.encoders.get_encoder(config.encoder, depth=config.encoder_depth, weights=weights)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise TrainingError(
             f"ImageNet weights for {config.encoder} cannot be had ({first_line(error)}). Connect to the "
             "Hub, give a file with --encoder-weights FILE, or start from random weights: --encoder-weights none."
         ) from error
     return donor.state_dict()
+
+
+@contextmanager
+def _no_retries_without_hub() -> Iterator[None]:
+    """Let huggingface_hub work offline if the Hub does not answer within seconds: it would retry for minutes.
+
+    Weights that were downloaded before are still found.
+    """
+    answers: list[object] = []
+
+    def ask() -> None:
+        with suppress(Exception):  # any failure means that there is no Hub; the caller's own request tells which
+            answers.append(get_session().head(constants.ENDPOINT, timeout=_HUB_ANSWERS_S))
+
+    # In a thread, because the timeout does not hold for looking up the address.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_HUB_ANSWERS_S)
+    offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = offline or not answers
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
 def _weights_from_file(model: ReSegNet, path: Path) -> dict[str, torch.Tensor]:

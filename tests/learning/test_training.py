@@ -8,11 +8,13 @@ import json
 import math
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -644,6 +646,22 @@ def test_imagenet_weights_out_of_reach_name_the_way_out(capsys, folder, tmp_path
     arguments = ["--dataset", str(folder), "--out", str(tmp_path / "run"), "--input-size", "192", "--crop-size", "64"]
     assert train_script.main(arguments) == 1
     assert "--encoder-weights none" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18"])
+def test_a_hub_that_never_answers_is_told_within_seconds(monkeypatch, tmp_path, encoder):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+        model = ReSegNet(Config(encoder=encoder, input_size=64))
+        start = time.monotonic()
+        with pytest.raises(TrainingError, match="start from random weights: --encoder-weights none"):
+            load_encoder_weights(model, "imagenet")
+    assert time.monotonic() - start < 10
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
 
 
 @pytest.mark.slow
