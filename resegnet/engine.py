@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,23 @@ CONTEXT_INPUT = "context"  # name of the second input of two looks in `model.onn
 def processors() -> int:
     """Count the processors that this process may use; a container may have fewer than its machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Network(Protocol):
+    """A network of one look on numpy arrays."""
+
+    def __call__(self, rgb: np.ndarray, /) -> np.ndarray:
+        """Return the probability, (N, S, S) float32, of RGB, (N, 3, S, S) float32 in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class TwoLookNetwork(Protocol):
+    """A network of two looks on numpy arrays."""
+
+    def look_twice(self, rgb: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Find the vessels and the anatomy, see `TorchNetwork.look_twice`."""
+        ...
 
 
 class TorchNetwork:

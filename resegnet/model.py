@@ -65,10 +65,11 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
             (N, 1, S, S). For two looks the pair of these and the logits of the context branch, (M, 5, C, C).
         """
         if context is None:
-            return self.net(self._normalised(rgb))
-        return self.net(self._normalised(rgb), self._normalised(context), places)
+            return self.net(self.normalised(rgb))
+        return self.net(self.normalised(rgb), self.normalised(context), places)
 
-    def _normalised(self, rgb: torch.Tensor) -> torch.Tensor:
+    def normalised(self, rgb: torch.Tensor) -> torch.Tensor:
+        """Return what the network without normalisation takes, (N, 3, S, S), of RGB in [0, 1]."""
         return (rgb - self.mean) / self.std if self.config.normalises else rgb
 
     def _save_pretrained(self, save_directory: Path) -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from resegnet.config import Config
-from resegnet.engine import ENGINES, OnnxNetwork, TorchNetwork
+from resegnet.engine import ENGINES, Network, OnnxNetwork, TorchNetwork, TwoLookNetwork
 from resegnet.errors import ArgumentError, require
 from resegnet.fov import FieldOfView, find_field_of_view
 from resegnet.geometry import Geometry, as_network_input
 from resegnet.image import ImageSource, read_image
 from resegnet.quality import find_warnings
 from resegnet.results.segmentation import Segmentation
-
-Network = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -174,7 +171,9 @@ def predict(network: Network, pixels: np.ndarray, context: np.ndarray | None) ->
     rgb = as_network_input(pixels)[None]
     if context is None:
         return network(rgb)[0], None
-    probability, anatomy = network.look_twice(rgb, as_network_input(context)[None])  # type: ignore[attr-defined]
+    if not isinstance(network, TwoLookNetwork):
+        raise ArgumentError(f"Got {network!r} for a release of two looks, expected a network with `look_twice`.")
+    probability, anatomy = network.look_twice(rgb, as_network_input(context)[None])
     return probability[0], anatomy[0]
 
 

@@ -36,12 +36,15 @@ class TwoLooks(nn.Module):
         self.passed = nn.Conv2d(half, PASSED_CHANNELS, 1)
         # Four logits for each pixel of half the side: Shi et al. 2016, doi:10.1109/CVPR.2016.207.
         self.context_head = nn.Sequential(nn.Conv2d(half, 4 * (1 + len(ANATOMY)), 1), nn.PixelShuffle(2))
+        # Most pixels are no vessel. To begin with that spares the first steps.
+        nn.init.constant_(self.context_head[0].bias, -2.0)  # type: ignore[arg-type]
         fine, *coarser = reversed(detail_channels)
         self.stem = convolution(3, fine)
         self.detail = _Branch((*reversed(coarser),), fine, len(coarser), joined=PASSED_CHANNELS, first_stride=2)
         self.narrow = nn.Conv2d(coarser[0], fine, 1)
         self.up = convolution(2 * fine, fine)
         self.segmentation_head = nn.Sequential(nn.Conv2d(fine, 1, 1))
+        nn.init.constant_(self.segmentation_head[0].bias, -2.0)  # type: ignore[arg-type]
 
     def look_around(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (N, 16, C / 2, C / 2) and logits (N, 5, C, C), vessel and `ANATOMY`, of (N, 3, C, C) float32."""

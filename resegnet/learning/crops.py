@@ -103,7 +103,9 @@ class WorkingSample:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return None
         pixels = np.ascontiguousarray(planes[:3].transpose(1, 2, 0))
-        return cls(pixels, planes[3], planes[4], planes[5], dataset, context if context.size else None)
+        # Copies, so that the planes of the colours are not kept twice.
+        vessels, field, centrelines = (plane.copy() for plane in planes[3:])
+        return cls(pixels, vessels, field, centrelines, dataset, context if context.size else None)
 
     @property
     def look(self) -> np.ndarray | None:

@@ -12,10 +12,11 @@ import numpy as np
 from tqdm import tqdm
 
 from resegnet.cohort.photograph import free_name
+from resegnet.engine import Network, TwoLookNetwork
 from resegnet.errors import DataError, ImageError
 from resegnet.image import SUFFIXES, read_image
 from resegnet.io import atomic_folder, png, write_atomically
-from resegnet.segmenter import Network, Segmenter
+from resegnet.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -114,11 +115,12 @@ class MirroredEnsemble:
 
     def look_twice(self, rgb: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run networks of two looks, see `resegnet.engine.TorchNetwork.look_twice`."""
-        found = [
-            [_flip(part, axes) for part in network.look_twice(_flip(rgb, axes), _flip(context, axes))]  # type: ignore[attr-defined]
-            for network in self._networks
-            for axes in self._MIRRORS
-        ]
+        found: list[list[np.ndarray]] = []
+        for network in self._networks:
+            assert isinstance(network, TwoLookNetwork)  # as the config says that takes `label` here
+            for axes in self._MIRRORS:
+                looks = network.look_twice(_flip(rgb, axes), _flip(context, axes))
+                found.append([_flip(part, axes) for part in looks])
         probability, anatomy = (np.mean(parts, axis=0) for parts in zip(*found, strict=True))
         return probability, anatomy
 

@@ -135,7 +135,9 @@ class LookCrops(torch.utils.data.Dataset):
         side, size = self.config.context_size, self.context_crop_size
         assert side is not None
         known = [centre for centre in (eye.disc_centre, eye.fovea_centre) if centre is not None]
-        near = known[rng.integers(len(known))] + rng.uniform(-0.16, 0.16, 2) * side if rng.random() < 0.6 else None
+        near = None
+        if known and rng.random() < 0.6:
+            near = known[rng.integers(len(known))] + rng.uniform(-0.16, 0.16, 2) * side
         inside = eye.inside if near is None else away_from_middle(near, side)
         view = draw_view(rng, inside, side, self.config, (0, size), strength, fixed=True)
         planes = cut_looks([eye.planes], [view.detail], [view.detail_finer], size)
@@ -153,11 +155,14 @@ class _Photograph:
         assert sample.context is not None
         self.detail = sample.planes().to(device)
         self.context = torch.from_numpy(sample.context).to(device)
+        self.kinds_known = bool(sample.context[5:].any())
         self.inside = np.argwhere(sample.field[::8, ::8] > 127) * 8
 
     def sharp_context(self) -> torch.Tensor:
         """The planes of the context at the size of the detail, (7, S, S) uint8."""
         side = self.detail.shape[-1]
+        if not self.kinds_known:
+            return torch.cat([self.detail[:5], self.detail.new_zeros((2, side, side))])
         kinds = F.interpolate(self.context[None, 5:].float(), size=(side, side), mode="bilinear")[0]
         return torch.cat([self.detail[:5], kinds.to(torch.uint8)])
 
@@ -168,7 +173,7 @@ class _Eye:
     def __init__(self, sample: AnatomySample, device: torch.device | str) -> None:
         self.planes = torch.from_numpy(sample.planes).to(device)  # (4 or 5, C, C): colours, field and perhaps disc
         self.disc_centre, self.fovea_centre = sample.disc_centre, sample.fovea_centre
-        if len(sample.planes) == 5:
+        if len(sample.planes) == 5 and sample.planes[4].max() > 127:
             self.disc_centre = np.argwhere(sample.planes[4] > 127).mean(axis=0) + 0.5
         self.inside = np.argwhere(sample.planes[3, ::8, ::8] > 127) * 8
 

@@ -57,34 +57,38 @@ def centreline_loss(logits: torch.Tensor, centrelines: torch.Tensor, field: torc
     return 1 - ((torch.sigmoid(logits) * centrelines).sum() + 1) / (centrelines.sum() + 1)
 
 
-def anatomy_loss(
-    context_logits: torch.Tensor, context_masks: torch.Tensor, anatomy_masks: torch.Tensor
-) -> torch.Tensor:
-    """Loss of arteries, veins, optic disc and fovea, where each is labelled.
+def kinds_loss(logits: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of arteries and of veins on the pixels of labelled vessels.
 
     Parameters
     ----------
-    context_logits
-        (N + A, 5, C, C) float32: vessel, artery, vein, disc, fovea.
-    context_masks
-        (N, 4, C, C) float32 of the first N: vessels, field, arteries, veins; the last two 0 where unknown.
-    anatomy_masks
-        (A, 4, C, C) float32 of the others: disc, its weight, fovea, its weight.
+    logits, kinds
+        (N, 2, H, W) float32: arteries, veins; `kinds` in [0, 1], soft at their borders, 0 where unknown.
 
     Returns
     -------
     loss
         Scalar, >= 0.
     """
-    kinds = context_masks[:, 2:]
-    known, count = kinds.amax(dim=1, keepdim=True), len(context_masks)
+    known = kinds.amax(dim=1, keepdim=True)
     shares = (kinds / known.clamp(min=1 / 255)).clamp(0, 1)
-    bce = F.binary_cross_entropy_with_logits(context_logits[:count, 1:3], shares, reduction="none")
+    bce = F.binary_cross_entropy_with_logits(logits, shares, reduction="none")
     # A crop with hardly a labelled pixel must not count as much as one full of vessels.
-    loss = (bce * known).sum() / (2 * known.sum()).clamp(min=200)
-    if len(anatomy_masks):
-        disc, disc_weight, fovea, fovea_weight = anatomy_masks.split(1, dim=1)
-        loss = loss + bce_dice_loss(context_logits[count:, 3:4], disc, disc_weight)
-        bce = F.binary_cross_entropy_with_logits(context_logits[count:, 4:5], fovea, reduction="none")
-        loss = loss + 4 * (bce * fovea_weight).sum() / (fovea_weight > 0).sum().clamp(min=1)
-    return loss
+    return (bce * known).sum() / (2 * known.sum()).clamp(min=200)
+
+
+def spot_loss(logits: torch.Tensor, spot: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of a small spot, weighted by pixel.
+
+    Parameters
+    ----------
+    logits, spot, weight
+        (N, 1, H, W) float32; `spot` in [0, 1], `weight` >= 0.
+
+    Returns
+    -------
+    loss
+        Scalar, >= 0.
+    """
+    bce = F.binary_cross_entropy_with_logits(logits, spot, reduction="none")
+    return (bce * weight).sum() / weight.sum().clamp(min=1)

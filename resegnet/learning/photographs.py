@@ -125,7 +125,7 @@ class WorkingSamples:
         ]
         return cls(
             train=_read(data.train, config, cache, teachers, kinds),
-            validation=_read(data.validation, config, cache),
+            validation=_read(data.validation, config, cache, kinds=kinds),
             extra=_read(data.extra, config, cache),
             anatomy=anatomy,
             anatomy_validation=anatomy_validation,

@@ -18,13 +18,15 @@ from resegnet.image import read_image
 from resegnet.learning.eyes import fingerprints_of, to_text
 from resegnet.learning.options import TrainingOptions, short_name
 from resegnet.learning.parents import ParentRelease, Parents
-from resegnet.learning.photographs import TrainingData
+from resegnet.learning.photographs import TrainingData, WorkingSamples
 from resegnet.learning.run import Run
 from resegnet.learning.samples import encoded, photograph_sha256
 from resegnet.releases.records import training_datasets, training_digests
 
 
-def training_record(run: Run, data: TrainingData, parents: Parents, calibration: Mapping[str, Any]) -> dict[str, Any]:
+def training_record(
+    run: Run, data: TrainingData, samples: WorkingSamples, parents: Parents, calibration: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the content of `training.json`.
 
     Parameters
@@ -33,6 +35,8 @@ def training_record(run: Run, data: TrainingData, parents: Parents, calibration:
         The finished run.
     data
         Photographs that it was trained and validated on.
+    samples
+        Its photographs with known disc or fovea.
     parents
         Releases that it builds on.
     calibration
@@ -49,6 +53,8 @@ def training_record(run: Run, data: TrainingData, parents: Parents, calibration:
         **_photographs("validation", data.validation),
         **_photographs("labelled", data.extra),
         **({} if options.no_fingerprints else {"train_eyes": [to_text(eye) for eye in fingerprints_of(data.train)]}),
+        "anatomy_train_ids": [sample.image_id for sample in samples.anatomy],
+        "anatomy_validation_ids": [sample.image_id for sample in samples.anatomy_validation],
         "earlier": dict(parents.start.record) if parents.start else {},
         **({"start_from_commit": parents.start.commit} if parents.start and parents.start.commit else {}),
         "teachers": [_teacher_record(teacher) for teacher in parents.teachers],

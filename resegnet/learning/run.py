@@ -20,17 +20,21 @@ from tqdm import tqdm
 from resegnet.engine import TorchNetwork
 from resegnet.errors import TrainingError
 from resegnet.learning.anatomy import AnatomySample
+from resegnet.learning.anatomy_scores import count_kinds, score_centres
 from resegnet.learning.crops import Crops, WorkingSample, identity_collate
 from resegnet.learning.looks import LookBatch, LookCrops
-from resegnet.learning.losses import anatomy_loss, bce_dice_loss, centreline_loss
+from resegnet.learning.losses import bce_dice_loss, centreline_loss, kinds_loss, spot_loss
 from resegnet.learning.options import TrainingOptions
 from resegnet.model import ReSegNet
 from resegnet.results.calibration import fit_threshold
 from resegnet.results.metrics import probability_histograms
 from resegnet.segmenter import predict
 
-_CONTEXT_WEIGHT = 0.4  # weight in the loss of the vessels that the context branch finds
-_ANATOMY_WEIGHT = 0.3  # weight in the loss of arteries, veins, disc and fovea
+# Weights in the loss of two looks. Disc and fovea, which only a few photographs of a step show, have large and noisy
+# gradients: at three times these weights, the context branch did not begin to find vessels in 500 steps.
+_CONTEXT_WEIGHT = 1.0
+_KINDS_WEIGHT = 0.3
+_SPOT_WEIGHT = 0.1
 _CHECK_EVERY = 20  # batches between two checks that the loss is finite
 
 
@@ -150,7 +154,8 @@ class Run:
         Returns
         -------
         record
-            Mean `loss`, final `learning_rate`, `seconds`, and the share of them `waited_for_data`.
+            Mean `loss`, for two looks its parts, final `learning_rate`, `seconds`, and the share of them
+            `waited_for_data`.
 
         Raises
         ------
@@ -159,13 +164,20 @@ class Run:
         """
         self._set_training_mode()
         losses: list[torch.Tensor] = []  # kept on the device: reading each one would make it wait
+        part_losses: dict[str, list[torch.Tensor]] = {}  # of two looks
         waited, started = 0.0, time.perf_counter()
         asked = started
         desc = f"epoch {self.epoch + 1}/{self.options.epochs}"
         batches = tqdm(self._batches(crops), desc=desc, unit="batch", leave=False, disable=True if self.rank else None)
         for number, batch in enumerate(batches, 1):
             waited += time.perf_counter() - asked
-            loss = self._look_loss(batch) if isinstance(batch, LookBatch) else self._loss(*batch)
+            if isinstance(batch, LookBatch):
+                parts = self._look_losses(batch)
+                for name, part in parts.items():
+                    part_losses.setdefault(name, []).append(part.detach())
+                loss = torch.stack(list(parts.values())).sum()
+            else:
+                loss = self._loss(*batch)
             (loss / self.options.accumulate).backward()
             losses.append(loss.detach())
             if number % self.options.accumulate == 0:
@@ -179,6 +191,7 @@ class Run:
         self.epoch += 1
         return {
             "loss": torch.stack(losses).mean().item(),
+            **{f"loss_{name}": torch.stack(parts).mean().item() for name, parts in part_losses.items()},
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(seconds, 2),
             "waited_for_data": round(waited / seconds, 4),
@@ -212,19 +225,24 @@ class Run:
             logits = self.network(image)
         return self._vessel_loss(logits.float(), masks)
 
-    def _look_loss(self, batch: LookBatch) -> torch.Tensor:
-        """Return the scalar loss of a batch of two looks: of the vessels in both, and of the anatomy."""
+    def _look_losses(self, batch: LookBatch) -> dict[str, torch.Tensor]:
+        """Return the weighted scalar losses of a batch of two looks, by what they are of."""
         batch = batch.to(self.device)
         with self.autocast:
             logits, context_logits = self.network(batch.detail, batch.context, batch.places)
-        context_logits = context_logits.float()
+        count = len(batch.detail)
+        of_vessels, of_eyes = context_logits[:count].float(), context_logits[count:].float()
         vessels, fov = batch.context_masks[:, :1], batch.context_masks[:, 1:2]
-        context_loss = bce_dice_loss(context_logits[: len(vessels), :1], vessels, fov, self.options.dice_weight)
-        return (
-            self._vessel_loss(logits.float(), batch.detail_masks)
-            + _CONTEXT_WEIGHT * context_loss
-            + _ANATOMY_WEIGHT * anatomy_loss(context_logits, batch.context_masks, batch.anatomy_masks)
-        )
+        losses = {
+            "vessels": self._vessel_loss(logits.float(), batch.detail_masks),
+            "context": _CONTEXT_WEIGHT * bce_dice_loss(of_vessels[:, :1], vessels, fov, self.options.dice_weight),
+            "kinds": _KINDS_WEIGHT * kinds_loss(of_vessels[:, 1:3], batch.context_masks[:, 2:]),
+        }
+        if len(of_eyes):
+            disc, disc_weight, fovea, fovea_weight = batch.anatomy_masks.split(1, dim=1)
+            losses["disc"] = _SPOT_WEIGHT * bce_dice_loss(of_eyes[:, 3:4], disc, disc_weight)
+            losses["fovea"] = _SPOT_WEIGHT * spot_loss(of_eyes[:, 4:5], fovea, fovea_weight)
+        return losses
 
     def _vessel_loss(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         """Return the scalar loss of logits (N, 1, C, C) float32 against masks (N, 3, C, C)."""
@@ -249,7 +267,7 @@ class Run:
                 f"{self.options.learning_rate}; the last checkpoint is kept."
             )
 
-    def validate(self, samples: Sequence[WorkingSample]) -> dict[str, float]:
+    def validate(self, samples: Sequence[WorkingSample], anatomy: Sequence[AnatomySample] = ()) -> dict[str, float]:
         """Score the averaged weights at the working size, and note whether this epoch is the best.
 
         Without samples every epoch counts as the best so far. With `validate_every`, some epochs are not scored.
@@ -258,15 +276,16 @@ class Run:
         -------
         scores
             `validation_f1`, the mean of the data sets' pooled F1 at the best common threshold, and
-            `validation_f1_<data set>`, each at its own best threshold. Empty without samples, and
-            for an epoch that is not scored.
+            `validation_f1_<data set>`, each at its own best threshold. For two looks also `validation_kinds`, the share
+            of labelled vessel pixels whose kind is right, and `validation_disc` and `validation_fovea`, see
+            `resegnet.learning.anatomy_scores.score_centres`. Empty without samples, and if the epoch is not scored.
         """
         if not samples:
             self.best_epoch = self.epoch
             return {}
         if self.epoch % self.options.validate_every and self.epoch < self.options.epochs:
             return {}
-        scores = [self._scores(samples) if self.rank == 0 else {}]
+        scores = [self._scores(samples, anatomy) if self.rank == 0 else {}]
         if self.processes > 1:
             distributed.broadcast_object_list(scores)
         f1 = scores[0]["validation_f1"]
@@ -276,22 +295,35 @@ class Run:
             self.best_f1, self.best_epoch = f1, self.epoch
         return {name: round(value, 5) for name, value in scores[0].items()}
 
-    def _scores(self, samples: Sequence[WorkingSample]) -> dict[str, float]:
-        histograms = [
-            probability_histograms(self.predict(sample), sample.vessels > 127, sample.field > 127) for sample in samples
-        ]
+    def _scores(self, samples: Sequence[WorkingSample], anatomy: Sequence[AnatomySample]) -> dict[str, float]:
+        histograms, kinds = [], []
+        for sample in samples:
+            probability, found = self._look(sample)
+            histograms.append(probability_histograms(probability, sample.vessels > 127, sample.field > 127))
+            if found is not None and sample.context is not None:
+                kinds.append(count_kinds(found, sample.context))
         names = [sample.dataset for sample in samples]
         _, f1 = fit_threshold(histograms, names)
         scores = {"validation_f1": f1}
         for name in sorted(set(names)):
             own = [histogram for histogram, owner in zip(histograms, names, strict=True) if owner == name]
             scores[f"validation_f1_{name}"] = fit_threshold(own)[1]
+        right, known = np.sum(kinds, axis=0) if kinds else (0, 0)
+        if known:
+            scores["validation_kinds"] = float(right / known)
+        if anatomy:
+            places = score_centres(self.averaged_model, anatomy)
+            scores |= {f"validation_{name}": share for name, share in places.items()}
         return scores
 
     def predict(self, sample: WorkingSample) -> np.ndarray:
         """Return the probability (S, S) float32 of a photograph at the working size, by the averaged weights."""
+        return self._look(sample)[0]
+
+    def _look(self, sample: WorkingSample) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the probability of the vessels and, for two looks, of the anatomy, see `predict`."""
         network = TorchNetwork(self.averaged_model, bfloat16=_cpu_has_fast_bfloat16())
-        return predict(network, sample.pixels, sample.look)[0]
+        return predict(network, sample.pixels, sample.look)
 
 
 def _make_optimizer(model: nn.Module, options: TrainingOptions, fused: bool) -> torch.optim.Optimizer:

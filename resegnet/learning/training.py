@@ -138,7 +138,7 @@ def _train_epochs(run: Run, folder: RunFolder, samples: WorkingSamples) -> None:
     crops = run.crops(samples.train, samples.extra, samples.anatomy)
     while not run.finished:
         trained = run.train_epoch(crops)
-        scores = run.validate(samples.validation)
+        scores = run.validate(samples.validation, samples.anatomy_validation)
         if run.rank:
             continue
         if run.best_epoch == run.epoch:
@@ -165,9 +165,7 @@ def _finish(run: Run, folder: RunFolder, data: TrainingData, parents: Parents, s
     options, model = run.options, run.averaged_model
     model.load_state_dict(load_tensors(folder.best, run.device))
     calibration = calibrate(model, data.validation, parents.calibration)
-    training = training_record(run, data, parents, calibration)
-    for name, eyes in (("train", samples.anatomy), ("validation", samples.anatomy_validation)):
-        training[f"anatomy_{name}_ids"] = [eye.image_id for eye in eyes]
+    training = training_record(run, data, samples, parents, calibration)
     segmenter = Segmenter(TorchNetwork(model), model.config)
     observers = {short_name(source): find_second_observer(source) for source in (*options.dataset, *options.unseen)}
     metrics = {

@@ -10,19 +10,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.exports import quick_releases
 
 from resegnet.config import Config
 from resegnet.learning.anatomy import AnatomySample, load_anatomy
+from resegnet.learning.anatomy_scores import count_kinds, score_centres
 from resegnet.learning.crops import WorkingSample
 from resegnet.learning.look_views import cut_looks, detail_positions, distances_to, draw_view
 from resegnet.learning.looks import LookCrops
 from resegnet.learning.options import TrainingOptions
 from resegnet.learning.samples import Sample
 from resegnet.learning.training import train
+from resegnet.model import ReSegNet
 from resegnet.segmenter import Segmenter
 from resegnet.synthetic import draw_fundus
 from resegnet.two_looks import sample_squares
 
+PARTS = ("vessels", "context", "kinds", "disc", "fovea")
 CONFIG = Config(
     encoder="two-looks",
     encoder_depth=2,
@@ -139,6 +143,28 @@ def test_discs_and_centres_are_read_and_copies_of_test_photographs_left_out(fold
     assert np.array_equal(again[0].fovea_centre, samples[0].fovea_centre)
 
 
+def test_places_within_half_a_disc_diameter_count():
+    model = ReSegNet(CONFIG)
+    logits = torch.full((1, 5, 96, 96), -4.0)
+    logits[0, 3, 30:34, 40:44] = 4.0
+    logits[0, 3, 80, 10] = 9.0  # a single pixel is no disc
+    logits[0, 4, 58:62, 58:62] = 4.0
+    model.net.look_around = lambda _: (None, logits)
+    planes = np.zeros((4, 96, 96), np.uint8)
+    near, far, beyond = np.array([32.0, 42.0]), np.array([60.0, 66.5]), np.array([60.0, 68.5])
+    eyes = [AnatomySample(planes, near, far, "a"), AnatomySample(planes, None, beyond, "b")]
+    assert score_centres(model, eyes) == {"disc": 1.0, "fovea": 0.5}
+
+
+def test_kinds_are_counted_where_a_vessel_is_of_one_kind():
+    context = np.zeros((7, 4, 4), np.uint8)
+    context[5, 0], context[6, 0, :1], context[6, 1] = 255, 255, 255  # the first pixel is a crossing
+    anatomy = np.zeros((4, 4, 4), np.float32)
+    anatomy[0, 0], anatomy[0, 1, 0], anatomy[1, 1, 1:] = 0.9, 0.6, 0.3
+    assert count_kinds(anatomy, context) == (6, 7)
+    assert count_kinds(anatomy, np.zeros_like(context)) == (0, 0)
+
+
 @pytest.mark.slow
 def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
     options = {
@@ -160,14 +186,18 @@ def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
         "threads": 1,
         "epochs": 3,
     }
-    release = train(TrainingOptions(**options), tmp_path / "whole")
-    shapes = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
-    assert ["validation_f1" in line for line in shapes] == [False, True, True]
+    with quick_releases():
+        release = train(TrainingOptions(**options), tmp_path / "whole")
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert ["validation_f1" in line for line in lines] == [False, True, True]
+    assert 0 <= lines[-1]["validation_kinds"] <= 1
+    assert lines[-1]["loss"] == pytest.approx(sum(lines[-1][f"loss_{name}"] for name in PARTS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("resegnet.learning.run.Run.finished", property(lambda run: run.epoch >= 2))
         patch.setattr("resegnet.learning.training._finish", lambda *_: None)
         train(TrainingOptions(**options), tmp_path / "cut")
-    resumed = train(TrainingOptions(**options), tmp_path / "cut", resume=True)
+    with quick_releases():
+        resumed = train(TrainingOptions(**options), tmp_path / "cut", resume=True)
     assert (release / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
     record = json.loads((release / "training.json").read_text())
     assert {*record["anatomy_train_ids"], *record["anatomy_validation_ids"]} == {"disc0", "disc1", "disc2", "disc5"}
