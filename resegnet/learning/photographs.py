@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,14 +139,14 @@ class WorkingSamples:
 
 
 def _read(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Dataset,
     config: Config,
     cache: Path,
     teachers: Sequence[Segmenter] = (),
     kinds: Sequence[Path] = (),
 ) -> list[WorkingSample]:
     samples = []
-    for row in tqdm(rows, desc="reading", disable=None):
+    for row in tqdm(rows, desc="reading", unit="photograph", disable=None if len(rows) else True):
         classes = [file for folder in kinds if (file := folder / f"{row['image_id']}.png").is_file()][:1]
         path: Path | None = None
         if config.context_size is not None and not teachers:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
+import time
 from pathlib import Path
 
 import torch
@@ -12,7 +14,7 @@ from torch import distributed
 from resegnet.engine import TorchNetwork
 from resegnet.errors import TrainingError
 from resegnet.learning.calibration import calibrate
-from resegnet.learning.evaluation import evaluate_dataset, find_second_observer
+from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table
 from resegnet.learning.folder import RunFolder, load_tensors, save_tensors
 from resegnet.learning.options import MAY_CHANGE, TrainingOptions, option_name, short_name
 from resegnet.learning.parents import Parents, find_parents
@@ -136,6 +138,7 @@ def _resume(run: Run, folder: RunFolder) -> None:
 def _train_epochs(run: Run, folder: RunFolder, samples: WorkingSamples) -> None:
     """Train until the run is finished. The first process writes metrics, previews, best weights and checkpoint."""
     crops = run.crops(samples.train, samples.extra, samples.anatomy)
+    first, started = run.epoch, time.monotonic()
     while not run.finished:
         trained = run.train_epoch(crops)
         scores = run.validate(samples.validation, samples.anatomy_validation)
@@ -144,31 +147,42 @@ def _train_epochs(run: Run, folder: RunFolder, samples: WorkingSamples) -> None:
         if run.best_epoch == run.epoch:
             save_tensors(run.averaged_model.state_dict(), folder.best)
         folder.append_metrics({"epoch": run.epoch, **trained, **scores})
-        if scores and run.epoch % run.options.preview_every == 0:
+        if scores and (run.epoch == 1 or run.finished or run.epoch % run.options.preview_every == 0):
             write_preview(run, samples.validation, folder.preview(run.epoch))
         save_tensors(run.state(), folder.checkpoint)
-        _log_epoch(run, trained, scores)
+        _log_epoch(run, trained, scores, (time.monotonic() - started) / (run.epoch - first))
     if run.rank == 0 and not run.options.epochs:
         save_tensors(run.averaged_model.state_dict(), folder.best)  # the weights that the run started from
 
 
-def _log_epoch(run: Run, trained: dict[str, float], scores: dict[str, float]) -> None:
+def _log_epoch(run: Run, trained: dict[str, float], scores: dict[str, float], seconds: float) -> None:
+    """Log an epoch, and the time left if each epoch takes `seconds`, with validation and writing."""
     validation = ""
     if scores:
         f1 = scores["validation_f1"]
         validation = f"validation F1 {f1:.4f} (best {run.best_f1:.4f} in epoch {run.best_epoch}), "
-    logger.info("epoch %d: loss %.4f, %s%.0f s", run.epoch, trained["loss"], validation, trained["seconds"])
+    left = 0 if run.finished else math.ceil(seconds * (run.options.epochs - run.epoch) / 60)
+    logger.info(
+        "epoch %d of %d: loss %.4f, %s%.0f s%s",
+        run.epoch, run.options.epochs, trained["loss"], validation, trained["seconds"],
+        f", at most {left // 60} h {left % 60:02d} min of training left" if left else "",
+    )  # fmt: skip
 
 
 def _finish(run: Run, folder: RunFolder, data: TrainingData, parents: Parents, samples: WorkingSamples) -> None:
     """Calibrate the weights of the best epoch, score `test`, and write the release."""
     options, model = run.options, run.averaged_model
     model.load_state_dict(load_tensors(folder.best, run.device))
+    logger.info("calibrating the weights of epoch %d", run.best_epoch)
     calibration = calibrate(model, data.validation, parents.calibration)
     training = training_record(run, data, samples, parents, calibration)
     segmenter = Segmenter(TorchNetwork(model), model.config)
     observers = {short_name(source): find_second_observer(source) for source in (*options.dataset, *options.unseen)}
-    metrics = {
-        name: evaluate_dataset(segmenter, rows, second_observer=observers[name]) for name, rows in data.tests.items()
-    }
+    metrics = {}
+    for name, rows in data.tests.items():
+        logger.info("scoring the %d photographs of %s, test", len(rows), name)
+        metrics[name] = evaluate_dataset(segmenter, rows, second_observer=observers[name])
+    logger.info("writing the release, with an ONNX network of 8-bit integers")
     write_release(model, training, metrics, folder.release, samples.quantisation_photographs())
+    for report in metrics.values():
+        logger.info("\n%s\n", format_table(report))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import logging
 import math
 import shutil
 import signal
@@ -150,6 +151,23 @@ def test_a_plain_network_learns_from_teachers(capsys, folder, finished, tmp_path
 
 
 @pytest.mark.slow
+def test_a_run_tells_time_left_steps_and_scores(folder, tmp_path, caplog):
+    options = TrainingOptions(dataset=(str(folder),), **(TINY | {"epochs": 3, "steps_per_epoch": 1}))
+    with caplog.at_level(logging.INFO):
+        train(options, tmp_path / "run")
+    text = caplog.text
+    words = [
+        "epoch 1 of 3",
+        "min of training left",
+        "calibrating the weights",
+        "scoring the 2 photographs of tiny, test",
+    ]
+    words += ["writing the release", "AUROC", "Lowest F1: eye10"]
+    assert [word for word in words if word not in text] == []
+    assert sorted(path.stem[-1] for path in (tmp_path / "run" / "previews").iterdir()) == ["1", "2", "3"]
+
+
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_identical_weights(folder, finished, tmp_path, caplog):
     out = tmp_path / "cut"
     # Cut at the start of an epoch, then inside one.
@@ -208,7 +226,9 @@ def test_a_run_leaves_its_record_and_a_sound_release(finished, folder):
     lines = records(finished)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
     assert lines[-1]["loss"] < lines[0]["loss"]
-    assert {path.name for path in (finished / "previews").iterdir()} == {"epoch_0002.png", "epoch_0004.png"}
+    assert {path.name for path in (finished / "previews").iterdir()} == {
+        f"epoch_000{epoch}.png" for epoch in (1, 2, 4, 5)
+    }
     result = Segmenter.from_pretrained(release)(draw_fundus(100, (220, 210)).image)
     assert result.mask.shape == (220, 210)
 
