@@ -16,7 +16,7 @@ from resegnet.errors import TrainingError
 # Options that --resume accepts with another value. More epochs stretch the schedule from there on. The others do not
 # change what is trained, but `threads` and `device` change the rounding.
 MAY_CHANGE = frozenset(
-    {"epochs", "patience", "preview_every", "workers", "threads", "device", "unseen", "no_fingerprints"}
+    {"epochs", "patience", "preview_every", "workers", "threads", "device", "unseen", "eye_fingerprints"}
 )
 
 # Many small steps from random weights: two CPU threads take about three hours.
@@ -173,9 +173,9 @@ class TrainingOptions:
         "regular expression for the names of files or, failing that, image_ids: its first group is the patient",
         "REGEX",
     )
-    # The vessels of an eye are as individual as a fingerprint of a finger, and releases are published.
-    no_fingerprints: bool = _option(
-        False, "keep the coarse maps of vessels, by which later runs recognise these eyes, out of training.json"
+    # Not by default: the vessels of an eye are as individual as a fingerprint, and releases are published.
+    eye_fingerprints: bool = _option(
+        False, "write coarse maps of the vessels, by which later runs recognise these eyes, to training.json"
     )
     seed: int = _option(0, "seed of the weights, the validation split and the augmentation")
     preview_every: int = _option(5, "number of epochs between preview pictures")

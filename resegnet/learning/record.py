@@ -52,7 +52,7 @@ def training_record(
         **_photographs("train", data.train),
         **_photographs("validation", data.validation),
         **_photographs("labelled", data.extra),
-        **({} if options.no_fingerprints else {"train_eyes": [to_text(eye) for eye in fingerprints_of(data.train)]}),
+        **({"train_eyes": [to_text(eye) for eye in fingerprints_of(data.train)]} if options.eye_fingerprints else {}),
         "anatomy_train_ids": [sample.image_id for sample in samples.anatomy],
         "anatomy_validation_ids": [sample.image_id for sample in samples.anatomy_validation],
         "earlier": dict(parents.start.record) if parents.start else {},

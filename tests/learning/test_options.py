@@ -21,7 +21,7 @@ OPTIONS = {
     "--batch-size", "--accumulate", "--steps-per-epoch", "--epochs",
     "--optimizer", "--learning-rate", "--weight-decay", "--schedule", "--patience",
     "--dice-weight", "--centreline-weight", "--freeze-norm", "--weak-augmentation-share", "--average-decay",
-    "--validation-fraction", "--patient-pattern", "--no-fingerprints", "--seed",
+    "--validation-fraction", "--patient-pattern", "--eye-fingerprints", "--seed",
     "--preview-every", "--device", "--workers", "--threads",
 }  # fmt: skip
 

@@ -213,6 +213,7 @@ def test_a_run_leaves_its_record_and_a_sound_release(finished, folder):
     training = json.loads((release / "training.json").read_text())
     metrics = json.loads((release / "metrics.json").read_text())
     config = json.loads((release / "config.json").read_text())
+    assert "train_eyes" not in training  # biometric: only with --eye-fingerprints
     assert not set(training["train_ids"]) & set(training["validation_ids"])
     assert len(training["train_ids"]) + len(training["validation_ids"]) == 6
     assert metrics["tiny"]["count"] == 2
