@@ -69,7 +69,7 @@ def test_messages_are_one_short_line_that_says_what_to_do(outcomes):
     assert len(messages) > 300
     for message in messages:
         assert len(message) < 300 and message.isprintable() and "/" not in message.replace("/dev", ""), message
-        # What was expected or what to do comes last, after a colon or a semicolon.
+        # The advice comes last, after a colon or a semicolon.
         assert re.search(r"[:;] ", message) and message.endswith("."), message
 
 

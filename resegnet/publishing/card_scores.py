@@ -47,7 +47,7 @@ class Difference:
     own: float | None
 
 
-# What shows that no scored photograph was used for training or validation: pixels of the photographs, ids, or nothing.
+# The evidence that no scored photograph was used for training or validation: pixels, ids, or nothing.
 Separation = Literal["pixels", "ids", ""]
 
 

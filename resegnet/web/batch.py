@@ -36,7 +36,7 @@ EMPTY = (
     "Masks, overlays and a table of all numbers can be downloaded as one ZIP.</p>"
 )
 
-# What the tab shows: the batch, the table, the progress, and changes of the buttons to start, cancel and save.
+# The tab shows: the batch, the table, the progress, and changes of the buttons to start, cancel and save.
 Shown = tuple["Batch | None", str, str, dict[str, Any], dict[str, Any], dict[str, Any]]
 
 

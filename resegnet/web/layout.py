@@ -35,7 +35,7 @@ MAX_QUEUE = 20  # requests that wait for their turn; further ones are rejected w
 UPLOAD_BYTES = 200_000_000  # a 16-bit TIFF of 24 megapixels has 144 MB
 EXAMPLES_AFTER_S = 5  # the processors are busy with the start, and with whoever waits for it, until then
 
-# What gradio writes on the drop zone of the Batch tab, in the words of the other drop zone.
+# Texts for gradio's drop zone on the Batch tab, in the words of the other drop zone.
 UPLOAD_TEXTS = {
     "upload_text.drop_file": "Drop fundus photographs here",
     "upload_text.click_to_upload": "Choose files",
@@ -130,7 +130,7 @@ def _viewer(photographs: list[Path], measured_model: bool) -> gr.HTML:
 
 
 def _viewer_events(viewer: gr.HTML, handlers: Handlers, files: gr.State, status: gr.HTML) -> None:
-    # What the viewer hands over. Because it comes as a `gr.File`, gradio checks that an upload is one.
+    # The viewer's uploads come as a `gr.File`, so gradio checks that each is one.
     upload = gr.File(visible=False)
     settings = gr.JSON(visible=False)
     refined = gr.JSON(visible=False)

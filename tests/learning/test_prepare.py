@@ -122,7 +122,7 @@ def test_a_download_comes_back_pixel_for_pixel(tmp_path, name):
     download, counts, has_fov, seconds = CASES[name]
     source = tmp_path / "Downloads" / "a nested folder"
     download(source)
-    # What macOS leaves in archives must not be taken for pictures.
+    # Files that macOS leaves in archives must not be taken for pictures.
     for path in list(source.rglob("*.*"))[:5]:
         (path.parent / f"._{path.name}").write_bytes(b"Mac OS X")
     (tmp_path / "Downloads" / "__MACOSX").mkdir()
