@@ -18,6 +18,12 @@ from resegnet import Config, Segmenter
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of processes for `-n auto`: two, and none besides pytest's own for a few chosen tests."""
+    chosen = config.option.keyword or any(".py" in argument for argument in config.args)
+    return 0 if chosen else 2  # more need more memory: each loads torch
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not REAL.is_dir():
         for item in items:
