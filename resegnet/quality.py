@@ -7,39 +7,83 @@ blurred or flattened; the comments give both sides. The rules catch gross faults
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from resegnet.errors import ArgumentError
 from resegnet.fov import FieldOfView, check_image
 
-NOT_FUNDUS = (
+Kind = Literal["quality", "privacy"]
+
+
+class PhotographWarning(str):
+    """A sentence about a photograph for the user. It is a `str`, so that it can be shown and compared as text.
+
+    Attributes
+    ----------
+    code
+        Stable name for programs, such as "too_dark". The sentence may change from version to version, the code does
+        not.
+    kind
+        "quality" if the vessels found may be wrong; "privacy" if the picture may show whose eye it is.
+    """
+
+    code: str
+    kind: Kind
+
+    def __new__(cls, code: str, sentence: str, kind: Kind = "quality") -> PhotographWarning:
+        warning = super().__new__(cls, sentence)
+        warning.code = code
+        warning.kind = kind
+        return warning
+
+    def __getnewargs__(self) -> tuple[str, str, Kind]:  # type: ignore[override]  # of `__new__`, for copies and pickles
+        return self.code, str(self), self.kind
+
+
+NOT_FUNDUS = PhotographWarning(
+    "not_fundus",
     "This does not look like a colour fundus photograph. The vessels found in it mean nothing unless it is one: "
-    "check that the right file was chosen, in its original colours."
+    "check that the right file was chosen, in its original colours.",
 )
-CUT_OFF = (
+CUT_OFF = PhotographWarning(
+    "cut_off",
     "A large part of the round field of view lies outside the picture. Vessels are found in what is there, but counts, "
-    "areas and lengths do not compare with those of a whole field."
+    "areas and lengths do not compare with those of a whole field.",
 )
-TOO_DARK = (
-    "The photograph is very dark. Thin vessels are probably missed: take it again with more light if that is possible."
+TOO_DARK = PhotographWarning(
+    "too_dark",
+    "The photograph is very dark. Thin vessels are probably missed: take it again with more light if that is possible.",
 )
-OVEREXPOSED = (
+OVEREXPOSED = PhotographWarning(
+    "overexposed",
     "Much of the photograph is overexposed. No vessels can be found where it is white: take it again with less light "
-    "if that is possible."
+    "if that is possible.",
 )
-POOR_CONTRAST = (
+POOR_CONTRAST = PhotographWarning(
+    "poor_contrast",
     "The vessels hardly stand out from their background (haze, cataract or poor light can cause this). Expect missed "
-    "vessels, thin ones first."
+    "vessels, thin ones first.",
 )
-BLURRED = (
+BLURRED = PhotographWarning(
+    "blurred",
     "The photograph is blurred, or too small to show thin vessels. Expect missed thin vessels, and widths that come "
-    "out too large."
+    "out too large.",
 )
+BURNED_IN = PhotographWarning(
+    "burned_in",
+    "The DICOM file says that text, such as a name or a date, is part of the picture. Overlays show it too: cover it "
+    "before you pass them on.",
+    kind="privacy",
+)
+# All of them: first what only a file can tell, then what `find_warnings` finds.
+WARNINGS = (BURNED_IN, NOT_FUNDUS, CUT_OFF, TOO_DARK, OVEREXPOSED, POOR_CONTRAST, BLURRED)
 
 MEASURED_FIELD_PX = 384  # least diameter of the field on the copy that is measured: thin vessels are 1 px wide there
 
 
-def find_warnings(image: np.ndarray, fov: FieldOfView) -> list[str]:
+def find_warnings(image: np.ndarray, fov: FieldOfView) -> list[PhotographWarning]:
     """Find the reasons not to trust a segmentation of this photograph.
 
     Parameters
@@ -52,7 +96,7 @@ def find_warnings(image: np.ndarray, fov: FieldOfView) -> list[str]:
     Returns
     -------
     warnings
-        Sentences for the user, the most serious first: some of this module's constants. Empty if all is well.
+        Sentences for the user, each with a code, the most serious first: some of `WARNINGS`. Empty if all is well.
         `NOT_FUNDUS` stands alone, because the other rules mean nothing for other pictures.
 
     Raises

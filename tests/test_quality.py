@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -11,8 +13,19 @@ from PIL import Image, ImageFilter
 from support.synthetic import draw_fundus
 
 from resegnet.fov import FieldOfView, find_field_of_view, find_fov
-from resegnet.quality import BLURRED, CUT_OFF, NOT_FUNDUS, OVEREXPOSED, POOR_CONTRAST, TOO_DARK, find_warnings
+from resegnet.quality import (
+    BLURRED,
+    CUT_OFF,
+    NOT_FUNDUS,
+    OVEREXPOSED,
+    POOR_CONTRAST,
+    TOO_DARK,
+    WARNINGS,
+    find_warnings,
+)
 
+# On these, other people's programs rely; a code may be added, none may change.
+CODES = ["burned_in", "not_fundus", "cut_off", "too_dark", "overexposed", "poor_contrast", "blurred"]
 EVERYDAY = [
     *("astronaut", "brick", "camera", "cat", "cell", "clock", "coffee", "coins", "colorwheel", "grass", "gravel"),
     *("horse", "hubble_deep_field", "immunohistochemistry", "logo", "microaneurysms", "moon", "page", "rocket", "text"),
@@ -38,6 +51,19 @@ def flatten(image, fov, share):
 def retina():
     """The one real photograph that is free for everyone: 1411 x 1411 px, CC0."""
     return skimage.data.retina()
+
+
+def test_codes_of_warnings_stay():
+    assert [warning.code for warning in WARNINGS] == CODES
+    assert [warning.code for warning in WARNINGS if warning.kind == "privacy"] == ["burned_in"]
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda warning: pickle.loads(pickle.dumps(warning))])
+def test_a_warning_is_text_that_keeps_its_code(duplicate):
+    for warning in WARNINGS:
+        again = duplicate(warning)
+        assert (again, again.code, again.kind) == (warning, warning.code, warning.kind)
+    assert json.loads(json.dumps(list(WARNINGS))) == [str(warning) for warning in WARNINGS]
 
 
 def test_the_free_retina_is_fine(retina):

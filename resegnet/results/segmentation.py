@@ -17,6 +17,7 @@ from resegnet.results.render import OVERLAY_COLOR, OVERLAY_OPACITY, calibre_map,
 
 if TYPE_CHECKING:
     from resegnet.image import ImageSource
+    from resegnet.quality import PhotographWarning
     from resegnet.results.compare import Comparison
 
 NOTEBOOK_PX = 1024  # longer side, at most, of the picture that a notebook shows
@@ -38,8 +39,8 @@ class Segmentation:
         True inside the field of view.
     threshold : float in [0, 1]
         Probability from which a pixel is a vessel.
-    warnings : tuple of str
-        Sentences on the photograph's quality for a user.
+    warnings : tuple of PhotographWarning
+        Sentences about the photograph for a user. Each is a str with a `code` and a `kind`, see `resegnet.quality`.
     model : str
         Name of the release that made the result.
     """
@@ -48,7 +49,7 @@ class Segmentation:
     probability: np.ndarray
     fov: np.ndarray
     threshold: float
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[PhotographWarning, ...] = ()
     model: str = ""
 
     @property
