@@ -123,7 +123,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="drive, chase_db1, stare, hrf or fives")
+    parser.add_argument("name", help="drive, chase_db1, stare, hrf, fives, dr_hagis, aria or orvs")
     parser.add_argument("source", type=Path, metavar="SRC", help="folder of the unpacked download")
     parser.add_argument("destination", type=Path, metavar="DST", help="image folder to create")
     parser.add_argument("--push-to-hub", metavar="USER/NAME", help="publish it as a data set on the Hub, as Parquet")

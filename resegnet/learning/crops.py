@@ -112,6 +112,11 @@ class WorkingSample:
         """The second look, (C, C, 3) uint8; None for a network of one look."""
         return None if self.context is None else np.ascontiguousarray(self.context[:3].transpose(1, 2, 0))
 
+    @property
+    def kinds_known(self) -> bool:
+        """Whether arteries or veins are labelled."""
+        return self.context is not None and bool(self.context[5:].any())
+
     def planes(self) -> torch.Tensor:
         """Return red, green, blue, vessels, field and centrelines as (6, S, S) uint8."""
         colours = self.pixels.transpose(2, 0, 1)

@@ -155,7 +155,7 @@ class _Photograph:
         assert sample.context is not None
         self.detail = sample.planes().to(device)
         self.context = torch.from_numpy(sample.context).to(device)
-        self.kinds_known = bool(sample.context[5:].any())
+        self.kinds_known = sample.kinds_known
         self.inside = np.argwhere(sample.field[::8, ::8] > 127) * 8
 
     def sharp_context(self) -> torch.Tensor:

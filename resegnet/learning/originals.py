@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,15 @@ logger = logging.getLogger(__name__)
 
 Files = Mapping[str, Sequence[Path]]
 
+_PICTURES = ("jpg", "jpeg", "png", "tif", "tiff")
+
 
 @dataclass(frozen=True)
 class Eye:
     """One photograph of a download: its names, and the files that belong to it.
 
-    Files are named in lower case and without `.gz`: by file name or, where names repeat, with the last two folders.
+    Files are named in lower case and without `.gz`: by file name or, where names repeat, with the last two or four
+    folders.
     """
 
     split: str
@@ -134,6 +138,91 @@ def _fives_eyes(files: Files) -> list[Eye]:
     return eyes
 
 
+def _dr_hagis_eyes(files: Files) -> list[Eye]:
+    test = (33, 34, 35, 37, 39, 40)
+    return [
+        Eye(
+            split="test" if number in test else "train",
+            image_id=f"drhagis_{number:03d}",
+            patient=f"drhagis_{number:03d}",
+            image=f"{number}.jpg",
+            mask=f"{number}_manual_orig.png",
+            fov=f"{number}_mask_orig.png",
+        )
+        for number in range(1, 41)
+        if number != 32  # the same photograph as 24
+    ]
+
+
+def _aria_eyes(files: Files) -> list[Eye]:
+    """Return the photographs of the owners' archives or, failing that, of the copy beside ORVS."""
+    eyes = []
+    for group in "acd":
+        photographs = _in_folder(files, f"aria_{group}_markups")
+        vessels = _in_folder(files, f"aria_{group}_markup_vessel")
+        # Names of photographs and of references, so that one without the other is reported as missing.
+        stems = photographs.keys() | {stem.removesuffix("_bdp") for stem in vessels if stem.endswith("_bdp")}
+        for position, stem in enumerate(sorted(stems, key=_by_numbers)):
+            # The number in brackets that a few names start with goes to the end: (0001)aria_d_26.
+            prefix, name = re.fullmatch(r"(?:\((\d+)\))?(.*)", stem).groups()  # type: ignore[union-attr]
+            image_id = name if prefix is None else f"{name}_{prefix}"
+            eyes.append(
+                Eye(
+                    split="train" if position < round(5 / 6 * len(stems)) else "test",
+                    image_id=image_id,
+                    patient=image_id,
+                    image=photographs.get(stem, f"aria_{group}_markups/{stem}.tif"),
+                    mask=vessels.get(f"{stem}_bdp", f"aria_{group}_markup_vessel/{stem}_bdp.tif"),
+                    second=vessels.get(f"{stem}_bss"),
+                )
+            )
+    return eyes or _eyes_of_sarhan(files, "aria")
+
+
+def _orvs_eyes(files: Files) -> list[Eye]:
+    return _eyes_of_sarhan(files, "orvs")
+
+
+def _eyes_of_sarhan(files: Files, name: str) -> list[Eye]:
+    """Return the photographs of one folder of the download of Sarhan et al., which holds ORVS and copies of other sets.
+
+    Its splits are folders: `ORVS/Train/Original/Images/2012.jpg` and `ORVS/Train/Original/Labels/2012.jpg`.
+    """
+    eyes = []
+    for split in ("train", "test"):
+        folder = f"{name}/{split}/original"
+        photographs, vessels = (_in_folder(files, f"{folder}/{part}") for part in ("images", "labels"))
+        for stem in sorted(photographs.keys() | vessels.keys(), key=_by_numbers):
+            image_id = f"{name}_{stem}"
+            eyes.append(
+                Eye(
+                    split=split,
+                    image_id=image_id,
+                    patient=image_id,
+                    image=photographs.get(stem, f"{folder}/images/{stem}"),
+                    mask=vessels.get(stem, f"{folder}/labels/{stem}"),
+                )
+            )
+    return eyes
+
+
+def _in_folder(files: Files, folder: str) -> dict[str, str]:
+    """Map the names of a folder's pictures, without suffix and spaces, to their names in `files`."""
+    depth = folder.count("/") + 1
+    found = {}
+    for key in files:
+        *parents, name = key.split("/")
+        stem, dot, suffix = name.rpartition(".")
+        if len(parents) in (2, 4) and "/".join(parents[-depth:]) == folder and dot and suffix in _PICTURES:
+            found[stem.replace(" ", "")] = key
+    return found
+
+
+def _by_numbers(stem: str) -> list[tuple[int, str]]:
+    """Return a sort key that puts 2 before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", stem)]
+
+
 PREPARERS = {
     "drive": Original(
         split="by the owners: 21-40 to train, 01-20 to test",
@@ -164,5 +253,23 @@ PREPARERS = {
         layout="train/Original/1_A.png, train/Ground truth/1_A.png, test/Original/1_A.png, "
         "test/Ground truth/1_A.png and so on",
         find_eyes=_fives_eyes,
+    ),
+    "dr_hagis": Original(
+        split="33, 34, 35, 37, 39 and 40 to test, as Sarhan et al. 2021, the others to train; the owners define none",
+        layout="Fundus_Images/1.jpg, Manual_Segmentations/1_manual_orig.png, Mask_images/1_mask_orig.png and so on, "
+        "to 40",
+        find_eyes=_dr_hagis_eyes,
+    ),
+    "aria": Original(
+        split="by the folders Train and Test where the download is that of Sarhan et al. 2021; otherwise the last "
+        "sixth of each group by number to test, because the owners define none",
+        layout="aria_a_markups/*.tif, aria_a_markup_vessel/*_BDP.tif and *_BSS.tif, and the same for the groups c and "
+        "d; or ARIA/Train/Original/Images/500.tif, ARIA/Train/Original/Labels/500.tif and so on",
+        find_eyes=_aria_eyes,
+    ),
+    "orvs": Original(
+        split="by the owners: folders Train and Test",
+        layout="ORVS/Train/Original/Images/2012.jpg, ORVS/Train/Original/Labels/2012.jpg and so on",
+        find_eyes=_orvs_eyes,
     ),
 }

@@ -156,15 +156,15 @@ def publish(folder: str | os.PathLike, name: str, repo_id: str, *, private: bool
 
 
 def _index(source: Path) -> Files:
-    """Return all files below a folder, by file name and by file name with the last two folders, as `Eye` names them."""
+    """Return all files below a folder by the names that `Eye` uses: alone, with the last two and with four folders."""
     files = defaultdict(list)
     for path in sorted(source.rglob("*")):
         # Archives made by macOS hold a "._" twin of every file.
         if path.is_file() and not path.name.startswith(".") and "__MACOSX" not in path.parts:
-            parts = [part.lower() for part in path.parts]
+            parts = [part.lower() for part in path.absolute().parts]
             parts[-1] = parts[-1].removesuffix(".gz")
-            files[parts[-1]].append(path)
-            files["/".join(parts[-3:])].append(path)
+            for folders in (0, 2, 4):
+                files["/".join(parts[-1 - folders :])].append(path)
     return files
 
 
@@ -254,8 +254,15 @@ def _write_mask(cell: Mapping[str, Any], path: Path) -> None:
 
 def _readme(name: str) -> str:
     about = SOURCES[name]
-    terms = f"* Terms: {about.terms}\n* Cite: {about.paper}\n* Split: {PREPARERS[name].split}\n"
-    return _origin(name) + terms
+    facts = {
+        "Camera": about.camera,
+        "Eyes": about.eyes,
+        "Terms": about.terms,
+        "Cite": about.paper,
+        "Split": PREPARERS[name].split,
+    }
+    lines = [*(f"{fact}: {value}" for fact, value in facts.items() if value), *about.notes]
+    return _origin(name) + "".join(f"* {line}\n" for line in lines)
 
 
 def _origin(name: str) -> str:

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from resegnet.releases.datasheets import SOURCES, Source
 from resegnet.releases.records import (
+    anatomy_datasets,
+    artery_vein_datasets,
     as_list,
     as_object,
     dataset_title,
@@ -19,6 +21,7 @@ from resegnet.releases.records import (
     training_datasets,
     training_runs,
     unrecorded_parent,
+    vessel_datasets,
 )
 
 # Ids that the Hub has for the terms of data sets that allow every use of the weights.
@@ -85,6 +88,7 @@ class Data:
     """Values of the section on data and terms, as Markdown."""
 
     table: str
+    notes: list[str]
     pseudo_labelled: str
     pseudo_labels: int
     licence: str
@@ -98,15 +102,22 @@ class Data:
 def training_and_test_data(reports: Mapping[str, Any], training: Mapping[str, Any], licence: Licence) -> Data:
     """Collect the values of the card's section on data and terms."""
     used, pseudo_labelled = training_datasets(training), pseudo_labelled_datasets(training)
+    names = list(dict.fromkeys([*used, *reports]))
     rows = []
-    for name in dict.fromkeys([*used, *reports]):
-        training_use = "training, with vessel masks made by models" if name in pseudo_labelled else "training"
-        uses = [use for use, users in ((training_use, used), ("scores", reports)) if name in users]
-        paper = _paper(SOURCES[name]) if name in SOURCES else _UNKNOWN
-        rows.append([dataset_title(name), ", ".join(uses), paper, _linked_terms(name)])
+    for name in names:
+        uses = [*([_training_use(name, training)] if name in used else []), *(["scores"] if name in reports else [])]
+        source = SOURCES.get(name, Source(name, _UNKNOWN, _UNKNOWN))
+        facts = [escape_markdown(fact) if fact else "-" for fact in (source.camera, source.eyes)]
+        rows.append([dataset_title(name), ", ".join(uses), *facts, _paper(source), _linked_terms(name)])
+    header = ["data set", "used for", "camera", "eyes", "paper", "terms of its publishers"]
     teachers = teacher_releases(training)
     return Data(
-        table=markdown_table(["data set", "used for", "paper", "terms of its publishers"], rows) if rows else "",
+        table=markdown_table(header, rows) if rows else "",
+        notes=[
+            f"{dataset_title(name)}: {escape_markdown(note)}"
+            for name in names
+            for note in (SOURCES[name].notes if name in SOURCES else ())
+        ],
         pseudo_labelled=", ".join(map(dataset_title, pseudo_labelled)),
         pseudo_labels=len({str(name) for run in training_runs(training) for name in as_list(run.get("labelled_ids"))}),
         licence=licence.id,
@@ -116,6 +127,17 @@ def training_and_test_data(reports: Mapping[str, Any], training: Mapping[str, An
         teachers=", ".join(map(escape_markdown, teachers)),
         unrecorded_teachers=", ".join(escape_markdown(name) for name, recorded in teachers.items() if not recorded),
     )
+
+
+def _training_use(name: str, training: Mapping[str, Any]) -> str:
+    """Return what was learned from a data set of the training, which may be several things."""
+    purposes = {
+        "training": vessel_datasets(training),
+        "training, with vessel masks made by models": pseudo_labelled_datasets(training),
+        "training of arteries and veins": artery_vein_datasets(training),
+        "training of optic disc and fovea": anatomy_datasets(training),
+    }
+    return ", ".join(purpose for purpose, names in purposes.items() if name in names) or "training of teachers"
 
 
 def _encoder_weights(training: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from resegnet.errors import ReleaseError, first_line
 from resegnet.io import read_json
-from resegnet.releases.datasheets import SOURCES
+from resegnet.releases.datasheets import ARTERY_VEIN_SOURCES, SOURCES
 
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
 
@@ -116,15 +116,40 @@ def training_runs(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def training_datasets(training: Mapping[str, Any]) -> list[str]:
-    """List the data sets that the weights were trained on, pseudo-labelled ones and those of teachers included."""
+    """List the data sets that the weights were trained on.
+
+    Those with disc or fovea, with arteries and veins, with vessel masks by models, and those of teachers are included.
+    """
     from_teachers = [
         one_line(name)
         for run in training_runs(training)
         for teacher in as_list(run.get("teachers"))
         for name in as_list(as_object(teacher).get("trained_on"))
     ]
-    names = [*_option_names(training, "dataset"), *pseudo_labelled_datasets(training), *from_teachers]
+    names = [
+        *vessel_datasets(training),
+        *artery_vein_datasets(training),
+        *anatomy_datasets(training),
+        *pseudo_labelled_datasets(training),
+        *from_teachers,
+    ]
     return list(dict.fromkeys(names))
+
+
+def vessel_datasets(training: Mapping[str, Any]) -> list[str]:
+    """List the data sets that vessels were learned from as people segmented them."""
+    return list(dict.fromkeys(_option_names(training, "dataset")))
+
+
+def anatomy_datasets(training: Mapping[str, Any]) -> list[str]:
+    """List the data sets that optic disc and fovea were learned from."""
+    return list(dict.fromkeys(_option_names(training, "anatomy")))
+
+
+def artery_vein_datasets(training: Mapping[str, Any]) -> list[str]:
+    """List the data sets that arteries and veins were learned from: labels that others published, or the set itself."""
+    labelled = [one_line(name) for run in training_runs(training) for name in as_list(run.get("artery_vein_datasets"))]
+    return list(dict.fromkeys(ARTERY_VEIN_SOURCES.get(name, name) for name in labelled))
 
 
 def pseudo_labelled_datasets(training: Mapping[str, Any]) -> list[str]:

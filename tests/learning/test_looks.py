@@ -22,6 +22,7 @@ from resegnet.learning.options import TrainingOptions
 from resegnet.learning.samples import Sample
 from resegnet.learning.training import train
 from resegnet.model import ReSegNet
+from resegnet.releases.records import training_datasets
 from resegnet.segmenter import Segmenter
 from resegnet.synthetic import draw_fundus
 from resegnet.two_looks import sample_squares
@@ -201,5 +202,7 @@ def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
     assert (release / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
     record = json.loads((release / "training.json").read_text())
     assert {*record["anatomy_train_ids"], *record["anatomy_validation_ids"]} == {"disc0", "disc1", "disc2", "disc5"}
+    assert record["artery_vein_datasets"] == ["tiny"]
+    assert training_datasets(record) == ["tiny", "discs"]
     result = Segmenter.from_pretrained(release)(draw_fundus(9, (150, 170)).image)
     assert result.probability.shape == (150, 170)

@@ -104,12 +104,56 @@ def download_fives(folder: Path) -> None:
             write(folder / split / "Ground truth" / f"{name}.png", eye["mask"])
 
 
+def download_dr_hagis(folder: Path) -> None:
+    for number in range(1, 41):
+        eye = draw(f"drhagis_{number:03d}")
+        write(folder / "Fundus_Images" / f"{number}.jpg", eye["image"], quality=90)
+        write(folder / "Manual_Segmentations" / f"{number}_manual_orig.png", eye["mask"])
+        write(folder / "Mask_images" / f"{number}_mask_orig.png", eye["fov"])
+
+
+ARIA = {
+    "a": ("aria_a_2_1", "aria_a_10_3", "aria_a_1_1"),
+    "c": tuple(f"aria_c_1_{number}" for number in range(1, 8)),
+    "d": ("(0001)aria_d_26", "aria_d_26", "aria_d_3"),
+}
+
+
+def download_aria(folder: Path) -> None:
+    for group, names in ARIA.items():
+        for name in names:
+            eye = draw("aria_d_26_0001" if name.startswith("(") else name)
+            spaced = name.replace("aria_a_2", "aria_a _2")  # as a few photographs of the download are named
+            write(folder / f"aria_{group}_markups" / f"{spaced}.tif", eye["image"])
+            vessels = folder / f"aria_{group}_markup_vessel" / f"aria_{group}_markup_vessel"
+            write(vessels / f"{name}_BDP.tif", eye["mask"])
+            write(vessels / f"{name}_BSS.tif", eye["second"])
+            # One file of the discs is named as its photograph.
+            write(folder / f"aria_{group}_markupdiscfovea" / f"{name}.tif", eye["fov"])
+
+
+def download_orvs(folder: Path) -> None:
+    parts = {"Train": ("orvs", "2012 2013 2110", "jpg"), "Test": ("orvs", "2014 2016", "jpg")}
+    aria = {"Train": ("aria", "500 501", "tif"), "Test": ("aria", "508", "tif")}
+    for split, (name, numbers, suffix) in (*parts.items(), *aria.items()):
+        for number in numbers.split():
+            eye = draw(f"{name}_{number}")
+            original = folder / "Vessels-Datasets" / name.upper() / split / "Original"
+            write(original / "Images" / f"{number}.{suffix}", eye["image"])
+            write(
+                original / "Labels" / f"{number}.{suffix}", eye["mask"], **({"quality": 100} if suffix == "jpg" else {})
+            )
+
+
 CASES = {
     "drive": (download_drive, {"train": 20, "test": 20}, True, 20),
     "chase_db1": (download_chase_db1, {"train": 20, "test": 8}, False, 28),
     "stare": (download_stare, {"train": 10, "test": 10}, False, 20),
     "hrf": (download_hrf, {"train": 15, "test": 30}, True, 0),
     "fives": (download_fives, {"train": 3, "test": 2}, False, 0),
+    "dr_hagis": (download_dr_hagis, {"train": 33, "test": 6}, True, 0),
+    "aria": (download_aria, {"train": 10, "test": 3}, False, 13),
+    "orvs": (download_orvs, {"train": 3, "test": 2}, False, 0),
 }
 
 
@@ -153,7 +197,10 @@ def test_a_download_comes_back_pixel_for_pixel(tmp_path, name):
     for path in observers:
         np.testing.assert_array_equal(np.asarray(Image.open(path)), draw(path.stem)["second"] * np.uint8(255))
     assert {tuple(np.unique(np.asarray(Image.open(path)))) for path in masks} == {(0, 255)}
-    assert SOURCES[name].paper in (destination / "README.md").read_text()
+    readme = (destination / "README.md").read_text()
+    about = SOURCES[name]
+    for fact in (about.paper, about.terms, about.camera, about.eyes, *about.notes):
+        assert fact in readme
     assert [path.name for path in tmp_path.iterdir()].count(f"{name}.partial") == 0
 
 
@@ -176,6 +223,10 @@ def test_splits_are_the_usual_ones(tmp_path):
     ]
     assert ids("fives", "train") == ["fives_001_A", "fives_002_D", "fives_010_N"]
     assert ids("fives", "test") == ["fives_t001_A", "fives_t002_G"]
+    assert ids("dr_hagis", "test") == [f"drhagis_{number:03d}" for number in (33, 34, 35, 37, 39, 40)]
+    assert "drhagis_032" not in ids("dr_hagis", "train")
+    assert ids("aria", "test") == ["aria_a_10_3", "aria_c_1_7", "aria_d_26"]
+    assert ids("orvs", "test") == ["orvs_2014", "orvs_2016"]
 
 
 def test_jpeg_photographs_are_copied_byte_by_byte(tmp_path):
@@ -190,6 +241,37 @@ def test_two_eyes_of_a_child_are_one_patient(tmp_path):
     download_chase_db1(tmp_path / "source")
     prepare("chase_db1", tmp_path / "source", tmp_path / "out")
     assert load_vessels(tmp_path / "out", "test")["patient"][:2] == ["chase_11", "chase_11"]
+
+
+def test_aria_is_also_read_from_the_copy_beside_orvs(tmp_path):
+    download_orvs(tmp_path / "source")
+    assert prepare("aria", tmp_path / "source", tmp_path / "out") == {"train": 2, "test": 1}
+    for split, ids in (("train", ["aria_500", "aria_501"]), ("test", ["aria_508"])):
+        rows = load_vessels(tmp_path / "out", split)
+        assert list(rows["image_id"]) == ids
+        for row in rows:
+            sample, truth = read_sample(row), draw(row["image_id"])
+            np.testing.assert_array_equal(sample.image, truth["image"])
+            np.testing.assert_array_equal(sample.vessels, truth["mask"])
+
+
+def test_aria_lacking_a_reference_or_a_photograph_is_told(tmp_path):
+    source = tmp_path / "source"
+    download_aria(source)
+    (source / "aria_a_markups" / "aria_a_10_3.tif").unlink()
+    (source / "aria_c_markup_vessel" / "aria_c_markup_vessel" / "aria_c_1_4_BDP.tif").unlink()
+    with pytest.raises(DataError) as caught:
+        prepare("aria", source, tmp_path / "out")
+    assert [line for line in str(caught.value).splitlines() if line.endswith(": missing")] == [
+        "- aria_a_markups/aria_a_10_3.tif: missing",
+        "- aria_c_markup_vessel/aria_c_1_4_bdp.tif: missing",
+    ]
+
+
+def test_the_download_may_be_the_folder_where_the_command_runs(tmp_path, monkeypatch):
+    download_orvs(tmp_path / "source")
+    monkeypatch.chdir(tmp_path / "source" / "Vessels-Datasets" / "ORVS")
+    assert prepare("orvs", ".", tmp_path / "out") == {"train": 3, "test": 2}
 
 
 def test_drive_without_test_tracings_gives_the_training_split_and_says_so(tmp_path, caplog):

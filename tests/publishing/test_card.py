@@ -21,6 +21,7 @@ from resegnet.hub import BUNDLED_RELEASES
 from resegnet.publishing.card import HUB_METRICS, model_card
 from resegnet.publishing.card_scores import PEER_F1, TABLE_SCORES
 from resegnet.publishing.pictures import PICTURE_WIDTH_PX, card_pictures
+from resegnet.releases.datasheets import SOURCES
 from resegnet.results.metrics import SCORES
 from resegnet.results.render import ERROR_COLORS
 
@@ -366,6 +367,39 @@ def test_the_licence_is_that_of_the_training_data(card, datasets, licence):
         "other": "puts no terms of its own on these weights",
     }
     assert [name for name, words in said.items() if words in text] == [licence[0]]
+
+
+def test_a_model_of_all_sets_names_the_terms_and_the_purpose_of_each(card):
+    training = copy.deepcopy(RECORDS["training"]) | {"artery_vein_datasets": ["drive", "hrf", "my_clinic"]}
+    training["options"] |= {
+        "dataset": ["drive", "chase_db1", "hrf", "dr_hagis", "aria", "orvs"],
+        "anatomy": ["idrid_disc", "idrid_unlabelled"],
+    }
+    text = card(training=training)
+    data = ModelCard(text).data.to_dict()
+    names = ["drive", "dr-hagis", "aria", "orvs", "rite", "hrf-av"]
+    assert data["license"] == "other"
+    assert data["license_name"] == "-and-".join([*(f"{name}-terms" for name in names), "terms-not-known"])
+    header, *table = rows(text, "data set | used for")
+    uses = {row[0].replace("\\", ""): dict(zip(header, row, strict=True)) for row in table}
+    expected = {
+        "DRIVE": "training, scores",
+        "ARIA": "training",
+        "LES-AV": "scores",
+        "RITE, arteries and veins of DRIVE": "training of arteries and veins",
+        "my_clinic": "training of arteries and veins",
+        "IDRiD, masks of the optic disc": "training of optic disc and fovea",
+        "IDRiD, centres of disc and fovea": "training of optic disc and fovea",
+    }
+    assert {name: uses[name]["used for"] for name in expected} == expected
+    for name in ("dr_hagis", "aria", "orvs", "rite", "hrf_av", "idrid_disc"):
+        about, row = SOURCES[name], uses[SOURCES[name].title]
+        assert about.terms in row["terms of its publishers"] and about.camera == row["camera"]
+        assert f"https://doi.org/{about.paper.split('doi:')[1]}" in row["paper"]
+    told = re.sub(r"\s+", " ", text)
+    assert "* ORVS: The manual segmentations leave out most fine vessels" in told
+    assert "* ARIA: The lines of the manual segmentations are broad" in told
+    assert told.count("terms: published for research, no licence text found; cite.**") == 5
 
 
 def test_the_licence_counts_what_the_weights_learned_from_earlier_and_from_teachers(card):
