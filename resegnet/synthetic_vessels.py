@@ -24,12 +24,13 @@ class Vessel:
     """The centreline of a vessel and its width.
 
     `points` is (N, 2) float, (x, y) in mm from the centre of the disc; x grows towards the macula, y downwards.
-    `widths` is (N,) float, mm.
+    `widths` is (N,) float, mm. `generation` is 0 for a trunk, 1 to 3 for a branch.
     """
 
     points: np.ndarray
     widths: np.ndarray
     is_vein: bool
+    generation: int
 
 
 def grow_vessels(rng: np.random.Generator, fovea: tuple[float, float]) -> list[Vessel]:
@@ -121,7 +122,7 @@ class _Grower:
         """Add a vessel, and grow its branches up to the third generation."""
         rng = self.rng
         index = len(self.vessels)
-        self.vessels.append(Vessel(points, widths, is_vein))
+        self.vessels.append(Vessel(points, widths, is_vein, generation))
         for column, row in np.floor(points / _CELL).astype(int).tolist():
             self.taken.setdefault((is_vein, column, row), index)
         if generation == 3:

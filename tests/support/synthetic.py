@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
+
+import numpy as np
 
 from resegnet import synthetic
 
@@ -14,4 +17,5 @@ def _computed(seed: int, size: tuple[int, int]) -> synthetic.SyntheticFundus:
 
 def draw_fundus(seed: int, size: tuple[int, int] = (584, 565)) -> synthetic.SyntheticFundus:
     """Return what `resegnet.synthetic.draw_fundus` returns, in arrays of the caller's own."""
-    return synthetic.SyntheticFundus(*(array.copy() for array in vars(_computed(seed, size)).values()))
+    eye = _computed(seed, size)
+    return replace(eye, **{name: value.copy() for name, value in vars(eye).items() if isinstance(value, np.ndarray)})
