@@ -101,13 +101,8 @@ class Work:
     def __init__(self, segmenter: Segmenter, options: CohortOptions) -> None:
         self._segmenter = segmenter
         self._options = options
-        self._made_by = {
-            "threshold": segmenter.config.threshold if options.threshold is None else float(options.threshold),
-            "model": segmenter.model,
-            "model_sha256": _model_digest(segmenter),
-            "engine": type(segmenter.network).__name__.removesuffix("Network").lower(),
-            "resegnet": __version__,
-        }
+        threshold = segmenter.config.threshold if options.threshold is None else float(options.threshold)
+        self._made_by = made_by(segmenter, threshold)
 
     def __call__(self, photograph: Photograph) -> Outcome:
         """Make the results of one photograph.
@@ -212,18 +207,31 @@ class Work:
             files[names["overlay"]] = _overlay_jpeg(result)
         if "probability" in names:
             files[names["probability"]] = probability_png(result)
-        height, width = result.mask.shape
-        scale = {SCALE_COLUMN: expected[SCALE_COLUMN]} if SCALE_COLUMN in expected else {}
-        row = {
-            "id": expected["id"],
-            "source": expected["source"],
-            "width": width,
-            "height": height,
-            **_field_box(result.fov),
-            "warnings": " ".join(result.warnings),
-            **without_nan(result.measure(**scale)),
-        }
+        row = {"id": expected["id"], "source": expected["source"], **describe(result, expected.get(SCALE_COLUMN))}
         return files, row | expected
+
+
+def made_by(segmenter: Segmenter, threshold: float) -> Row:
+    """Return the columns of a row that say which model and program made it."""
+    return {
+        "threshold": threshold,
+        "model": segmenter.model,
+        "model_sha256": _model_digest(segmenter),
+        "engine": type(segmenter.network).__name__.removesuffix("Network").lower(),
+        "resegnet": __version__,
+    }
+
+
+def describe(result: Segmentation, um_per_px: float | None) -> Row:
+    """Return the columns of a row that depend on the photograph: size, field of view, warnings and measures."""
+    height, width = result.mask.shape
+    return {
+        "width": width,
+        "height": height,
+        **_field_box(result.fov),
+        "warnings": " ".join(result.warnings),
+        **without_nan(result.measure(um_per_px)),
+    }
 
 
 def _overlay_jpeg(result: Segmentation) -> bytes:

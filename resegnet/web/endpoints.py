@@ -10,7 +10,7 @@ from resegnet.io import png, safe_name
 from resegnet.results import export
 from resegnet.results.compare import compare
 from resegnet.results.segmentation import Segmentation
-from resegnet.web.handlers import export_numbers
+from resegnet.web.downloads import export_numbers
 from resegnet.web.messages import keep_file, user_error, without_folder
 from resegnet.web.recent import RecentResults
 

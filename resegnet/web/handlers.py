@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from resegnet.errors import ImageError
-from resegnet.io import json_bytes, png, safe_name, without_nan
-from resegnet.results import export
+from resegnet.io import without_nan
 from resegnet.results.compare import Comparison, compare
 from resegnet.results.segmentation import Segmentation
 from resegnet.segmenter import Segmenter
+from resegnet.web.downloads import OnPage, download
 from resegnet.web.files import KEEP_S
 from resegnet.web.levels import pack, probability_levels, slider_stops
 from resegnet.web.messages import (
@@ -31,7 +31,7 @@ from resegnet.web.messages import (
     user_error,
     without_folder,
 )
-from resegnet.web.numbers import Measured, shown_measures
+from resegnet.web.numbers import TOO_MUCH_VESSEL, Measured, shown_measures
 from resegnet.web.recent import RecentResults
 
 # For the screen only; downloads are PNG. Colour is kept at full resolution, because the thinnest vessels are one pixel
@@ -51,8 +51,6 @@ IMPLAUSIBLE = (
     "The manual segmentation fits the vessels found hardly better than chance (AUROC {auroc:.2f}). Does it belong to "
     "this photograph, and is it neither turned nor flipped?"
 )
-
-TOO_MUCH_VESSEL = "More than half of the field of view is vessel at this threshold, which is not measured; raise it."
 
 
 class Handlers:
@@ -75,6 +73,7 @@ class Handlers:
 
     def __init__(self, segmenter: Segmenter, examples: Iterable[Path], keep_s: float = KEEP_S) -> None:
         self.results = RecentResults(segmenter, keep_s)
+        self._segmenter = segmenter
         self._stops = slider_stops(segmenter.config.threshold)
         self._fitted = self._stops.index(segmenter.config.threshold)
         self._examples = [str(path) for path in examples]
@@ -188,28 +187,24 @@ class Handlers:
         """
         checked = Settings(settings)
         result, comparison = self._on_page(files, checked)
-        name = safe_name(Path(checked.photo or "").stem)
-        color, opacity, scale = checked.color, checked.opacity, checked.um_per_px
-        at = f"_{result.threshold:.4g}"
-        match checked.what:
-            case "mask":
-                return keep_file(export.mask_png(result), f"{name}_mask{at}.png")
-            case "probability":
-                return keep_file(export.probability_png(result), f"{name}_probability.png")
-            case "overlay":
-                return keep_file(export.overlay_png(result, color=color, opacity=opacity), f"{name}_overlay{at}.png")
-            case "numbers":
-                return keep_file(json_bytes(export_numbers(result, comparison, scale)), f"{name}_numbers{at}.json")
-            case "errors" if comparison is not None:
-                return keep_file(png(comparison.error_map()), f"{name}_errors{at}.png")
-            case "all":
-                contents = export.contents(result, name, color=color, opacity=opacity)
-                contents["summary"] = (f"{name}_numbers.json", json_bytes(export_numbers(result, comparison, scale)))
-                if comparison is not None:
-                    contents["errors"] = (f"{name}_errors.png", png(comparison.error_map()))
-                return keep_file(export.archive(contents.values()), f"{name}_resegnet{at}.zip")
-            case other:
-                raise user_error(f"The file to save is {other!r}, expected one that the page offers.")
+        assert checked.photo is not None
+        page = OnPage(
+            result,
+            comparison,
+            checked.photo,
+            self._segmenter,
+            color=checked.color,
+            opacity=checked.opacity,
+            um_per_px=checked.um_per_px,
+        )
+        try:
+            made = download(checked.what, page)
+        except OSError as error:
+            raise user_error(GONE) from error
+        if made is None:
+            raise user_error(f"The file to save is {checked.what!r}, expected one that the page offers.")
+        name, content = made
+        return keep_file(content, name)
 
     def _encode(self, path: str) -> _Encoded:
         result = self.results(path)
@@ -274,16 +269,6 @@ class _Encoded:
     height: int  # px
     width: int
     warnings: list[str]
-
-
-def export_numbers(
-    result: Segmentation, comparison: Comparison | None, um_per_px: float | None = None
-) -> dict[str, object]:
-    """Return the summary of a result, with the scores of a comparison if there is one."""
-    numbers = dict(export.summary(result, um_per_px))
-    if comparison is not None:
-        numbers["comparison"] = without_nan(comparison.scores()) | {"notes": list(comparison.notes)}
-    return numbers
 
 
 def _added(files: list[str], path: str) -> list[str]:

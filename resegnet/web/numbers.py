@@ -12,6 +12,8 @@ from resegnet.results.segmentation import Segmentation
 # Share of the field of view above which a mask is not measured: it has no centrelines of vessels then, and to look for
 # them takes up to 39 s (8 megapixels).
 MAX_VESSEL = 0.5
+UNDEFINED = "\u2013"  # in place of a number
+TOO_MUCH_VESSEL = "More than half of the field of view is vessel at this threshold, which is not measured; raise it."
 
 
 class ShownMeasure(TypedDict):
@@ -108,3 +110,23 @@ def shown_measures(result: Segmentation) -> dict[str, float | None] | None:
         return None
     numbers = without_nan(result.measure())
     return {shown["key"]: numbers[shown["key"]] for shown in SHOWN_MEASURES}
+
+
+def write_measure(shown: ShownMeasure, value: float | None, um_per_px: float | None) -> str:
+    """Return a measure with its unit, as `viewer.js` writes it.
+
+    Parameters
+    ----------
+    value
+        In pixels, if it is a length; None if it is undefined.
+    um_per_px
+        Micrometres on the retina for a pixel. None leaves lengths in pixels.
+    """
+    if value is None:
+        return UNDEFINED
+    if shown["unit"] == "%":
+        return f"{value:.1%}"
+    if shown["unit"] == "px" and um_per_px is not None:
+        length_um = value * um_per_px
+        return f"{length_um:,.1f} µm" if length_um < 10_000 else f"{length_um / 1000:,.1f} mm"
+    return f"{value:,.{shown['digits']}f} {shown['unit']}".rstrip()

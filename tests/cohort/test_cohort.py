@@ -267,7 +267,7 @@ def test_table_and_files_are_those_of_the_python_interface(folder, segment, tmp_
 
 
 def test_an_undefined_number_is_empty(segment, tmp_path, monkeypatch, folder):
-    monkeypatch.setattr("resegnet.segmenter.Segmentation.measure", lambda _: {"vessel_density": float("nan"), "n": 1})
+    monkeypatch.setattr("resegnet.segmenter.Segmentation.measure", lambda *_: {"vessel_density": float("nan"), "n": 1})
     assert segment(folder / "a.png", "--out", "out") == 0
     assert table(tmp_path / "out/results.csv")[0]["vessel_density"] == ""
     assert pq.read_table(tmp_path / "out/results.parquet").column("vessel_density").to_pylist() == [None]

@@ -219,7 +219,11 @@ def test_the_picture_follows_the_slider_and_the_files_are_what_is_shown(open_pag
     assert name == "my eye_resegnet_0.55.zip"
     with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
         assert zipped.read("my eye_mask.png") == mask
-        assert len(zipped.namelist()) == 4
+        assert len(zipped.namelist()) == 6
+    name, report = save(page, "report (PDF)")
+    assert name == "my eye_report_0.55.pdf"
+    assert f"({moved.measure()['fractal_d0']:.3f}) Tj".encode() in report
+    assert save(page, "table (CSV)")[0] == "my eye_table_0.55.csv"
 
     page.get_by_role("button", name="Reset").click()
     settle(page)

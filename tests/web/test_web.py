@@ -1,5 +1,7 @@
 """The page's handlers, without a browser: levels, results in memory, answers, files to save, the About text."""
 
+import csv
+import hashlib
 import io
 import json
 import re
@@ -9,6 +11,7 @@ import threading
 import time
 import zipfile
 import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +25,14 @@ from support.synthetic import draw_fundus
 
 import app
 from resegnet import Config, Segmentation, Segmenter
+from resegnet.cohort.photograph import Photograph
+from resegnet.cohort.work import CohortOptions, Work
+from resegnet.releases.records import DISCLAIMER
 from resegnet.results import export
 from resegnet.results.compare import compare
+from resegnet.version import __version__
 from resegnet.web.about import about
+from resegnet.web.endpoints import Endpoints
 from resegnet.web.handlers import Handlers
 from resegnet.web.layout import build_app
 from resegnet.web.levels import pack, probability_levels, slider_stops
@@ -284,20 +292,103 @@ def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter
     name, numbers = saved(handlers, files, settings(photograph, reference=reference, what="numbers"))
     assert name == "my eye_numbers_0.55.json"
     expected = export.summary(result) | {"comparison": {**comparison.scores(), "notes": []}}
-    assert json.loads(numbers) == expected
+    assert {key: json.loads(numbers)[key] for key in expected} == expected
 
+    table = saved(handlers, files, settings(photograph, what="table"))[1]
     name, archive = saved(handlers, files, settings(photograph, reference=reference, what="all"))
     assert name == "my eye_resegnet_0.55.zip"
     with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
         assert zipped.testzip() is None
         members = {member: zipped.read(member) for member in zipped.namelist()}
+    assert members.pop("my eye_report.pdf").startswith(b"%PDF")
+    inside, alone = json.loads(members.pop("my eye_numbers.json")), json.loads(numbers)
+    assert inside | {"date": None} == alone | {"date": None}
     assert members == {
+        "my eye_table.csv": table,
         "my eye_mask.png": export.mask_png(result),
         "my eye_probability.png": export.probability_png(result),
         "my eye_overlay.png": overlay,
-        "my eye_numbers.json": numbers,
         "my eye_errors.png": error_map,
     }
+
+
+def test_the_table_is_the_row_of_a_batch_and_the_numbers_say_which_photograph_and_when(segmenter, photograph, tmp_path):
+    handlers = Handlers(segmenter, [])
+    name, table = saved(handlers, [photograph], settings(photograph, what="table", um_per_px=8.5))
+    assert name == "my eye_table_0.55.csv"
+    (row,) = csv.DictReader(io.StringIO(table.decode()))
+    work = Work(segmenter, CohortOptions(str(tmp_path / "batch"), threshold=0.55, um_per_px=8.5, overlay=False))
+    (tmp_path / "batch" / "masks").mkdir(parents=True)
+    (tmp_path / "batch" / "records").mkdir()
+    expected = work(Photograph("my eye", "my eye", photograph)).row
+    del expected["mask"]
+    assert row == {key: str(value) for key, value in (expected | {"source": "my eye.png"}).items()}
+
+    before = datetime.now(UTC).replace(microsecond=0)
+    numbers = json.loads(saved(handlers, [photograph], settings(photograph, what="numbers", um_per_px=8.5))[1])
+    assert before <= datetime.fromisoformat(numbers["date"]) <= datetime.now(UTC)
+    for key in ("photograph_sha256", "model_sha256", "source", "um_per_px"):
+        assert str(numbers[key]) == row[key]
+
+
+def texts_of(pdf):
+    """Return the texts of a PDF of ours, which is not compressed."""
+    texts = re.findall(rb"\((.*?)\) Tj", pdf)
+    unescaped = [re.sub(rb"\\([0-7]{3}|.)", lambda m: bytes([int(m[1], 8)]) if len(m[1]) == 3 else m[1], text)
+                 for text in texts]  # fmt: skip
+    return [text.decode("cp1252") for text in unescaped]
+
+
+def test_the_report_has_the_numbers_of_the_api_and_says_how_they_were_made(segmenter, photograph, reference):
+    handlers = Handlers(segmenter, [])
+    changed = {"reference": reference, "um_per_px": 8.5, "what": "report-pdf"}
+    name, pdf = saved(handlers, [photograph, reference], settings(photograph, **changed))
+    assert name == "my eye_report_0.55.pdf"
+    assert pdf.count(b"/Type /Page\n") == 1 and pdf.count(b"/Subtype /Image") == 3
+    texts = texts_of(pdf)
+    path, reference_path = photograph, reference
+    numbers = Endpoints(handlers.results).compare(path, reference_path, 0.55)[1]
+    measures = numbers["measures"]
+    shown = {
+        "Vessel density": f"{measures['vessel_density']:.1%}",
+        "Length": f"{measures['skeleton_length_px'] * 8.5 / 1000:,.1f} mm",
+        "Mean calibre": f"{measures['calibre_mean_px'] * 8.5:.1f} \xb5m",
+        "Tortuosity": f"{measures['tortuosity']:.3f}",
+        "Fractal dimension": f"{measures['fractal_d0']:.3f}",
+        "Branch points": f"{measures['branch_points']:.0f}",
+        "End points": f"{measures['end_points']:.0f}",
+        "Threshold": "0.55 (chosen; fitted for the model: 0.6137)",
+        "Scale": "8.5 \xb5m per px",
+        "Model": f"a/model@v1, with ReSegNet {__version__}",
+        "Size": "180 x 150 px",
+    }
+    assert {title: texts[texts.index(title) + 1] for title in shown} == shown
+    scores = numbers["comparison"]
+    titles = {"F1 (Dice)": "f1", "Sensitivity": "sensitivity", "clDice": "cldice", "AUROC": "auroc"}
+    assert {title: texts[texts.index(title) - 1] for title in titles} == {
+        title: f"{scores[key]:.3f}" for title, key in titles.items()
+    }
+    assert "my eye.png" in texts and DISCLAIMER in texts
+    with open(photograph, "rb") as file:
+        assert hashlib.file_digest(file, "sha256").hexdigest() in texts
+
+
+def test_the_report_shows_warnings_and_long_names_stay_on_the_page(segmenter, tmp_path):
+    path = tmp_path / f"{'long name ' * 12}\u7709.png"
+    Image.new("RGB", (900, 200), (40, 90, 200)).save(path)
+    handlers = Handlers(segmenter, [])
+    name, pdf = saved(handlers, [str(path)], settings(str(path), what="report-pdf"))
+    assert name.startswith("long name long name")
+    words = " ".join(texts_of(pdf))
+    (warning, *_) = segmenter(path).warnings
+    assert warning in words
+    _, picture = saved(handlers, [str(path)], settings(str(path), what="report-png"))
+    with Image.open(io.BytesIO(picture)) as image:
+        page = np.asarray(image.convert("L"))
+    assert page.shape == (2339, 1653)
+    margin = 100  # px, less than that of the page
+    assert (page[:margin] == 255).all() and (page[-margin:] == 255).all()
+    assert (page[:, :margin] == 255).all() and (page[:, -margin:] == 255).all()
 
 
 @pytest.mark.parametrize(
