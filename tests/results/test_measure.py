@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 from PVBM.FractalAnalysis import MultifractalVBMs
 from PVBM.helpers.tortuosity import compute_tortuosity
 from scipy.spatial import cKDTree
@@ -278,6 +279,24 @@ def test_no_dimension_is_larger_than_the_one_before(seed):
     eye = draw_fundus(seed)
     d0, d1, d2 = fractal_dimensions(eye.vessels, eye.fov)
     assert 1 < d2 <= d1 <= d0 < 2
+
+
+@pytest.mark.parametrize("apart", [50, 80, 140])
+def test_the_order_holds_where_there_are_few_vessels(apart):
+    mask = np.zeros((400, 400), bool)
+    mask[60::apart] = True
+    mask[:, 200] = True
+    d0, d1, d2 = fractal_dimensions(mask, np.ones_like(mask))
+    assert 1 <= d2 <= d1 <= d0 < 2
+
+
+@pytest.mark.data
+def test_the_order_holds_for_a_sparse_tracing(real):
+    masks = [
+        np.asarray(Image.open(real / "drive" / "train" / f"drive_23_{kind}.png")) > 127 for kind in ("mask", "fov")
+    ]
+    d0, d1, d2 = fractal_dimensions(*masks)
+    assert 1.4 < d2 <= d1 <= d0 < 1.7
 
 
 def test_a_field_without_enough_vessels_has_no_dimension():
