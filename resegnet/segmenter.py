@@ -14,6 +14,7 @@ from resegnet.fov import FieldOfView, find_field_of_view
 from resegnet.geometry import Geometry, as_network_input
 from resegnet.image import ImageSource, read_image
 from resegnet.quality import find_warnings
+from resegnet.results.anatomy import Anatomy
 from resegnet.results.segmentation import Segmentation
 
 
@@ -36,6 +37,8 @@ class Segmenter:
         Name of the release: that of a bundled one, a folder, or a Hub id and revision.
     folder
         The folder of the release, which holds its records beside the weights. None for a network of your own.
+    anatomy
+        False leaves out arteries, veins, optic disc, fovea and eye, which a network of two looks tells too.
 
     Examples
     --------
@@ -49,6 +52,7 @@ class Segmenter:
     config: Config
     model: str = ""
     folder: Path | None = None
+    anatomy: bool = True
 
     @classmethod
     def from_pretrained(
@@ -59,6 +63,7 @@ class Segmenter:
         engine: str | None = None,
         device: str = "cpu",
         threads: int | None = None,
+        anatomy: bool = True,
     ) -> Segmenter:
         """Load a release: a bundled one, a folder, or a model of the Hugging Face Hub.
 
@@ -77,6 +82,8 @@ class Segmenter:
             Device for torch, `cpu` or `cuda`.
         threads
             Number of threads for the engine `onnx`. None takes all processors that the process may use.
+        anatomy
+            False leaves out arteries, veins, optic disc, fovea and eye, which a network of two looks tells too.
 
         Raises
         ------
@@ -122,7 +129,7 @@ class Segmenter:
         label = "bundled" if name is None else str(name)
         if commit is not None:
             label += f"@{commit[:12]}" if revision in (None, commit) else f"@{revision} ({commit[:12]})"
-        return cls(network, config, label, folder)
+        return cls(network, config, label, folder, anatomy)
 
     def __call__(self, source: ImageSource) -> Segmentation:
         """Segment one photograph.
@@ -139,8 +146,11 @@ class Segmenter:
         """
         image = read_image(source)
         pixels, fov, geometry = prepare_input(image, self.config)
-        found, _ = predict(self.network, pixels, prepare_context(image, geometry, self.config))
+        found, planes = predict(self.network, pixels, prepare_context(image, geometry, self.config))
         probability = geometry.to_original(found)
+        anatomy = None
+        if planes is not None and self.anatomy:
+            anatomy = Anatomy(planes, geometry.with_input_size(planes.shape[-1]))
         return Segmentation(
             image=image,
             probability=probability,
@@ -148,6 +158,7 @@ class Segmenter:
             threshold=self.config.threshold,
             warnings=tuple(find_warnings(image, fov)),
             model=self.model,
+            anatomy=anatomy,
         )
 
 

@@ -114,3 +114,30 @@ def test_both_engines_answer_alike_at_every_size(model, tmp_path):
     for unfit in (None, 64):
         with pytest.raises(WeightsError, match="second look"):
             OnnxNetwork(path, None, context_size=unfit)
+
+
+class GreenTwice:
+    """In place of a network of two looks: the green channel is every probability."""
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        return rgb[:, 1]
+
+    def look_twice(self, rgb: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return rgb[:, 1], np.repeat(context[:, 1:2], 4, axis=1)
+
+
+def test_the_anatomy_lines_up_with_the_photograph_and_can_be_left_out():
+    image = draw_fundus(1, (400, 500)).image
+    result = Segmenter(GreenTwice(), CONFIG)(image)
+    probability = result.kind_probability
+    assert probability.shape == (2, 400, 500)
+    inner = np.zeros((400, 500), bool)
+    inner[100:-100, 150:-150] = True
+    truth = image[..., 1] / 255
+    here = np.abs(probability[0] - truth)[inner].mean()
+    for shift in [(3, 0), (-3, 0), (0, 3), (0, -3)]:
+        assert np.abs(np.roll(probability[0], shift, (0, 1)) - truth)[inner].mean() > here
+    assert np.array_equal(result.arteries | result.veins, result.mask)
+    without = Segmenter(GreenTwice(), CONFIG, anatomy=False)(image)
+    assert without.anatomy is None
+    assert np.array_equal(without.mask, result.mask)

@@ -1,12 +1,18 @@
-"""Optic disc, fovea, and which eye it is, from probabilities."""
+"""What a network of two looks says beside the vessels: optic disc, fovea, which eye it is, arteries and veins."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
+
+from resegnet.config import ANATOMY
+from resegnet.geometry import Geometry
+
+ARTERY, VEIN = 1, 2  # bits of the kind of a pixel; a crossing has both
 
 Place = tuple[float, float]
 Eye = Literal["right", "left"]
@@ -49,6 +55,73 @@ class Disc:
 
     def __hash__(self) -> int:
         return hash((self.centre, self.diameter))
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """The anatomy of one photograph, as the network gives it. Places are worked out when they are first asked for.
+
+    Attributes
+    ----------
+    planes
+        (4, C, C) float32 in [0, 1], the probability of each of `resegnet.config.ANATOMY` in the square of `geometry`.
+    geometry
+        From the photograph to that square.
+    """
+
+    planes: np.ndarray
+    geometry: Geometry
+
+    @cached_property
+    def disc(self) -> Disc | None:
+        """The optic disc in the photograph's frame; None if it was not found."""
+        from scipy import ndimage
+
+        disc = find_disc(self.planes[ANATOMY.index("disc")])
+        if disc is None:
+            return None
+        # Blurred by one pixel, the outline has no stairs when it is enlarged.
+        soft = ndimage.gaussian_filter(disc.mask.astype(np.float32), 1.0)
+        return disc_of(self.geometry.to_original(soft) >= 0.5)
+
+    @cached_property
+    def fovea(self) -> Place | None:
+        """Row and column of the fovea, px of the photograph; None if it was not found."""
+        place = find_fovea(self.planes[ANATOMY.index("fovea")])
+        if place is None:
+            return None
+        top, left, side = self.geometry.box
+        scale = side / self.geometry.input_size
+        return (place[0] + 0.5) * scale + top - 0.5, (place[1] + 0.5) * scale + left - 0.5
+
+    @property
+    def eye(self) -> Eye | None:
+        """Which eye it is; None if that is unknown, see `tell_eye`."""
+        disc = self.disc
+        return None if disc is None else tell_eye(disc.centre, self.fovea, disc.diameter)
+
+    def kind_probability(self) -> np.ndarray:
+        """Return the probability of an artery and of a vein, (2, H, W) float32 in [0, 1], in the photograph's frame."""
+        return np.stack([self.geometry.to_original(plane) for plane in self._kinds()])
+
+    def kinds_at(self, points: np.ndarray) -> np.ndarray:
+        """Return the probability of an artery and of a vein at points, (N, 2) px of the photograph: (2, N) float32."""
+        from scipy import ndimage
+
+        top, left, side = self.geometry.box
+        places = (points + 0.5 - (top, left)) * (self.geometry.input_size / side) - 0.5
+        return np.stack([ndimage.map_coordinates(plane, places.T, order=1, mode="nearest") for plane in self._kinds()])
+
+    def _kinds(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.planes[ANATOMY.index("artery")], self.planes[ANATOMY.index("vein")]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Anatomy):
+            return NotImplemented
+        return self.geometry == other.geometry and np.array_equal(self.planes, other.planes)
+
+    def __hash__(self) -> int:
+        return hash(self.geometry)
 
 
 def disc_of(mask: np.ndarray) -> Disc | None:

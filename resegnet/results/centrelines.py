@@ -9,6 +9,8 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
+from resegnet.results.thinning import thin
+
 # Standard deviation of a Gaussian over the coordinates, as a share of the field's diameter and at least in px. Pixel
 # steps make a line up to 8 % too long; smoothed by 2 px it is 0.3 % too long, and an arc of 20 px radius loses 0.5 %.
 # The share makes lengths independent of the size to which a reference was scaled.
@@ -22,9 +24,6 @@ END_FAN_DEGREES = (0, -30, 30, -60, 60)  # rays from a tip, about its direction
 
 _STEP_PX = 0.25  # by which rays and discs grow
 _CIRCLE = np.stack([np.sin(np.arange(16) * math.pi / 8), np.cos(np.arange(16) * math.pi / 8)], axis=1)
-
-# Offsets of the neighbours counter-clockwise from the right, (row, column). Bit k of a code stands for the k-th one.
-_AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +41,9 @@ class Centrelines:
     lengths_px: np.ndarray  # (S,) float64
     chords_px: np.ndarray  # (S,) float64, distance between both ends; 0 if they are the same point
     middles: np.ndarray  # (S, 2) float64, the point half-way along each segment
+    nodes: np.ndarray  # (S, 2) int, number of the node where each segment begins and ends; -1 for a free end
+    node_points: np.ndarray  # (K, 2) float64, branch points and joints of two segments
+    node_calibres_px: np.ndarray  # (K,) float64
     branch_points: np.ndarray  # (B, 2) float64
     end_points: np.ndarray  # (E, 2) float64, without those of vessels that leave the field
 
@@ -68,58 +70,6 @@ def find_centrelines(mask: np.ndarray, fov: np.ndarray) -> Centrelines:
 def field_diameter_px(fov: np.ndarray) -> float:
     """Return the diameter of a disc that has the area of the field of view, (H, W) bool."""
     return math.sqrt(4 / math.pi * np.count_nonzero(fov))
-
-
-def thin(mask: np.ndarray) -> np.ndarray:
-    """Thin a mask, (H, W) bool, to lines of one pixel that are connected as it is, (H, W) bool.
-
-    Parallel thinning in two alternating steps (Lam, Lee and Suen 1992, 10.1109/34.161346). The result is that of
-    `skimage.morphology.thin`, bit for bit, but only pixels where the mask still changes are visited: 0.2 s instead of
-    8 s for 8 megapixels. `skimage.morphology.skeletonize` takes 0.4 s, but deletes diagonal lines of 2 and 3 px width.
-    """
-    padded = np.pad(mask, 1)
-    width = padded.shape[1]
-    alive = padded.reshape(-1)
-    offsets = [row * width + column for row, column in _AROUND]
-    codes = np.zeros(alive.size, np.uint8)  # which neighbours are alive
-    inner = np.s_[width + 1 : alive.size - width - 1]
-    for k, offset in enumerate(offsets):
-        codes[inner] |= alive[inner.start + offset : inner.stop + offset].view(np.uint8) << k
-    pixels = np.flatnonzero(alive)
-    border = pixels[codes[pixels] & 0b01010101 != 0b01010101]
-    deep = alive.copy()
-    deep[border] = False
-    step = quiet = 0
-    while quiet < 2:
-        deletable = _DELETABLE[step % 2][codes[border]]
-        deleted = border[deletable]
-        alive[deleted] = False
-        for k, offset in enumerate(offsets):
-            codes[deleted - offset] &= ~np.uint8(1 << k)
-        uncovered = []
-        for offset in offsets[::2]:
-            beside = deleted + offset
-            beside = beside[deep[beside]]
-            deep[beside] = False
-            uncovered.append(beside)
-        border = np.concatenate([border[~deletable], *uncovered])
-        quiet = 0 if len(deleted) else quiet + 1
-        step += 1
-    return padded[1:-1, 1:-1]
-
-
-def _find_deletable() -> tuple[np.ndarray, np.ndarray]:
-    """Return for each code of neighbours, (256,) bool, if the first and the second step of `thin` delete the pixel."""
-    x = [np.arange(256) >> k & 1 == 1 for k in range(8)]
-    crossings = sum((~x[k] & (x[k + 1] | x[(k + 2) % 8])).astype(int) for k in (0, 2, 4, 6))
-    one_way = sum((x[k] | x[k - 1]).astype(int) for k in (0, 2, 4, 6))
-    other_way = sum((x[k] | x[k + 1]).astype(int) for k in (0, 2, 4, 6))
-    fewest = np.minimum(one_way, other_way)
-    simple = (crossings == 1) & (fewest >= 2) & (fewest <= 3)
-    return simple & ~((x[1] | x[2] | ~x[7]) & x[0]), simple & ~((x[5] | x[6] | ~x[3]) & x[4])
-
-
-_DELETABLE = _find_deletable()
 
 
 @dataclass(frozen=True)
@@ -256,6 +206,7 @@ def _measure(graph: _Graph, vessel: np.ndarray, field: np.ndarray) -> Centreline
     outward = np.concatenate([-directions[firsts[free[0]]], directions[lasts[free[1]]]])
     ends_inside = tips[_end_inside(points[tips], outward, vessel, field)]
     branches = np.bincount(nodes[nodes >= 0], minlength=len(graph.lengths)) > 2
+    centres, joined = _find_centres(graph), np.unique(nodes[nodes >= 0])
     return Centrelines(
         points=points - 1,
         segments=segments,
@@ -265,7 +216,10 @@ def _measure(graph: _Graph, vessel: np.ndarray, field: np.ndarray) -> Centreline
         lengths_px=np.bincount(segments, weights=steps, minlength=len(sizes)),
         chords_px=np.hypot(*(points[lasts] - points[firsts]).T),
         middles=points[(firsts + lasts) // 2] - 1,
-        branch_points=_find_centres(graph)[branches] - 1,
+        nodes=np.where(nodes < 0, -1, np.searchsorted(joined, nodes)).T,
+        node_points=centres[joined] - 1,
+        node_calibres_px=widths[joined],
+        branch_points=centres[branches] - 1,
         end_points=points[ends_inside] - 1,
     )
 

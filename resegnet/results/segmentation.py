@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +14,13 @@ from PIL import Image
 
 from resegnet.errors import ArgumentError, short_repr
 from resegnet.io import png
+from resegnet.results.anatomy import ARTERY, VEIN, Anatomy, Disc, Eye, Place
 from resegnet.results.render import OVERLAY_COLOR, OVERLAY_OPACITY, calibre_map, overlay
 
 if TYPE_CHECKING:
     from resegnet.image import ImageSource
     from resegnet.quality import PhotographWarning
+    from resegnet.results.centrelines import Centrelines
     from resegnet.results.compare import Comparison
 
 NOTEBOOK_PX = 1024  # longer side, at most, of the picture that a notebook shows
@@ -43,6 +46,9 @@ class Segmentation:
         Sentences about the photograph for a user. Each is a str with a `code` and a `kind`, see `resegnet.quality`.
     model : str
         Name of the release that made the result.
+    anatomy : Anatomy or None
+        What the network said of arteries, veins, optic disc and fovea. None if it says nothing of them, or was told to
+        leave them out.
     """
 
     image: np.ndarray
@@ -51,11 +57,64 @@ class Segmentation:
     threshold: float
     warnings: tuple[PhotographWarning, ...] = ()
     model: str = ""
+    anatomy: Anatomy | None = None
 
     @property
     def mask(self) -> np.ndarray:
         """Vessel mask, (H, W) bool: probability at or above the threshold, inside the field of view."""
         return (self.probability >= self.threshold) & self.fov
+
+    @property
+    def arteries(self) -> np.ndarray | None:
+        """Mask of the arteries, (H, W) bool, a part of `mask`; None without anatomy. Crossings are in `veins` too."""
+        return None if self.kinds is None else self.kinds & ARTERY != 0
+
+    @property
+    def veins(self) -> np.ndarray | None:
+        """Mask of the veins, (H, W) bool, a part of `mask`; None without anatomy. Crossings are in `arteries` too."""
+        return None if self.kinds is None else self.kinds & VEIN != 0
+
+    @cached_property
+    def kinds(self) -> np.ndarray | None:
+        """Kind of each pixel, (H, W) uint8: 0 no vessel, 1 artery, 2 vein, 3 a crossing of both. None without anatomy.
+
+        See `resegnet.results.kinds.tell_kinds`.
+        """
+        if self.anatomy is None:
+            return None
+        from resegnet.results.kinds import tell_kinds
+
+        return tell_kinds(self.mask, self.centrelines, self.anatomy)
+
+    @property
+    def kind_probability(self) -> np.ndarray | None:
+        """Probability of an artery and of a vein, (2, H, W) float32 in [0, 1]; None without anatomy.
+
+        It tells the kind of vessels, and means nothing where there are none.
+        """
+        return None if self.anatomy is None else self.anatomy.kind_probability()
+
+    @property
+    def disc(self) -> Disc | None:
+        """The optic disc: centre, diameter and mask. None if it was not found, or without anatomy."""
+        return None if self.anatomy is None else self.anatomy.disc
+
+    @property
+    def fovea(self) -> Place | None:
+        """Row and column of the fovea, float px; None if it was not found, or without anatomy."""
+        return None if self.anatomy is None else self.anatomy.fovea
+
+    @property
+    def eye(self) -> Eye | None:
+        """Which eye, "right" or "left", if the photograph is not mirrored; None where disc or fovea is unknown."""
+        return None if self.anatomy is None else self.anatomy.eye
+
+    @cached_property
+    def centrelines(self) -> Centrelines:
+        """The centrelines of the vessels, see `resegnet.results.centrelines`."""
+        from resegnet.results.centrelines import find_centrelines
+
+        return find_centrelines(self.mask, self.fov)
 
     def at(self, threshold: float) -> Segmentation:
         """Return the same result at another threshold in [0, 1], without running the network again.
@@ -202,4 +261,4 @@ class Segmentation:
         return png(np.asarray(picture))
 
     def _small_values(self) -> tuple[object, ...]:
-        return self.fov.shape, self.threshold, self.warnings, self.model
+        return self.fov.shape, self.threshold, self.warnings, self.model, self.anatomy

@@ -12,11 +12,12 @@ from scipy.spatial import cKDTree
 from skimage import morphology
 
 from resegnet.results import export
-from resegnet.results.centrelines import find_centrelines, thin
+from resegnet.results.centrelines import find_centrelines
 from resegnet.results.fractal import fractal_dimensions
 from resegnet.results.measure import measure, measure_mask
 from resegnet.results.render import BRANCH_POINT_COLOR, calibre_map
 from resegnet.results.segmentation import Segmentation
+from resegnet.results.thinning import thin
 from resegnet.synthetic import draw_fundus
 
 SIDE = 320

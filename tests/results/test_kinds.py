@@ -1,0 +1,161 @@
+"""Arteries and veins of drawn vessels whose kinds are known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from resegnet.geometry import Geometry
+from resegnet.results.anatomy import ARTERY, VEIN, Anatomy
+from resegnet.results.centrelines import find_centrelines
+from resegnet.results.kinds import find_crossings, spread, tell_kinds
+from resegnet.results.segmentation import Segmentation
+
+SIZE = (300, 400)
+Points = list[tuple[float, float]]
+
+
+def draw(points: Points, width: float) -> np.ndarray:
+    """Return a line through points (row, column) as a mask of SIZE."""
+    at = np.linspace(0, len(points) - 1, 4000)
+    rows, columns = (np.interp(at, np.arange(len(points)), axis) for axis in np.transpose(points))
+    line = np.zeros(SIZE, bool)
+    line[np.rint(rows).astype(int), np.rint(columns).astype(int)] = True
+    return ndimage.distance_transform_edt(~line) < width / 2
+
+
+def anatomy_of(arteries: np.ndarray, veins: np.ndarray, sure: float = 0.9) -> Anatomy:
+    """Return what a network says that sees both at half the size: 1 - `sure` where there is none of a kind."""
+    geometry = Geometry(SIZE, (-50, 0, 400), 200)
+    planes = np.zeros((4, 200, 200), np.float32)
+    for plane, mask in zip(planes, (arteries, veins), strict=False):
+        plane[:] = 1 - sure + (2 * sure - 1) * geometry.to_input(ndimage.binary_dilation(mask, iterations=2))
+    return Anatomy(planes, geometry)
+
+
+def kinds_of(mask: np.ndarray, anatomy: Anatomy) -> np.ndarray:
+    return tell_kinds(mask, find_centrelines(mask, np.ones_like(mask)), anatomy)
+
+
+@pytest.mark.parametrize("angle", [25, 60, 90])
+def test_crossing_vessels_keep_their_kinds_and_share_the_crossing(angle: float) -> None:
+    reach = 120 * np.array([math.sin(math.radians(angle)), math.cos(math.radians(angle))])
+    middle = np.array([150, 200])
+    artery, vein = draw([(150, 60), (150, 340)], 7), draw([tuple(middle - reach), tuple(middle + reach)], 9)
+    kinds = kinds_of(artery | vein, anatomy_of(artery, vein))
+    assert (kinds[artery ^ vein] != 0).all()
+    assert not kinds[~(artery | vein)].any()
+    far = ndimage.distance_transform_edt(~(artery & vein)) > 9
+    assert (kinds[artery & ~vein & far] == ARTERY).all()
+    assert (kinds[vein & ~artery & far] == VEIN).all()
+    both = kinds == ARTERY | VEIN
+    assert both[150, 200]
+    assert not both[far].any()
+
+
+def test_a_stretch_follows_the_vessel_that_carries_on_through_the_crossing() -> None:
+    artery, vein = draw([(150, 60), (150, 340)], 7), draw([(40, 200), (260, 200)], 7)
+    anatomy = anatomy_of(artery, vein)
+    wrong = anatomy.planes.copy()
+    wrong[0, :, 100:], wrong[1, :, 100:] = anatomy.planes[1, :, 100:], anatomy.planes[0, :, 100:]
+    wrong[:2, :, 130:] = 0.5  # right of the crossing it is unsure, and wrong near it
+    kinds = kinds_of(artery | vein, replace(anatomy, planes=wrong))
+    assert (kinds[150, 220:330] == ARTERY).all()
+    # The segments there would have been told wrong, each on its own.
+    assert anatomy_votes(wrong, anatomy, artery) < 0
+
+
+def anatomy_votes(planes: np.ndarray, anatomy: Anatomy, mask: np.ndarray) -> float:
+    right = np.argwhere(mask & (np.arange(400) >= 215) & (np.arange(400) < 330))
+    artery, vein = Anatomy(planes, anatomy.geometry).kinds_at(right.astype(float))
+    return float((artery - vein).sum())
+
+
+def test_branches_of_a_fork_are_told_each_on_its_own() -> None:
+    stem, branch = draw([(150, 60), (150, 200), (60, 340)], 7), draw([(150, 200), (240, 340)], 7)
+    lines = find_centrelines(stem | branch, np.ones(SIZE, bool))
+    assert len(lines.lengths_px) == 3
+    assert not find_crossings(lines)
+    kinds = kinds_of(stem | branch, anatomy_of(stem, branch & ~stem))
+    assert kinds[150, 100] == kinds[100, 278] == ARTERY
+    assert kinds[200, 278] == VEIN
+
+
+def test_nodes_are_where_segments_meet() -> None:
+    mask = draw([(150, 60), (150, 340)], 7) | draw([(40, 200), (260, 200)], 9)
+    lines = find_centrelines(mask, np.ones(SIZE, bool))
+    assert lines.nodes.shape == (4, 2)
+    assert sorted(lines.nodes.ravel()) == [-1, -1, -1, -1, 0, 0, 0, 0]
+    assert lines.node_points[0] == pytest.approx((150, 200), abs=1)
+    assert 9 <= lines.node_calibres_px[0] <= math.hypot(7, 9) + 1.5  # a disc in the crossing touches its four corners
+    (crossing,) = find_crossings(lines)
+    assert crossing.nodes == (0,) and len(crossing.pairs) == 2
+    for one, other in crossing.pairs:  # each pair lies on one line
+        assert (np.abs(lines.middles[one] - lines.middles[other]) < 3).any()
+
+
+def test_specks_without_a_centreline_are_told_by_their_own_pixels() -> None:
+    artery = draw([(150, 60), (150, 340)], 7)
+    speck = np.zeros(SIZE, bool)
+    speck[60:64, 100:104] = True
+    kinds = kinds_of(artery | speck, anatomy_of(artery, speck))
+    assert (kinds[speck] == VEIN).all()
+    assert (kinds[artery] == ARTERY).all()
+
+
+def test_an_empty_mask_has_no_kinds() -> None:
+    nothing = np.zeros(SIZE, bool)
+    assert not kinds_of(nothing, anatomy_of(nothing, nothing)).any()
+
+
+def test_spreading_stays_inside_the_mask_and_takes_the_nearest() -> None:
+    mask = np.zeros((20, 30), bool)
+    mask[2:18, 2:28] = True
+    mask[10, 10:28] = False  # a wall
+    mask[0, 0] = mask[1, 1] = True  # touches by its corner alone
+    kinds = np.zeros(mask.shape, np.uint8)
+    kinds[4, 4:26], kinds[15, 4:26] = ARTERY, VEIN
+    spread(kinds, mask)
+    assert np.array_equal(kinds != 0, mask)
+    assert (kinds[2:10, 12:28] == ARTERY).all()
+    assert (kinds[11:18, 12:28] == VEIN).all()
+    assert kinds[0, 0] == ARTERY
+
+
+def test_a_result_tells_its_kinds_at_its_threshold() -> None:
+    artery, vein = draw([(100, 60), (100, 340)], 7), draw([(200, 60), (200, 340)], 7)
+    probability = np.where(artery, 0.9, np.where(vein, 0.6, 0)).astype(np.float32)
+    result = Segmentation(
+        np.zeros((*SIZE, 3), np.uint8), probability, np.ones(SIZE, bool), 0.5, anatomy=anatomy_of(artery, vein)
+    )
+    assert np.array_equal(result.arteries, artery) and np.array_equal(result.veins, vein)
+    fewer = result.at(0.7)
+    assert np.array_equal(fewer.arteries, artery) and not fewer.veins.any()
+    assert result.kind_probability.shape == (2, *SIZE) and result.kind_probability.dtype == np.float32
+    assert result.kind_probability[0][artery].min() > 0.8 and result.kind_probability[0][vein].max() < 0.2
+    assert result.at(0.7) != result and result.at(0.5) == result
+    without = replace(result, anatomy=None)
+    assert without != result
+    for name in ("arteries", "veins", "kinds", "kind_probability", "disc", "fovea", "eye"):
+        assert getattr(without, name) is None
+
+
+def test_disc_and_fovea_lie_in_the_photograph() -> None:
+    geometry = Geometry((600, 800), (-100, 0, 800), 200)
+    planes = np.zeros((4, 200, 200), np.float32)
+    rows, columns = np.indices((600, 800))
+    planes[2] = geometry.to_input(np.hypot(rows - 310, columns - 600) < 50)
+    planes[3] = geometry.to_input(np.exp(-0.5 * (np.hypot(rows - 340, columns - 350) / 15) ** 2))
+    anatomy = Anatomy(planes, geometry)
+    assert anatomy.disc is not None
+    assert anatomy.disc.mask.shape == (600, 800)
+    assert anatomy.disc.centre == pytest.approx((310, 600), abs=0.6)
+    assert anatomy.disc.diameter == pytest.approx(100, rel=0.02)
+    assert anatomy.fovea == pytest.approx((340, 350), abs=0.6)
+    assert anatomy.eye == "right"
+    assert Anatomy(planes[..., ::-1].copy(), geometry).eye == "left"
+    assert Anatomy(np.zeros_like(planes), geometry).eye is None
