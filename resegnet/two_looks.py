@@ -22,29 +22,27 @@ class TwoLooks(nn.Module):
     Coarse to fine as in W-Net: Galdran et al. 2022, doi:10.1038/s41598-022-09675-y. Arteries, veins, optic disc and
     fovea need context and no fine pixels, and come from the same features.
 
+    Both branches decode to half of their input's side, and give four logits for each of these pixels: Shi et al. 2016,
+    doi:10.1109/CVPR.2016.207. Layers at full size would take most of the time, for reading and writing.
+
     Parameters
     ----------
     context_channels, detail_channels
         Channels of the levels of each branch, coarse to fine; each level has twice the side of the one before. The
-        context branch decodes to half of its input's side; the features join the detail branch at half of its side.
+        finest level of the context has the side of its input, that of the detail half of it.
     """
 
     def __init__(self, context_channels: Sequence[int], detail_channels: Sequence[int]) -> None:
         super().__init__()
-        self.context = _Branch(context_channels, 3, decoded=len(context_channels) - 1)
-        half = context_channels[-2]
+        half, fine = context_channels[-2], detail_channels[-1]
+        self.context = _Branch(context_channels, convolution(3, context_channels[-1]), len(context_channels) - 1)
         self.passed = nn.Conv2d(half, PASSED_CHANNELS, 1)
-        # Four logits for each pixel of half the side: Shi et al. 2016, doi:10.1109/CVPR.2016.207.
-        self.context_head = nn.Sequential(nn.Conv2d(half, 4 * (1 + len(ANATOMY)), 1), nn.PixelShuffle(2))
-        # Most pixels are no vessel. To begin with that spares the first steps.
-        nn.init.constant_(self.context_head[0].bias, -2.0)  # type: ignore[arg-type]
-        fine, *coarser = reversed(detail_channels)
-        self.stem = convolution(3, fine)
-        self.detail = _Branch((*reversed(coarser),), fine, len(coarser), joined=PASSED_CHANNELS, first_stride=2)
-        self.narrow = nn.Conv2d(coarser[0], fine, 1)
-        self.up = convolution(2 * fine, fine)
-        self.segmentation_head = nn.Sequential(nn.Conv2d(fine, 1, 1))
-        nn.init.constant_(self.segmentation_head[0].bias, -2.0)  # type: ignore[arg-type]
+        self.context_head = _head(half, 1 + len(ANATOMY))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, fine, 4, 2, padding=1, bias=False), nn.BatchNorm2d(fine), nn.ReLU(inplace=True)
+        )
+        self.detail = _Branch(detail_channels, Residual(fine + PASSED_CHANNELS, fine), len(detail_channels))
+        self.segmentation_head = _head(fine, 1)
 
     def look_around(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (N, 16, C / 2, C / 2) and logits (N, 5, C, C), vessel and `ANATOMY`, of (N, 3, C, C) float32."""
@@ -53,10 +51,7 @@ class TwoLooks(nn.Module):
 
     def look_closely(self, detail: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Vessel logits (N, 1, S, S) of (N, 3, S, S) float32 and features (N, 16, S / 2, S / 2) of the same place."""
-        fine = self.stem(detail)
-        found = self.narrow(self.detail(fine, features))
-        found = F.interpolate(found, scale_factor=2.0, mode="bilinear")
-        return self.segmentation_head(self.up(torch.cat([found, fine], dim=1)))
+        return self.segmentation_head(self.detail(torch.cat([self.stem(detail), features], dim=1)))
 
     def forward(
         self, detail: torch.Tensor, context: torch.Tensor, places: torch.Tensor | None = None
@@ -95,6 +90,14 @@ def sample_squares(planes: torch.Tensor, places: torch.Tensor, size: tuple[int, 
     return F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def _head(features: int, planes: int) -> nn.Sequential:
+    """Build a layer from features to logits at twice the side."""
+    logits = nn.Conv2d(features, 4 * planes, 1)
+    # Most pixels are no vessel. To begin with that spares the first steps.
+    nn.init.constant_(logits.bias, -2.0)  # type: ignore[arg-type]
+    return nn.Sequential(logits, nn.PixelShuffle(2))
+
+
 class _Branch(nn.Module):
     """Down through residual blocks and up again, from a picture or features to features.
 
@@ -102,37 +105,28 @@ class _Branch(nn.Module):
     ----------
     channels
         Number of channels of each level, coarse to fine. Each level has twice the side of the one before.
-    inputs
-        Number of channels of the input.
-    joined
-        Number of channels of the features that join the finest level; 0 if none do.
+    first
+        Block that makes the finest level of the input.
     decoded
-        Number of levels that the way up reaches. With one fewer than `channels`, the output has half the input's side.
-    first_stride
-        2 if the finest level has half of the input's side already.
+        Number of levels that the way up reaches. With one fewer than `channels`, the output has half of the side of the
+        finest level.
     """
 
-    def __init__(
-        self, channels: Sequence[int], inputs: int, decoded: int, joined: int = 0, first_stride: int = 1
-    ) -> None:
+    def __init__(self, channels: Sequence[int], first: nn.Module, decoded: int) -> None:
         super().__init__()
-        fine, *coarser = reversed(channels)
-        pairs = list(zip([fine, *coarser], coarser, strict=False))
-        first = convolution(inputs, fine) if first_stride == 1 else Residual(inputs, fine, stride=first_stride)
+        fine_to_coarse = channels[::-1]
+        pairs = list(zip(fine_to_coarse, fine_to_coarse[1:], strict=False))
         self.down = nn.ModuleList([first, *(Residual(thin, wide, stride=2) for thin, wide in pairs)])
-        self.join = Residual(fine + joined, fine) if joined else None
         pairs = pairs[len(channels) - decoded :]
         # The number of channels is reduced before the side is doubled, which is cheaper than after it.
         self.narrow = nn.ModuleList(nn.Conv2d(wide, thin, 1) for thin, wide in pairs)
         self.up = nn.ModuleList(Residual(2 * thin, thin) for thin, _ in pairs)
 
-    def forward(self, features: torch.Tensor, joined: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return the features of the finest level that is decoded."""
         levels: list[torch.Tensor] = []
         for block in self.down:
             features = block(features)
-            if self.join is not None and joined is not None and not levels:
-                features = self.join(torch.cat([features, joined], dim=1))
             levels.append(features)
         features = levels.pop()
         for narrow, block in zip(reversed(self.narrow), reversed(self.up), strict=True):

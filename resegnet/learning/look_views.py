@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from resegnet.config import Config
 from resegnet.learning.augment import Place, cut_crops
 
-SOFTENED_SHARE = 0.25  # of the crops
+SOFTENED_SHARE = 0.35  # of the crops
 SOFTEST = 0.004  # sigma of the softest lens, in sides of the square round the field
 # Above this zoom the context is cut from the larger picture: a camera of a narrow field is not blurred by it.
 SHARP_ZOOM = 1.2
@@ -80,7 +80,7 @@ def draw_view(
         if not fixed and share < 0.15:
             smallest = max((config.smallest_input_size or side) / side, 0.5)
             larger = math.exp(rng.uniform(math.log(min(smallest, 1)), 0))
-        elif not fixed and share < 0.6:
+        elif not fixed and share < 0.7:
             larger = math.exp(rng.uniform(0, math.log(max(config.input_size / side, 1))))
     flip = turned and bool(rng.random() < 0.5)  # turns make the other flip
     assert config.context_size is not None

@@ -41,8 +41,8 @@ class LookBatch:
 class LookCrops(torch.utils.data.Dataset):
     """An endless row of augmented crops of two looks; the crop at a place depends on the seed and the place alone.
 
-    Each data set is drawn from by the square root of its photographs' sides, so that a large set leads without
-    drowning a small one.
+    Each data set is drawn from as often as every other, so that a large set of broad or sparse tracings does not drown
+    a small careful one; within a set, a photograph by its side.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class LookCrops(torch.utils.data.Dataset):
         sides = np.array([sample.pixels.shape[0] for sample in samples], float)
         names = np.array([sample.dataset for sample in samples])
         totals = {name: sides[names == name].sum() for name in sorted(set(names))}
-        weights = np.array([side / totals[name] ** 0.5 for side, name in zip(sides, names, strict=True)])
+        weights = np.array([side / totals[name] for side, name in zip(sides, names, strict=True)])
         self.chances = weights / weights.sum()
 
     def __getitems__(self, places: Sequence[int]) -> LookBatch:
