@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -115,7 +116,7 @@ class _Branch(nn.Module):
     def __init__(self, channels: Sequence[int], first: nn.Module, decoded: int) -> None:
         super().__init__()
         fine_to_coarse = channels[::-1]
-        pairs = list(zip(fine_to_coarse, fine_to_coarse[1:], strict=False))
+        pairs = list(pairwise(fine_to_coarse))
         self.down = nn.ModuleList([first, *(Residual(thin, wide, stride=2) for thin, wide in pairs)])
         pairs = pairs[len(channels) - decoded :]
         # The number of channels is reduced before the side is doubled, which is cheaper than after it.
