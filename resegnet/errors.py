@@ -57,6 +57,10 @@ class MissingExtraError(ResegnetError, ImportError):
     """A package is missing that only an extra of this package installs. The message names the command."""
 
 
+class MissingDecoderError(MissingExtraError, ImageError):
+    """A photograph of a format that only an extra of this package reads."""
+
+
 class HubError(ResegnetError, OSError):
     """A request that the Hub refused or that failed on the way.
 
@@ -72,7 +76,7 @@ class HubError(ResegnetError, OSError):
 
 
 # Extras of pyproject.toml that install the packages given to `require`; all other packages belong to `train`.
-_EXTRAS = {"gradio": "app", "ray": "ray"}
+_EXTRAS = {"gradio": "app", "pydicom": "dicom", "ray": "ray"}
 
 
 def is_installed(package: str) -> bool:

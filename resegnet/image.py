@@ -6,32 +6,39 @@ whether it comes as a path, bytes, a file object, a Pillow image or an array.
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import threading
-import warnings
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from resegnet.errors import ImageError
+from resegnet.dicom import is_dicom, read_dicom
+from resegnet.errors import ImageError, MissingDecoderError, MissingExtraError, require
+from resegnet.picture_checks import (
+    MAX_PIXELS,
+    MeteredFile,
+    check_exif,
+    check_layout,
+    check_size,
+    jpeg_exif,
+    quiet_decoding,
+)
 
-# Sensors of fundus cameras have up to 24 megapixels, a few up to 51. A segmentation takes some 30 bytes per pixel, so a
-# picture at the limit takes about 2 GB.
-MAX_PIXELS = 64_000_000
-_MAX_WEBP_PIXELS = 50_000_000  # the WebP decoder holds the picture four times
+# Decoders that hold the picture several times, or that take long.
+_MAX_PIXELS_OF = {"WEBP": 50_000_000, "JPEG2000": 25_000_000}
 _TILE_PX = 1024  # side of the tiles that are converted one by one
 MAX_BYTES = 400_000_000  # MAX_PIXELS of 16-bit colour, uncompressed, and room for the rest of the file
 
 # Suffixes, in lower case, by which pictures are recognised in folders.
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".webp"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".webp", ".dcm"})
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
+_DICOM_FORMATS = ("JPEG", "JPEG2000")  # of the frames in a DICOM file
 
-_EXPECTED = "a JPEG, PNG, TIFF, BMP, WebP, PPM, PGM or GIF picture"
+_EXPECTED = "a JPEG, PNG, TIFF, BMP, WebP, PPM, PGM, GIF or DICOM picture"
+_HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
 _ORIENTATION_TAG = 0x0112
 _TURN_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,28 +50,30 @@ _TURN_UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Some small files keep Pillow busy for long; they are recognised before decoding. In a progressive JPEG a few bytes
-# make a scan, and each scan goes over the whole picture again: 0.08 s at 64 megapixels. Encoders write 10, rarely 18.
-_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e][\x01-\x04]")
-_PROGRESSIVE = re.compile(rb"\xff\xc2\x00[\x0b\x0e\x11\x14]\x08")  # is refused inside a TIFF
-_MAX_SCANNED_PIXELS = 32 * MAX_PIXELS
-_LEAST_SCANNED_PIXELS = 200_000  # even a tiny scan costs as much time as this many pixels
-_JPEG_EXIF = re.compile(rb"\xff\xe1(..)Exif\x00\x00", re.DOTALL)
 _MAX_BLOCKS = 1_000_000  # limit for a file object that returns only a few bytes at a time
-_LEAST_READS, _LEAST_READ_BYTES = 20_000, 50_000_000
-# Decoders that are written in Python and take a microsecond and more per pixel: run lengths in BMP, PPM as text or of
-# an odd depth.
-_SLOW_DECODERS = ("bmp_rle", "ppm", "ppm_plain")
-
-# Pillow warns about oversize, odd metadata and the like. The warnings that matter become an ImageError here; users can
-# do nothing about the others. `warnings.catch_warnings` replaces a global, so one thread at a time may use it.
-_pillow = threading.Lock()
-
-
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _MAX_FOLDER = 160  # a longer folder is left out of a message
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A photograph, and what its file says about it.
+
+    Attributes
+    ----------
+    pixels : (H, W, 3) uint8, RGB
+        See `read_image`.
+    um_per_px
+        Micrometres on the retina for a pixel, from a DICOM file; None if unknown.
+    burned_in
+        True if a DICOM file says that text, such as a name, is part of the picture.
+    """
+
+    pixels: np.ndarray
+    um_per_px: float | None = None
+    burned_in: bool = False
 
 
 def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -75,9 +84,9 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     source
         A path (`~` stands for the home folder), the bytes of a file, a binary file object (read from its start), a
         Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool or float in [0, 1].
-        Addresses are not fetched. Files may be JPEG, PNG, TIFF, BMP,
-        WebP, PPM, PGM or GIF; grey, palette, CMYK or colour; with or without alpha; 8 or 16 bit, or float grey in
-        [0, 1]. If a file has several pages or frames, the first is read.
+        Addresses are not fetched. Files may be JPEG, PNG, TIFF, BMP, WebP, PPM, PGM or GIF; grey, palette, CMYK or
+        colour; with or without alpha; 8 or 16 bit, or float grey in [0, 1]. With the extra `dicom` they may be DICOM,
+        uncompressed or of run lengths, JPEG or JPEG 2000. If a file has several pages or frames, the first is read.
     max_pixels
         A picture of more pixels is refused by its header, before it is decoded. A file of more than 400 MB is refused
         too.
@@ -95,17 +104,26 @@ def read_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         If the source is not such a picture, for example because the file is missing or damaged. No other exception is
         raised.
     """
+    return read_picture(source, max_pixels).pixels
+
+
+def read_picture(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read a photograph with its scale, where its file gives one; see `read_image`."""
     name = _name(source)
     if isinstance(source, np.ndarray):
-        return _from_array(source, name, max_pixels)
+        return Picture(_from_array(source, name, max_pixels))
     if isinstance(source, Image.Image):
-        return _from_pillow(source, name, max_pixels)
+        return Picture(_from_pillow(source, name, max_pixels))
     if isinstance(source, str | os.PathLike):
         with _open_path(source, name) as stream:
             data = _read_all(stream, name)
     else:
         data = _read_all(source, name)
-    return _from_pillow(_Metered(data, name), name, max_pixels)
+    if is_dicom(data):
+        return _from_dicom(data, name, max_pixels)
+    if _HEIC.match(data):
+        raise ImageError(f"{name} is a HEIC picture, which is not read; expected {_EXPECTED}: save it as JPEG.")
+    return Picture(_from_pillow(MeteredFile(data, name), name, max_pixels))
 
 
 def _name(source: object) -> str:
@@ -185,50 +203,26 @@ def _advice(source: object) -> str:
     return "convert it to one of these"
 
 
-class _Metered(io.BytesIO):
-    """A file in memory that raises ImageError when it is read more often than a picture needs.
-
-    Pillow reads metadata piece by piece, and copies the bytes that a TIFF or EXIF entry points to for every such entry:
-    a file of 1 MB can make it copy 50 GB, and the time for a GIF's comment grows with the square of its length.
-    """
-
-    def __init__(self, data: bytes, name: str) -> None:
-        super().__init__(data)
-        self._name = name
-        # The first frame of a GIF takes few reads, a PNG at worst one or two per kilobyte.
-        self._reads_left = _LEAST_READS + (0 if data.startswith(b"GIF8") else len(data) // 500)
-        self._bytes_left = _LEAST_READ_BYTES + 3 * len(data)
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        self._reads_left -= 1
-        self._bytes_left -= len(data)
-        if self._reads_left < 0 or self._bytes_left < 0:
-            raise ImageError(
-                f"{self._name} is mostly metadata; expected a photograph: save it as PNG without metadata."
-            )
-        return data
-
-
-def _from_pillow(source: _Metered | Image.Image, name: str, max_pixels: int) -> np.ndarray:
-    """Decode a file, or convert a Pillow image: (H, W, 3) uint8 RGB."""
+def _from_pillow(
+    source: MeteredFile | Image.Image, name: str, max_pixels: int, formats: tuple[str, ...] = FORMATS
+) -> np.ndarray:
+    """Decode a file of one of the formats, or convert a Pillow image: (H, W, 3) uint8 RGB."""
     # On damaged files Pillow's decoders raise many kinds of errors (SyntaxError, struct.error, IndexError ...), so all
     # are caught.
     try:
-        with _pillow, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_decoding():
             image: Image.Image
             if isinstance(source, Image.Image):
                 image = source
             else:
-                _check_exif(b"".join(_jpeg_exif(source.getvalue())), name)
-                image = opened = Image.open(source, formats=FORMATS)
-                _check_layout(opened, source.getvalue(), name)
+                check_exif(b"".join(jpeg_exif(source.getvalue())), name)
+                image = opened = Image.open(source, formats=formats)
+                check_layout(opened, source.getvalue(), name)
             width, height = image.size
-            limit = min(max_pixels, _MAX_WEBP_PIXELS) if image.format == "WEBP" else max_pixels
-            _check_size((height, width), name, limit)
+            check_size((height, width), name, min(max_pixels, _MAX_PIXELS_OF.get(image.format or "", max_pixels)))
             image.load()
-            image = _upright(image, name)
+            if formats is FORMATS:
+                image = _upright(image, name)
             if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
                 return _as_rgb(image)
             values = np.array(image)
@@ -256,59 +250,20 @@ def _from_pillow(source: _Metered | Image.Image, name: str, max_pixels: int) -> 
     return _from_array(values, name, max_pixels)
 
 
-def _check_layout(image: ImageFile.ImageFile, data: bytes, name: str) -> None:
-    """Refuse files that Pillow 12 decodes to wrong pixels without an error, or only after a long time.
-
-    Raises
-    ------
-    ImageError
-        If this is such a file.
-    """
-    rare = bool(image.tile) and image.tile[0].codec_name in _SLOW_DECODERS
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tags = image.tag_v2
-        bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, ())
-        white_is_zero = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
-        planes_apart = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
-        rare = 12 in bits or (16 in bits and (white_is_zero or planes_apart))
-        if image.info.get("compression") == "jpeg":
-            rare |= _PROGRESSIVE.search(data) is not None
-        # Pillow takes memory for a whole tile, however small the picture is.
-        rare |= tags.get(TiffImagePlugin.TILEWIDTH, 0) * tags.get(TiffImagePlugin.TILELENGTH, 0) > MAX_PIXELS
-    if rare:
-        raise ImageError(
-            f"{name} is a {image.format} of a rare layout; expected 8 or 16 bit, zero for black, interleaved colours "
-            "and plain pixels: save it as PNG."
-        )
-    scanned = max(image.width * image.height, _LEAST_SCANNED_PIXELS)
-    if data.startswith(b"\xff\xd8") and len(_SCAN.findall(data)) * scanned > _MAX_SCANNED_PIXELS:
-        raise ImageError(f"{name} is a JPEG of far too many scans; expected about ten: save it again, or as PNG.")
-
-
-def _jpeg_exif(data: bytes) -> Iterator[bytes]:
-    """Yield the EXIF data of each segment of a JPEG; Pillow joins them."""
-    if data.startswith(b"\xff\xd8"):
-        for found in _JPEG_EXIF.finditer(data):
-            yield data[found.end() : found.start() + 2 + int.from_bytes(found[1], "big")]
-
-
-def _check_exif(exif: bytes, name: str) -> None:
-    """Refuse EXIF data whose entries point to the same bytes many times, since Pillow keeps a copy for each.
-
-    Raises
-    ------
-    ImageError
-        If these are such data.
-    """
-    stream = _Metered(exif.removeprefix(b"Exif\0\0"), name)
+def _from_dicom(data: bytes, name: str, max_pixels: int) -> Picture:
+    """Decode the first frame of a DICOM file."""
     try:
-        directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
-        stream.seek(directory.next)
-        directory.load(stream)
-    except ImageError:
-        raise
-    except Exception:  # damaged data raise many kinds of errors, and Pillow ignores them
-        return
+        require("pydicom", "reading a DICOM file")
+    except MissingExtraError as error:
+        raise MissingDecoderError(str(error)) from error
+    found = read_dicom(data, name, max_pixels)
+    if found.frame is None:
+        pixels = _from_array(np.asarray(found.pixels), name, max_pixels)
+    else:
+        pixels = _from_pillow(MeteredFile(found.frame, name), name, max_pixels, _DICOM_FORMATS)
+    if pixels.shape[:2] != (found.height, found.width):
+        raise ImageError(f"{name} is a DICOM file that contradicts itself about its size: export it again, or as PNG.")
+    return Picture(255 - pixels if found.is_negative else pixels, found.um_per_px, found.burned_in)
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
@@ -317,7 +272,7 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     try:
         if not exif:  # ImageMagick writes it as text
             exif = bytes.fromhex("".join(image.info.get("Raw profile type exif", "").split("\n")[3:]))
-        _check_exif(exif, name)
+        check_exif(exif, name)
         orientation = image.getexif().get(_ORIENTATION_TAG)
     except ImageError:
         raise
@@ -349,7 +304,7 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> np.ndarray:
             f"{name} has shape {array.shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): "
             "put rows first and colours last."
         )
-    _check_size((array.shape[0], array.shape[1]), name, max_pixels)
+    check_size((array.shape[0], array.shape[1]), name, max_pixels)
     array = np.asarray(array)
     if array.dtype == np.bool_:
         array = array * np.uint8(255)
@@ -376,13 +331,3 @@ def _from_array(array: np.ndarray, name: str, max_pixels: int) -> np.ndarray:
     if array.ndim == 2:
         array = array[:, :, None]
     return np.array(np.broadcast_to(array, (*array.shape[:2], 3)), order="C")
-
-
-def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
-    height, width = size
-    if height < 1 or width < 1:
-        raise ImageError(f"{name} has {width} x {height} pixels; expected a photograph: choose another.")
-    if height * width > max_pixels:
-        raise ImageError(
-            f"{name} is larger than {max_pixels / 1e6:g} megapixels ({width} x {height} pixels); reduce it first."
-        )

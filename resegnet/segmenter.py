@@ -12,8 +12,8 @@ from resegnet.engine import ENGINES, Network, OnnxNetwork, TorchNetwork, TwoLook
 from resegnet.errors import ArgumentError, require
 from resegnet.fov import FieldOfView, find_field_of_view
 from resegnet.geometry import Geometry, as_network_input
-from resegnet.image import ImageSource, read_image
-from resegnet.quality import find_warnings
+from resegnet.image import ImageSource, read_picture
+from resegnet.quality import BURNED_IN, find_warnings
 from resegnet.results.anatomy import Anatomy
 from resegnet.results.segmentation import Segmentation
 
@@ -144,7 +144,8 @@ class Segmenter:
         ImageError
             If the source is not a readable picture. Its message can be shown to a user.
         """
-        image = read_image(source)
+        picture = read_picture(source)
+        image = picture.pixels
         pixels, fov, geometry = prepare_input(image, self.config)
         found, planes = predict(self.network, pixels, prepare_context(image, geometry, self.config))
         probability = geometry.to_original(found)
@@ -156,9 +157,10 @@ class Segmenter:
             probability=probability,
             fov=fov.mask,
             threshold=self.config.threshold,
-            warnings=tuple(find_warnings(image, fov)),
+            warnings=(*([BURNED_IN] if picture.burned_in else []), *find_warnings(image, fov)),
             model=self.model,
             anatomy=anatomy,
+            um_per_px=picture.um_per_px,
         )
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 from support.corpus import PHOTO, encode, tiff
+from support.dicom import whole_dicom
 
 from resegnet import Config, Segmenter
 from resegnet.errors import ImageError
@@ -35,7 +36,7 @@ few = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 def outcomes(tmp_path_factory) -> list[dict[str, Any]]:
     """Read every case in a process of its own, where a hang is stopped and memory can be measured."""
     folder = tmp_path_factory.mktemp("corpus")
-    environment = os.environ | {"PYTHONPATH": str(TESTS.parent)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(TESTS.parent), str(TESTS)))}
     command = [sys.executable, "-W", "error", str(TESTS / "support" / "corpus.py"), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -79,6 +80,7 @@ SEEDS = [
     encode(Image.fromarray(PHOTO).quantize(8), "GIF", save_all=True, append_images=[Image.new("L", (9, 9))]),
     encode(Image.fromarray(PHOTO), "TIFF", compression="tiff_lzw"),
     tiff(PHOTO.astype(np.uint16) * 257),
+    *(data for _, data, _ in whole_dicom(PHOTO)),
 ]
 
 

@@ -47,6 +47,7 @@ def test_public_attributes_of_a_segmentation():
         "probability",
         "save",
         "threshold",
+        "um_per_px",
         "warnings",
     ]
 

@@ -36,6 +36,7 @@ class Summary(TypedDict):
     width_px: int
     threshold: float
     warnings: list[str]
+    um_per_px: float | None
     measures: dict[str, float | None]
     versions: dict[str, str]
 
@@ -58,10 +59,12 @@ def overlay_png(
 
 
 def summary(segmentation: Segmentation, um_per_px: float | None = None) -> Summary:
-    """Describe a segmentation: model, size, threshold, warnings, measures and versions.
+    """Describe a segmentation: model, size, threshold, warnings, scale, measures and versions.
 
-    `um_per_px`, micrometres on the retina for a pixel, adds measures in micrometres.
+    `um_per_px`, micrometres on the retina for a pixel, adds measures in micrometres. None takes the photograph's own
+    scale, if its file gives one.
     """
+    um_per_px = segmentation.um_per_px if um_per_px is None else um_per_px
     height, width = segmentation.fov.shape
     return {
         "model": segmentation.model,
@@ -69,6 +72,7 @@ def summary(segmentation: Segmentation, um_per_px: float | None = None) -> Summa
         "width_px": width,
         "threshold": segmentation.threshold,
         "warnings": list(segmentation.warnings),
+        "um_per_px": um_per_px,
         "measures": without_nan(measure(segmentation, um_per_px)),
         "versions": versions(),
     }

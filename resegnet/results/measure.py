@@ -20,8 +20,8 @@ MIN_CHORD = 0.02
 
 
 def measure(segmentation: Segmentation, um_per_px: float | None = None) -> dict[str, float]:
-    """Measure the vessels at the segmentation's own threshold; see `measure_mask`."""
-    return measure_mask(segmentation.mask, segmentation.fov, um_per_px)
+    """Measure the vessels at the segmentation's own threshold; see `measure_mask`. The given scale comes first."""
+    return measure_mask(segmentation.mask, segmentation.fov, segmentation.um_per_px if um_per_px is None else um_per_px)
 
 
 def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: float | None = None) -> dict[str, float]:

@@ -49,6 +49,8 @@ class Segmentation:
     anatomy : Anatomy or None
         What the network said of arteries, veins, optic disc and fovea. None if it says nothing of them, or was told to
         leave them out.
+    um_per_px : float, optional
+        Micrometres on the retina for a pixel, from a DICOM file; None if unknown.
     """
 
     image: np.ndarray
@@ -58,6 +60,7 @@ class Segmentation:
     warnings: tuple[PhotographWarning, ...] = ()
     model: str = ""
     anatomy: Anatomy | None = None
+    um_per_px: float | None = None
 
     @property
     def mask(self) -> np.ndarray:
@@ -167,7 +170,7 @@ class Segmentation:
         ----------
         um_per_px
             Micrometres on the retina for a pixel, of a calibrated camera. Adds a value in micrometres for each in
-            pixels. None if unknown.
+            pixels. None takes the scale of the photograph's DICOM file, if it has one.
 
         Returns
         -------
@@ -261,4 +264,4 @@ class Segmentation:
         return png(np.asarray(picture))
 
     def _small_values(self) -> tuple[object, ...]:
-        return self.fov.shape, self.threshold, self.warnings, self.model, self.anatomy
+        return self.fov.shape, self.threshold, self.warnings, self.model, self.anatomy, self.um_per_px

@@ -31,6 +31,7 @@ from resegnet.config import Config
 from resegnet.errors import ImageError
 from resegnet.image import MAX_PIXELS, read_image
 from resegnet.segmenter import Segmenter
+from support.dicom import costly_dicom, whole_dicom
 
 # Eight flat blocks. JPEG and WebP keep the middle of each to a few grey levels, and all eight orientations differ.
 COLOURS = np.array(
@@ -180,6 +181,7 @@ def whole_files() -> Iterator[tuple[str, bytes, np.ndarray | tuple[int, int]]]:
     for kind, name, options in (("GIF", "GIF", {}), ("WEBP", "WebP", {"lossless": True}), ("PNG", "APNG", {})):
         frames = {"save_all": True, "append_images": [Image.fromarray(255 - GREY_AS_RGB)]}
         yield f"{name} animated", encode(Image.fromarray(GREY_AS_RGB), kind, **frames, **options), GREY_AS_RGB
+    yield from whole_dicom(PHOTO)
 
 
 def files(folder: Path) -> Iterator[Case]:
@@ -395,6 +397,8 @@ def costly(folder: Path) -> Iterator[Case]:
         "BigTIFF of endless entries",
         partial(bytes, b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2**60) + b"\1" * 5_000_000),
     )
+    for name, make, truth in costly_dicom(scans(8000, 1000)):
+        yield Case(name, make, truth, refused=truth is None)
     sparse = folder / "sparse.png"
     sparse.write_bytes(png(1, 1, 8, b"\0abc")[:33] + struct.pack(">I", 2**31 - 1) + b"tEXt")
     os.truncate(sparse, 2**37)
