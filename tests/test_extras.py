@@ -27,19 +27,8 @@ EXTRAS = PROJECT["optional-dependencies"]
 # Top-level packages that the extras install, and those that come along with them.
 OPTIONAL = (
     *("torch", "torchvision", "segmentation_models_pytorch", "timm", "safetensors", "datasets", "evaluate"),
-    *(
-        "onnx",
-        "onnxscript",
-        "pydicom",
-        "gradio",
-        "gradio_client",
-        "fastapi",
-        "pandas",
-        "reportlab",
-        "ray",
-        "mcp",
-        "sklearn",
-    ),
+    *("onnx", "onnxscript", "pydicom", "gradio", "gradio_client", "fastapi", "pandas", "reportlab", "ray", "mcp"),
+    "sklearn",
 )
 # Makes imports of packages fail as if they were not installed. Setting sys.modules to None would not do: scipy takes a
 # name in sys.modules for an imported package.

@@ -30,11 +30,13 @@ from resegnet.results.calibration import fit_threshold
 from resegnet.results.metrics import probability_histograms
 from resegnet.segmenter import predict
 
-# Weights in the loss of two looks. Disc and fovea, which only a few photographs of a step show, have large and noisy
-# gradients: at three times these weights, the context branch did not begin to find vessels in 500 steps.
+# Weights in the loss of two looks: in the first fifth of the epochs, and from then on. Few crops of a step show a disc,
+# a fovea or labelled kinds, and their gradients are large and noisy: with disc and fovea at three times the early
+# weights, the context branch did not begin to find vessels in 500 steps. Once it has, it can learn the rest.
 _CONTEXT_WEIGHT = 1.0
-_KINDS_WEIGHT = 0.3
-_SPOT_WEIGHT = 0.1
+_EARLY_SHARE = 0.2
+_EARLY_WEIGHTS = {"kinds": 0.3, "disc": 0.1, "fovea": 0.1}
+_LATE_WEIGHTS = {"kinds": 1.0, "disc": 0.2, "fovea": 0.5}
 _CHECK_EVERY = 20  # batches between two checks that the loss is finite
 
 
@@ -230,18 +232,19 @@ class Run:
         batch = batch.to(self.device)
         with self.autocast:
             logits, context_logits = self.network(batch.detail, batch.context, batch.places)
+        weights = _EARLY_WEIGHTS if self.epoch < _EARLY_SHARE * self.options.epochs else _LATE_WEIGHTS
         count = len(batch.detail)
         of_vessels, of_eyes = context_logits[:count].float(), context_logits[count:].float()
         vessels, fov = batch.context_masks[:, :1], batch.context_masks[:, 1:2]
         losses = {
             "vessels": self._vessel_loss(logits.float(), batch.detail_masks),
             "context": _CONTEXT_WEIGHT * bce_dice_loss(of_vessels[:, :1], vessels, fov, self.options.dice_weight),
-            "kinds": _KINDS_WEIGHT * kinds_loss(of_vessels[:, 1:3], batch.context_masks[:, 2:]),
+            "kinds": weights["kinds"] * kinds_loss(of_vessels[:, 1:3], batch.context_masks[:, 2:]),
         }
         if len(of_eyes):
             disc, disc_weight, fovea, fovea_weight = batch.anatomy_masks.split(1, dim=1)
-            losses["disc"] = _SPOT_WEIGHT * bce_dice_loss(of_eyes[:, 3:4], disc, disc_weight)
-            losses["fovea"] = _SPOT_WEIGHT * spot_loss(of_eyes[:, 4:5], fovea, fovea_weight)
+            losses["disc"] = weights["disc"] * bce_dice_loss(of_eyes[:, 3:4], disc, disc_weight)
+            losses["fovea"] = weights["fovea"] * spot_loss(of_eyes[:, 4:5], fovea, fovea_weight)
         return losses
 
     def _vessel_loss(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
