@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
+from PIL import Image
 
 from resegnet.io import json_bytes, png, safe_name, without_nan, write_atomically
 from resegnet.results.measure import measure
@@ -28,8 +29,26 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "segmentation-models-pytorch", "onnxruntime", "numpy", "scipy", "scikit-image", "pillow")
 
 
+# Colours in which programs show `kinds_png`: nothing, artery, vein, both. The same as in the data set RITE (Hu et al.
+# 2013, doi:10.1007/978-3-642-40763-5_54).
+_KINDS_PALETTE = (0, 0, 0, 255, 0, 0, 0, 0, 255, 0, 255, 0)
+
+
+class PlaceSummary(TypedDict):
+    """A place in the photograph, px."""
+
+    row: float
+    column: float
+
+
+class DiscSummary(PlaceSummary):
+    """Centre and diameter of the optic disc, px."""
+
+    diameter_px: float
+
+
 class Summary(TypedDict):
-    """Description of a segmentation that fits into JSON; a measure that is undefined is None."""
+    """Description of a segmentation that fits into JSON; what is undefined or was not found is None."""
 
     model: str
     height_px: int
@@ -38,6 +57,9 @@ class Summary(TypedDict):
     warnings: list[str]
     um_per_px: float | None
     measures: dict[str, float | None]
+    disc: DiscSummary | None
+    fovea: PlaceSummary | None
+    eye: str | None
     versions: dict[str, str]
 
 
@@ -58,14 +80,35 @@ def overlay_png(
     return png(overlay(segmentation.image, segmentation.mask, color, opacity))
 
 
+def kinds_png(segmentation: Segmentation) -> bytes | None:
+    """Encode the kinds as PNG of the photograph's size with a palette: 0 no vessel, 1 artery, 2 vein, 3 both.
+
+    None for a result without anatomy.
+    """
+    if segmentation.kinds is None:
+        return None
+    picture = Image.fromarray(segmentation.kinds)
+    picture.putpalette(_KINDS_PALETTE)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def kinds_map_png(segmentation: Segmentation, safe_colors: bool = False) -> bytes | None:
+    """Encode `Segmentation.kinds_map` as 8-bit RGB PNG; None without anatomy."""
+    drawn = segmentation.kinds_map(safe_colors)
+    return None if drawn is None else png(drawn)
+
+
 def summary(segmentation: Segmentation, um_per_px: float | None = None) -> Summary:
-    """Describe a segmentation: model, size, threshold, warnings, scale, measures and versions.
+    """Describe a segmentation: model, size, threshold, warnings, scale, measures, disc, fovea, eye and versions.
 
     `um_per_px`, micrometres on the retina for a pixel, adds measures in micrometres. None takes the photograph's own
     scale, if its file gives one.
     """
     um_per_px = segmentation.um_per_px if um_per_px is None else um_per_px
     height, width = segmentation.fov.shape
+    disc, fovea = segmentation.disc, segmentation.fovea
     return {
         "model": segmentation.model,
         "height_px": height,
@@ -74,6 +117,9 @@ def summary(segmentation: Segmentation, um_per_px: float | None = None) -> Summa
         "warnings": list(segmentation.warnings),
         "um_per_px": um_per_px,
         "measures": without_nan(measure(segmentation, um_per_px)),
+        "disc": disc and {"row": disc.centre[0], "column": disc.centre[1], "diameter_px": disc.diameter},
+        "fovea": fovea and {"row": fovea[0], "column": fovea[1]},
+        "eye": segmentation.eye,
         "versions": versions(),
     }
 
@@ -100,6 +146,8 @@ def contents(
 ) -> dict[str, tuple[str, bytes]]:
     """Return file names and contents of a segmentation, by `mask`, `probability`, `overlay` and `summary`.
 
+    With anatomy, `kinds` and `kinds_map` come too.
+
     Parameters
     ----------
     segmentation : Segmentation
@@ -111,12 +159,16 @@ def contents(
     with ThreadPoolExecutor() as pool:  # zlib, which takes most of the time, releases the interpreter lock
         overlaid = pool.submit(overlay_png, segmentation, color, opacity)
         probability = pool.submit(probability_png, segmentation)
-        return {
+        files = {
             "mask": (f"{name}_mask.png", mask_png(segmentation)),
             "probability": (f"{name}_probability.png", probability.result()),
             "overlay": (f"{name}_overlay.png", overlaid.result()),
             "summary": (f"{name}_summary.json", json_bytes(summary(segmentation))),
         }
+    for kind, content in (("kinds", kinds_png(segmentation)), ("kinds_map", kinds_map_png(segmentation))):
+        if content is not None:
+            files[kind] = f"{name}_{kind}.png", content
+    return files
 
 
 def archive(files: Iterable[tuple[str, bytes]]) -> bytes:
@@ -143,7 +195,7 @@ def save(segmentation: Segmentation, folder: str | os.PathLike[str], name: str =
     Returns
     -------
     dict of str to Path
-        By `mask`, `probability`, `overlay` and `summary`.
+        By `mask`, `probability`, `overlay` and `summary`; with anatomy also by `kinds` and `kinds_map`.
 
     Raises
     ------

@@ -15,7 +15,15 @@ from PIL import Image
 from resegnet.errors import ArgumentError, short_repr
 from resegnet.io import png
 from resegnet.results.anatomy import ARTERY, VEIN, Anatomy, Disc, Eye, Place
-from resegnet.results.render import OVERLAY_COLOR, OVERLAY_OPACITY, calibre_map, overlay
+from resegnet.results.render import (
+    KIND_COLORS,
+    OVERLAY_COLOR,
+    OVERLAY_OPACITY,
+    SAFE_KIND_COLORS,
+    calibre_map,
+    kinds_map,
+    overlay,
+)
 
 if TYPE_CHECKING:
     from resegnet.image import ImageSource
@@ -163,6 +171,24 @@ class Segmentation:
         """
         return calibre_map(self.image, self.mask, self.fov)
 
+    def kinds_map(self, safe_colors: bool = False) -> np.ndarray | None:
+        """Draw arteries red, veins blue, crossings white, the disc and the fovea on the dimmed photograph.
+
+        Parameters
+        ----------
+        safe_colors
+            Arteries are orange, which colour-blind people tell from blue and from the background.
+
+        Returns
+        -------
+        (H, W, 3) uint8, RGB
+            None without anatomy.
+        """
+        if self.kinds is None:
+            return None
+        colors = SAFE_KIND_COLORS if safe_colors else KIND_COLORS
+        return kinds_map(self.image, self.kinds, self.fov, self.disc, self.fovea, colors)
+
     def measure(self, um_per_px: float | None = None) -> dict[str, float]:
         """Measure area, length, branching, calibre, tortuosity and fractal dimension of the vessels.
 
@@ -224,7 +250,8 @@ class Segmentation:
         -------
         dict of str to Path
             `mask` (8-bit PNG, 0 or 255), `probability` (16-bit PNG, times 65,535), `overlay` (RGB PNG) and `summary`
-            (JSON with threshold, model, warnings and measures).
+            (JSON with threshold, model, warnings, measures, disc, fovea and eye). With anatomy also `kinds` (PNG of the
+            values 0 to 3, as in the attribute) and `kinds_map` (RGB PNG).
 
         Raises
         ------

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
+from support.colours import EYES, distance
 
 from resegnet.geometry import Geometry
+from resegnet.results import render
 from resegnet.results.anatomy import ARTERY, VEIN, Anatomy
 from resegnet.results.centrelines import find_centrelines
 from resegnet.results.kinds import find_crossings, spread, tell_kinds
+from resegnet.results.render import DISC_COLOR, KIND_COLORS, SAFE_KIND_COLORS
 from resegnet.results.segmentation import Segmentation
 
 SIZE = (300, 400)
@@ -159,3 +165,42 @@ def test_disc_and_fovea_lie_in_the_photograph() -> None:
     assert anatomy.eye == "right"
     assert Anatomy(planes[..., ::-1].copy(), geometry).eye == "left"
     assert Anatomy(np.zeros_like(planes), geometry).eye is None
+
+
+def test_pictures_and_files_show_what_was_told(tmp_path) -> None:
+    artery, vein = draw([(150, 60), (150, 340)], 7), draw([(40, 200), (260, 200)], 9)
+    anatomy = anatomy_of(artery, vein)
+    anatomy.planes[2, 90:110, 30:50] = 1
+    image = np.full((*SIZE, 3), 90, np.uint8)
+    whole = np.ones(SIZE, bool)
+    result = Segmentation(image, (artery | vein).astype(np.float32), whole, 0.5, anatomy=anatomy)
+    paths = result.save(tmp_path, "eye")
+    assert sorted(path.name for path in paths.values()) == sorted(path.name for path in tmp_path.iterdir())
+    with Image.open(paths["kinds"]) as picture:
+        assert picture.mode == "P"
+        assert np.array_equal(np.asarray(picture), result.kinds)
+        shown = np.asarray(picture.convert("RGB"))
+    assert shown[150, 300].tolist() == [255, 0, 0] and shown[60, 200].tolist() == [0, 0, 255]
+    with Image.open(paths["kinds_map"]) as picture:
+        assert np.array_equal(np.asarray(picture), result.kinds_map())
+    for safe, colors in ((False, KIND_COLORS), (True, SAFE_KIND_COLORS)):
+        drawn = result.kinds_map(safe)
+        assert tuple(drawn[150, 300]) == colors["artery"] and tuple(drawn[60, 200]) == colors["vein"]
+        assert tuple(drawn[150, 200]) == colors["both"]
+        assert len({tuple(color) for color in drawn[~result.mask & ~result.disc.mask]}) <= 2  # grey, and the outline
+        outline = (drawn == DISC_COLOR).all(axis=2)
+        assert outline.sum() > 2 * result.disc.diameter
+        assert not outline[ndimage.binary_erosion(result.disc.mask, iterations=3)].any()
+    numbers = json.loads(paths["summary"].read_text())
+    assert numbers["disc"]["diameter_px"] == result.disc.diameter
+    assert (numbers["disc"]["row"], numbers["disc"]["column"]) == result.disc.centre
+    assert numbers["fovea"] is None and numbers["eye"] is None
+    plain = replace(result, anatomy=None)
+    assert set(plain.save(tmp_path, "plain")) == {"mask", "probability", "overlay", "summary"}
+    assert plain.kinds_map() is None
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_the_safe_colours_are_told_apart_by_all_eyes(eye: str) -> None:
+    colors = [*SAFE_KIND_COLORS.values(), (render._GREY_MAX,) * 3]
+    assert min(distance(one, other, eye) for one, other in itertools.combinations(colors, 2)) > 30

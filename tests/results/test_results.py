@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from skimage.color import deltaE_ciede2000, rgb2lab
+from skimage.color import rgb2lab
+from support.colours import EYES, distance
 
 from resegnet.results import export, render
 from resegnet.results.measure import measure
@@ -130,35 +131,6 @@ def test_error_map_dims_a_bright_photograph_and_lights_up_a_dark_one():
         drawn = render.error_map(np.full((10, 10, 3), level, np.uint8), nothing, nothing, whole)
         assert (drawn == render._GREY_MAX).all()
     assert not render.error_map(np.zeros((10, 10, 3), np.uint8), nothing, nothing, whole).any()
-
-
-# Machado et al. 2009, 10.1109/TVCG.2009.113, severity 1, on linear RGB.
-EYES = {
-    "usual": np.eye(3),
-    "protanopic": [
-        [0.152286, 1.052583, -0.204868],
-        [0.114503, 0.786281, 0.099216],
-        [-0.003882, -0.048116, 1.051998],
-    ],
-    "deuteranopic": [
-        [0.367322, 0.860646, -0.227968],
-        [0.280085, 0.672501, 0.047413],
-        [-0.01182, 0.04294, 0.968881],
-    ],
-    "tritanopic": [
-        [1.255528, -0.076749, -0.178779],
-        [-0.078411, 0.930809, 0.147602],
-        [0.004733, 0.691367, 0.3039],
-    ],
-}
-
-
-def distance(one, other, eye):
-    def seen(color):
-        linear = (np.array(color) / 255) ** 2.2
-        return rgb2lab(np.clip(EYES[eye] @ linear, 0, 1) ** (1 / 2.2))
-
-    return float(deltaE_ciede2000(seen(one), seen(other)))
 
 
 @pytest.mark.parametrize("eye", EYES)
