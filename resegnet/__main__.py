@@ -17,6 +17,7 @@ from resegnet.arguments import fraction, non_negative_integer, positive_integer,
 from resegnet.engine import ENGINES
 from resegnet.errors import ArgumentError, DataError, OutputError, ResegnetError, require
 from resegnet.hub import BUNDLED_RELEASES
+from resegnet.io import write_atomically
 from resegnet.segmenter import Segmenter
 from resegnet.web.serve import add_serve_arguments
 
@@ -86,13 +87,19 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--probability", action="store_true", help="also write the probability, as 16-bit PNG")
     parser.add_argument("--no-overlay", action="store_true", help="do not write overlays")
+    parser.add_argument("--no-anatomy", action="store_true", help="leave out arteries, veins, disc, fovea and eye")
     parser.add_argument("--split", help="split of a data set (default: all splits)")
     parser.set_defaults(run=_segment)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, metavar="SOURCE", help="folder, Hub id or `synthetic`")
-    parser.add_argument("--split", default="test", help="split to score (default: test)")
+    parser.add_argument(
+        "--split",
+        default="test",
+        help="split to score; with --anatomy also `validation`, the photographs of `train` with disc or fovea that the "
+        "training held back (default: test)",
+    )
     _add_model(parser)
     parser.add_argument("--engine", choices=ENGINES, help="inference engine (default: onnx if the release has it)")
     parser.add_argument(
@@ -118,6 +125,11 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--stress",
         action="store_true",
         help="also score every photograph enlarged, softened, darkened, compressed and discoloured (slow)",
+    )
+    parser.add_argument(
+        "--anatomy",
+        action="store_true",
+        help="also score arteries and veins, or the optic disc, fovea and eye of a folder with references of these",
     )
     parser.set_defaults(run=_evaluate)
 
@@ -248,6 +260,7 @@ def _segment(arguments: argparse.Namespace) -> int:
         revision=arguments.revision,
         engine=None if on_cluster else arguments.engine,
         threads=1 if on_cluster or len(photographs) > 1 else None,
+        anatomy=not arguments.no_anatomy,
     )
     segmenter = load()  # before work on a cluster too, so that a wrong --model is reported at once
     folder = arguments.out.rstrip("/")
@@ -291,13 +304,22 @@ def _print_outcome(folder: str, one_by_one: bool, photograph: Photograph, outcom
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from resegnet.io import json_bytes, safe_name, write_atomically
+    from resegnet.io import json_bytes, safe_name
+    from resegnet.learning.anatomy_evaluation import evaluate_places, format_anatomy, has_vessels, kinds_folder
     from resegnet.learning.data import load_vessels
     from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table
     from resegnet.learning.stress import format_stress_table, stress_table
     from resegnet.results.agreement import format_agreement, numbers_csv
 
     segmenter = Segmenter.from_pretrained(arguments.model, revision=arguments.revision, engine=arguments.engine)
+    source = {"source": arguments.dataset, "split": arguments.split}
+    if arguments.anatomy and not has_vessels(arguments.dataset):
+        places = evaluate_places(segmenter, Path(arguments.dataset), arguments.split)
+        print(format_anatomy(None, places))
+        if arguments.json is not None:
+            _write(arguments.json, json_bytes({**source, "model": segmenter.model, "places": places}))
+        return 0
+    kinds = kinds_folder(segmenter, arguments.dataset) if arguments.anatomy else None
     photographs = load_vessels(arguments.dataset, arguments.split)
     report = evaluate_dataset(
         segmenter,
@@ -306,20 +328,25 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         worst=arguments.worst,
         out=arguments.out or Path("errors") / safe_name(Path(arguments.dataset).name),
         numbers=arguments.numbers is not None,
+        kinds=kinds,
     )
     print(format_table(report))
+    if arguments.anatomy:
+        print("", format_anatomy(report["kinds"], None), sep="\n")
     if arguments.numbers is not None:
         print("", format_agreement(report), sep="\n")
-        arguments.numbers.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(arguments.numbers, numbers_csv(report))
+        _write(arguments.numbers, numbers_csv(report))
     stress = stress_table(segmenter, photographs) if arguments.stress else None
     if stress is not None:
         print("", format_stress_table(stress), sep="\n")
     if arguments.json is not None:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        source = {"source": arguments.dataset, "split": arguments.split}
-        write_atomically(arguments.json, json_bytes({**source, **report, "stress": stress}))
+        _write(arguments.json, json_bytes({**source, **report, "stress": stress}))
     return 0
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
 
 
 def _prepare(arguments: argparse.Namespace) -> int:

@@ -131,6 +131,11 @@ class Segmenter:
             label += f"@{commit[:12]}" if revision in (None, commit) else f"@{revision} ({commit[:12]})"
         return cls(network, config, label, folder, anatomy)
 
+    @property
+    def tells_anatomy(self) -> bool:
+        """True if results have arteries, veins, disc and fovea."""
+        return self.anatomy and self.config.context_size is not None
+
     def __call__(self, source: ImageSource) -> Segmentation:
         """Segment one photograph.
 

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,12 @@ from resegnet.config import Config
 from resegnet.errors import DataError
 from resegnet.image import read_image
 from resegnet.io import write_atomically
+from resegnet.results.anatomy import ARTERY, VEIN
 from resegnet.segmenter import prepare_context, prepare_input
 from resegnet.version import __version__
 
 logger = logging.getLogger(__name__)
 
-# Pixels of a picture of classes, as in `artery_vein/<image_id>.png`.
-ARTERY, VEIN, BOTH = 1, 2, 3
 # Photographs of one eye at one sitting correlate up to 0.99 as thumbnails, copies of one photograph above 0.995.
 SAME_PHOTOGRAPH = 0.995
 
@@ -55,7 +54,7 @@ def find_kinds(source: str | os.PathLike[str]) -> Path | None:
 
 
 def read_kinds(path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of arteries and of veins, (H, W) bool; crossings belong to both.
+    """Masks of arteries and of veins, (H, W) bool, from a picture of classes; class 3, a crossing, belongs to both.
 
     Raises
     ------
@@ -69,7 +68,7 @@ def read_kinds(path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
         raise DataError(f"{path}: cannot be read ({error}); expected a picture of the classes 0 to 3.") from error
     if classes.shape != shape:
         raise DataError(f"{path}: its shape {classes.shape} differs from the photograph's, {shape}.")
-    return np.isin(classes, (ARTERY, BOTH)), np.isin(classes, (VEIN, BOTH))
+    return np.isin(classes, (ARTERY, ARTERY | VEIN)), np.isin(classes, (VEIN, ARTERY | VEIN))
 
 
 def load_anatomy(sources: Sequence[str], config: Config, cache: Path) -> list[AnatomySample]:
@@ -88,12 +87,12 @@ def load_anatomy(sources: Sequence[str], config: Config, cache: Path) -> list[An
     if (cached := _load(path)) is not None:
         return cached
     samples: list[AnatomySample] = []
-    known = [_thumbnail(image) for source in sources for _, image, _ in _photographs(Path(source), "test")]
+    known = [_thumbnail(image) for source in sources for _, image, _ in photographs_of(Path(source), "test")]
     copies = 0
     for source in sources:
-        centres = _read_centres(Path(source))
+        centres = read_centres(Path(source))
         found = 0
-        for image_id, image, disc_path in _photographs(Path(source), "train"):
+        for image_id, image, disc_path in photographs_of(Path(source), "train"):
             found += 1
             thumbnail = _thumbnail(image)
             if known and max(float(thumbnail @ other) for other in known) > SAME_PHOTOGRAPH:
@@ -176,8 +175,10 @@ def _load(path: Path) -> list[AnatomySample] | None:
         return None
 
 
-def _photographs(source: Path, split: str) -> Iterator[tuple[str, np.ndarray, Path | None]]:
-    """Id, picture and disc file of each photograph of a split; empty without that split."""
+def photographs_of(
+    source: Path, split: str, only: Collection[str] | None = None
+) -> Iterator[tuple[str, np.ndarray, Path | None]]:
+    """Id, picture and disc file of each photograph of a split, or of those in `only`; empty without that split."""
     path = source / split / "metadata.jsonl"
     if not path.is_file():
         return
@@ -186,12 +187,15 @@ def _photographs(source: Path, split: str) -> Iterator[tuple[str, np.ndarray, Pa
             row = json.loads(line)
             name = row.get("image_file_name") or row["file_name"]
             disc = path.parent / row["disc_file_name"] if row.get("disc_file_name") else None
-            yield str(row.get("image_id") or Path(name).stem), read_image(path.parent / name), disc
+            image_id = str(row.get("image_id") or Path(name).stem)
+            if only is None or image_id in only:
+                yield image_id, read_image(path.parent / name), disc
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be used ({error!r}); expected a line of JSON for each photograph.") from error
 
 
-def _read_centres(source: Path) -> dict[str, dict[str, float]]:
+def read_centres(source: Path) -> dict[str, dict[str, float]]:
+    """Places `disc_x`, `disc_y`, `fovea_x`, `fovea_y` by id, px, nan where unknown, of the folder's `centres.csv`."""
     path = source / "centres.csv"
     if not path.is_file():
         return {}

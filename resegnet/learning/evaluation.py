@@ -17,6 +17,7 @@ from tqdm import tqdm
 from resegnet.errors import DataError
 from resegnet.geometry import Geometry
 from resegnet.io import png, safe_name, write_atomically
+from resegnet.learning.anatomy_evaluation import KindScores, score_kinds
 from resegnet.learning.samples import Sample, photograph_sha256, read_mask, read_sample
 from resegnet.results.agreement import compare_numbers
 from resegnet.results.export import versions
@@ -52,6 +53,7 @@ def evaluate_dataset(
     worst: int = 3,
     out: Path | None = None,
     numbers: bool = False,
+    kinds: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Segment every photograph of a data set and score the result against the references.
@@ -72,6 +74,8 @@ def evaluate_dataset(
         Folder for the error maps, `<image_id>_errors.png`, each reduced to at most 2000 px.
     numbers
         Also measure the vessels found and those of the reference, inside the same field, and compare the numbers.
+    kinds
+        Folder with references of arteries and veins, see `resegnet.learning.anatomy_evaluation`. None scores no kinds.
     progress
         Show a progress bar on stderr.
 
@@ -83,7 +87,8 @@ def evaluate_dataset(
         (see `resegnet.learning.samples.photograph_sha256`); `ceiling` is the F1 that the input size allows;
         `second_observer` is None or holds `pooled`, `mean`, `sd`, `count` and, as `model`, the model's pooled scores on
         the same photographs. `numbers` is None or holds `found` and `traced`, the measures of each photograph from
-        `resegnet.results.measure.measure_mask`, and `agreement`, see `resegnet.results.agreement.agreement`.
+        `resegnet.results.measure.measure_mask`, and `agreement`, see `resegnet.results.agreement.agreement`. `kinds` is
+        None or the report of `resegnet.learning.anatomy_evaluation.KindScores`.
 
     Raises
     ------
@@ -94,7 +99,7 @@ def evaluate_dataset(
     """
     if not len(dataset):
         raise DataError("The data set holds no picture, expected one or more: choose a split that has some.")
-    evaluation = _Evaluation(segmenter, second_observer, numbers)
+    evaluation = _Evaluation(segmenter, second_observer, numbers, kinds)
     for index in tqdm(range(len(dataset)), desc="evaluate", unit="picture", disable=None if progress else True):
         evaluation.add(read_sample(dataset[index]))
     report = evaluation.report()
@@ -106,10 +111,12 @@ def evaluate_dataset(
 class _Evaluation:
     """Scores of a segmenter, photograph by photograph."""
 
-    def __init__(self, segmenter: Segmenter, second_observer: Path | None, numbers: bool) -> None:
+    def __init__(self, segmenter: Segmenter, second_observer: Path | None, numbers: bool, kinds: Path | None) -> None:
         self.segmenter = segmenter
         self.second_observer = second_observer
         self.numbers = numbers
+        self.kinds_folder = kinds
+        self.kinds = KindScores()
         self.model = VesselScores(segmenter.config.threshold)
         self.observer = VesselScores(threshold=0.5)  # a second person's masks are 0 or 1
         self.model_beside_observer = VesselScores(segmenter.config.threshold)
@@ -133,6 +140,8 @@ class _Evaluation:
         if self.numbers:
             self.found.append(measure_mask(segmentation.mask, fov))
             self.traced.append(measure_mask(sample.vessels, fov))
+        if self.kinds_folder is not None:
+            score_kinds(self.kinds, sample.image_id, segmentation, self.kinds_folder, fov)
         geometry = Geometry.around(segmentation.fov, config.input_size, config.smallest_input_size)
         self.ceilings.append(_dice_counts(round_trip(sample.vessels, geometry) & fov, sample.vessels & fov))
         self.pictures.append(
@@ -172,6 +181,7 @@ class _Evaluation:
             "ceiling": _dice(*np.sum(self.ceilings, axis=0)),
             "second_observer": _compare(self.observer, self.model_beside_observer),
             "numbers": numbers,
+            "kinds": self.kinds.report(),
             "pictures": pictures,
             "error_maps": [],
             "protocol": PROTOCOL,
