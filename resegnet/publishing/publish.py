@@ -10,14 +10,12 @@ from pathlib import Path
 from huggingface_hub import HfApi, snapshot_download
 
 from resegnet.errors import PublishError
-from resegnet.hub import DOWNLOADED_FILES, check_repo_id, make_repo, retry_hub_call
+from resegnet.hub import check_repo_id, make_repo, retry_hub_call
 from resegnet.publishing.card import model_card
 from resegnet.publishing.commit import commit_contents, different_files
 from resegnet.publishing.pictures import card_pictures
-from resegnet.releases.release import HASHED, verify_release
+from resegnet.releases.release import RELEASE_FILES, release_files, verify_release
 from resegnet.segmenter import Segmenter
-
-RELEASE_FILES = sorted({*DOWNLOADED_FILES, *HASHED})
 
 
 def release_contents(
@@ -50,7 +48,7 @@ def release_contents(
     verify_release(folder)
     pictures, captions = card_pictures(Segmenter.from_pretrained(folder), examples)
     card = model_card(folder, repo_id, revision, captions, space_id=space_id)
-    files = {name: (folder / name).read_bytes() for name in RELEASE_FILES}
+    files = {name: (folder / name).read_bytes() for name in release_files(folder)}
     return files | pictures | {"README.md": card.encode()}
 
 

@@ -12,8 +12,8 @@ from huggingface_hub.utils import yaml_dump
 from resegnet.errors import PublishError
 from resegnet.hub import DOWNLOADED_FILES, MODEL_VARIABLE, make_repo, retry_hub_call
 from resegnet.publishing.commit import MARK, commit_contents
-from resegnet.publishing.publish import RELEASE_FILES
 from resegnet.releases.records import DISCLAIMER
+from resegnet.releases.release import release_files
 
 _WEB_SUFFIXES = (".css", ".html", ".js", ".svg")
 
@@ -60,7 +60,7 @@ def _space_files(root: Path) -> list[Path]:
         *package.rglob("*.py"),
         *(path for path in package.glob("web/*") if path.suffix in _WEB_SUFFIXES),
         package / "publishing" / "card_template.md",
-        *(package / "releases" / "bundled" / name for name in RELEASE_FILES),
+        *(package / "releases" / "bundled" / name for name in release_files(package / "releases" / "bundled")),
         *(path for path in examples.iterdir() if path.name == "README.md" or f"`{path.name}`" in origins),
     ]
 
