@@ -151,9 +151,29 @@ def _single(segmenter: Segmenter, baseline: Baseline, path: Path, folder: Path, 
         ratio = statistics.median(a / b for a, b in zip(times[ours], times[theirs], strict=True))
         seconds = (statistics.median(times[name]) for name in (ours, theirs))
         yield f"  {label}: {next(seconds):.3f} s, baseline {next(seconds):.3f} s, ratio {ratio:.2f}"
+    yield from _anatomy(segmenter, image, repeats)
     stages = _stages(segmenter, path, repeats)
     total = sum(stages.values())
     yield "  shares: " + ", ".join(f"{name} {value / total:.0%}" for name, value in stages.items())
+
+
+def _anatomy(segmenter: Segmenter, image: np.ndarray, repeats: int) -> Iterator[str]:
+    """Time what arteries, veins, disc, fovea and eye take beside the vessels; nothing for a model that tells none."""
+    if segmenter.config.context_size is None:
+        return
+
+    def vessels() -> None:
+        found.append(segmenter(image))
+        np.count_nonzero(found[-1].mask)
+
+    def anatomy() -> None:
+        result = found[-1]
+        _ = result.arteries, result.veins, result.disc, result.fovea, result.eye
+
+    found: list[Segmentation] = []
+    times = interleaved({"vessels": vessels, "anatomy": anatomy}, repeats)
+    whole, more = (statistics.median(times[name]) for name in ("vessels", "anatomy"))
+    yield f"  arteries, veins, disc, fovea and eye: {more:.3f} s more, {1 + more / whole:.2f} times vessels alone"
 
 
 def _stages(segmenter: Segmenter, path: Path, repeats: int) -> dict[str, float]:
