@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from support.stand_in import GreenTwice
 from support.synthetic import draw_fundus
 
 from resegnet import Config, ReSegNet, Segmenter
@@ -114,16 +115,6 @@ def test_both_engines_answer_alike_at_every_size(model, tmp_path):
     for unfit in (None, 64):
         with pytest.raises(WeightsError, match="second look"):
             OnnxNetwork(path, None, context_size=unfit)
-
-
-class GreenTwice:
-    """In place of a network of two looks: the green channel is every probability."""
-
-    def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        return rgb[:, 1]
-
-    def look_twice(self, rgb: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return rgb[:, 1], np.repeat(context[:, 1:2], 4, axis=1)
 
 
 def test_the_anatomy_lines_up_with_the_photograph_and_can_be_left_out():

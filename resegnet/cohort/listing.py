@@ -16,7 +16,7 @@ from resegnet.errors import DataError, first_line
 from resegnet.image import SUFFIXES
 
 # Folders of earlier results. They may lie among the photographs.
-RESULTS = frozenset({"masks", "overlays", "probabilities", "records"})
+RESULTS = frozenset({"masks", "overlays", "probabilities", "kinds", "records"})
 
 
 def list_photographs(inputs: Sequence[str], split: str | None = None) -> list[Photograph]:

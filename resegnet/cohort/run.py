@@ -19,7 +19,7 @@ from resegnet.cohort import store
 from resegnet.cohort.photograph import Photograph
 from resegnet.cohort.tables import FAILURES, PARQUET, SHARDS, TABLE, write_tables
 from resegnet.cohort.threads import in_order
-from resegnet.cohort.work import MASKS, OVERLAYS, PROBABILITIES, RECORDS, CohortOptions, Outcome, Work
+from resegnet.cohort.work import KINDS, MASKS, OVERLAYS, PROBABILITIES, RECORDS, CohortOptions, Outcome, Work
 from resegnet.errors import ArgumentError, OutputError, ResegnetError
 from resegnet.io import json_bytes, read_json
 from resegnet.results.export import versions
@@ -142,7 +142,7 @@ def make_folder(options: CohortOptions) -> None:
     """
     out = options.out
     try:
-        results = (RECORDS, MASKS, OVERLAYS, PROBABILITIES, TABLE, PARQUET, SHARDS, FAILURES, RUN)
+        results = (RECORDS, MASKS, OVERLAYS, PROBABILITIES, KINDS, TABLE, PARQUET, SHARDS, FAILURES, RUN)
         present = [name for name in results if store.exists(store.join(out, name))]
         if present and not options.resume and not _all_failed(out):
             raise ArgumentError(
@@ -159,6 +159,7 @@ def make_folder(options: CohortOptions) -> None:
             store.write(store.join(out, _BEGUN), b"")
             return
         wanted = {RECORDS: True, MASKS: True, OVERLAYS: options.overlay, PROBABILITIES: options.probability}
+        wanted[KINDS] = Path(out, KINDS).is_dir()  # made with the first file, if the model tells kinds
         for name in (name for name, is_wanted in wanted.items() if is_wanted):
             Path(out, name).mkdir(parents=True, exist_ok=True)
             for rest in Path(out, name).glob(".*.tmp"):  # left by a run that was killed

@@ -59,6 +59,7 @@ def write(path: str, content: bytes) -> None:
         store.makedirs(inside.rpartition("/")[0], exist_ok=True)
         store.pipe_file(inside, content)
     else:
+        Path(path).parent.mkdir(exist_ok=True)
         write_atomically(Path(path), content)
 
 

@@ -21,14 +21,15 @@ from resegnet.errors import ArgumentError, ImageError, OutputError, ResegnetErro
 from resegnet.fov import bounding_box
 from resegnet.hub import CONFIG_NAME, ONNX_NAME, WEIGHTS_NAME
 from resegnet.io import without_nan
-from resegnet.results.export import mask_png, probability_png
+from resegnet.results.export import kinds_png, mask_png, probability_png
 from resegnet.results.segmentation import Segmentation
 from resegnet.segmenter import Segmenter
 from resegnet.version import __version__
 
 logger = logging.getLogger(__name__)
 
-RECORDS, MASKS, OVERLAYS, PROBABILITIES = "records", "masks", "overlays", "probabilities"  # folders of the results
+# Folders of the results.
+RECORDS, MASKS, OVERLAYS, PROBABILITIES, KINDS = "records", "masks", "overlays", "probabilities", "kinds"
 
 # Overlays are for looking at: 1 MB for 8 megapixels, 7 MB as PNG. Full colour resolution, because the thinnest vessels
 # are one pixel wide.
@@ -154,16 +155,19 @@ class Work:
             MASKS: f"{MASKS}/{photograph.file}.png",
             OVERLAYS: f"{OVERLAYS}/{photograph.file}.jpg",
             PROBABILITIES: f"{PROBABILITIES}/{photograph.file}.png",
+            KINDS: f"{KINDS}/{photograph.file}.png",
         }
 
     def _files(self, photograph: Photograph) -> dict[str, str]:
-        """Return the names of the files to make, by their column in the table: `mask`, `overlay`, `probability`."""
+        """Return the names of the files to make, by their column: `mask`, `overlay`, `probability`, `kinds`."""
         names = self._names(photograph)
         files = {"mask": names[MASKS]}
         if self._options.overlay:
             files["overlay"] = names[OVERLAYS]
         if self._options.probability:
             files["probability"] = names[PROBABILITIES]
+        if self._segmenter.tells_anatomy:
+            files["kinds"] = names[KINDS]
         return files
 
     def _expected(self, photograph: Photograph, content: bytes) -> Row:
@@ -207,6 +211,9 @@ class Work:
             files[names["overlay"]] = _overlay_jpeg(result)
         if "probability" in names:
             files[names["probability"]] = probability_png(result)
+        kinds = kinds_png(result)
+        if kinds is not None:
+            files[names["kinds"]] = kinds
         row = {"id": expected["id"], "source": expected["source"], **describe(result, expected.get(SCALE_COLUMN))}
         return files, row | expected
 
@@ -230,7 +237,23 @@ def describe(result: Segmentation, um_per_px: float | None) -> Row:
         "height": height,
         **_field_box(result.fov),
         "warnings": " ".join(result.warnings),
+        **(_places(result) if result.anatomy is not None else {}),
         **without_nan(result.measure(um_per_px)),
+    }
+
+
+def _places(result: Segmentation) -> Row:
+    """Return the columns of eye, disc and fovea, in px of the photograph; None for what was not found."""
+    disc, fovea = result.disc, result.fovea
+    disc_row, disc_column = (None, None) if disc is None else disc.centre
+    fovea_row, fovea_column = (None, None) if fovea is None else fovea
+    return {
+        "eye": result.eye,
+        "disc_row": disc_row,
+        "disc_column": disc_column,
+        "disc_diameter_px": None if disc is None else disc.diameter,
+        "fovea_row": fovea_row,
+        "fovea_column": fovea_column,
     }
 
 

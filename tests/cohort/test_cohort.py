@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from support.stand_in import DarkOnGreen
+from support.stand_in import DarkOnGreen, GreenTwice
 from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter
@@ -85,6 +85,36 @@ def test_a_run_in_which_everything_failed_can_be_started_again(segment, drawings
     capsys.readouterr()
     assert segment("eye.png", "--out", "out") == 1
     assert "already holds results" in capsys.readouterr().err
+
+
+def test_a_model_that_tells_kinds_writes_them_and_columns_of_the_eye(tmp_path, drawings, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = Config(
+        encoder="two-looks",
+        encoder_depth=2,
+        decoder_channels=(16, 16),
+        input_size=96,
+        context_size=64,
+        context_channels=(32, 16, 16),
+    )
+
+    def load(*_, anatomy=True, **__):
+        return Segmenter(GreenTwice(), config, "a/model@v1", anatomy=anatomy)
+
+    monkeypatch.setattr(Segmenter, "from_pretrained", load)
+    (tmp_path / "eye.png").write_bytes(drawings[0])
+    assert main(["segment", "eye.png", "--out", "out"]) == 0
+    (row,) = table("out/results.csv")
+    with Image.open(tmp_path / "out" / row["kinds"]) as kinds, Image.open(tmp_path / "out" / row["mask"]) as mask:
+        assert set(np.unique(kinds)) <= {0, 1, 2, 3}
+        assert np.array_equal(np.asarray(kinds) != 0, np.asarray(mask) > 0)
+    assert {"eye", "disc_row", "disc_column", "disc_diameter_px", "fovea_row", "fovea_column"} <= row.keys()
+    before = tree(tmp_path / "out")
+    assert main(["segment", "eye.png", "--out", "out", "--resume"]) == 0
+    assert tree(tmp_path / "out")["kinds/eye.png"] == before["kinds/eye.png"]
+    assert main(["segment", "eye.png", "--out", "without", "--no-anatomy"]) == 0
+    assert not (tmp_path / "without/kinds").exists()
+    assert "eye" not in table("without/results.csv")[0]
 
 
 def ids(*inputs):

@@ -34,6 +34,16 @@ class DarkOnGreen:
         return np.clip(0.5 + 8 * (ndimage.uniform_filter(green, (0, 15, 15)) - green), 0, 1).astype(np.float32)
 
 
+class GreenTwice:
+    """In place of a network of two looks: the green channel is every probability."""
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        return rgb[:, 1]
+
+    def look_twice(self, rgb: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return rgb[:, 1], np.repeat(context[:, 1:2], 4, axis=1)
+
+
 def bundled_records() -> dict[str, dict]:
     """Return `config`, `training` and `metrics` of the bundled release, as if one run at one size had made it."""
     records = {
