@@ -156,7 +156,8 @@ class Segmenter:
         probability = geometry.to_original(found)
         anatomy = None
         if planes is not None and self.anatomy:
-            anatomy = Anatomy(planes, geometry.with_input_size(planes.shape[-1]))
+            small = geometry.with_input_size(planes.shape[-1])
+            anatomy = Anatomy(planes * small.to_input(fov.mask), small)
         return Segmentation(
             image=image,
             probability=probability,

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from support.stand_in import GreenTwice
 from support.synthetic import draw_fundus
 
@@ -129,6 +130,7 @@ def test_the_anatomy_lines_up_with_the_photograph_and_can_be_left_out():
     for shift in [(3, 0), (-3, 0), (0, 3), (0, -3)]:
         assert np.abs(np.roll(probability[0], shift, (0, 1)) - truth)[inner].mean() > here
     assert np.array_equal(result.arteries | result.veins, result.mask)
+    assert not probability[:, ~ndimage.binary_dilation(result.fov, iterations=14)].any()
     without = Segmenter(GreenTwice(), CONFIG, anatomy=False)(image)
     assert without.anatomy is None
     assert np.array_equal(without.mask, result.mask)

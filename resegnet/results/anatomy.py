@@ -64,7 +64,8 @@ class Anatomy:
     Attributes
     ----------
     planes
-        (4, C, C) float32 in [0, 1], the probability of each of `resegnet.config.ANATOMY` in the square of `geometry`.
+        (4, C, C) float32 in [0, 1], the probability of each of `resegnet.config.ANATOMY` in the square of `geometry`, 0
+        outside the field of view.
     geometry
         From the photograph to that square.
     """

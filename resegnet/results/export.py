@@ -159,13 +159,15 @@ def contents(
     with ThreadPoolExecutor() as pool:  # zlib, which takes most of the time, releases the interpreter lock
         overlaid = pool.submit(overlay_png, segmentation, color, opacity)
         probability = pool.submit(probability_png, segmentation)
+        kinds = kinds_png(segmentation)  # first, since the kinds are kept for the next
+        kinds_map = pool.submit(kinds_map_png, segmentation)
         files = {
             "mask": (f"{name}_mask.png", mask_png(segmentation)),
             "probability": (f"{name}_probability.png", probability.result()),
             "overlay": (f"{name}_overlay.png", overlaid.result()),
             "summary": (f"{name}_summary.json", json_bytes(summary(segmentation))),
         }
-    for kind, content in (("kinds", kinds_png(segmentation)), ("kinds_map", kinds_map_png(segmentation))):
+    for kind, content in (("kinds", kinds), ("kinds_map", kinds_map.result())):
         if content is not None:
             files[kind] = f"{name}_{kind}.png", content
     return files

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.stand_in import small_photographs
 from support.synthetic import draw_fundus
@@ -21,7 +22,7 @@ from resegnet.hub import BUNDLED_RELEASES
 from resegnet.releases.datasheets import SOURCES
 from resegnet.releases.quantise import onnx_metadata, write_onnx
 from resegnet.releases.records import training_datasets, unrecorded_parent
-from resegnet.releases.release import sha256, verify_release, write_release
+from resegnet.releases.release import ANATOMY_NAME, release_files, sha256, verify_release, write_release, write_selftest
 
 pytestmark = pytest.mark.usefixtures("quick_releases")
 
@@ -128,6 +129,46 @@ def test_a_bundled_release_is_sound_and_finds_synthetic_vessels(name):
         hits = (result.mask & eye.vessels).sum()
         scores.append(2 * hits / (result.mask.sum() + eye.vessels.sum()))
     assert np.mean(scores) > 0.6
+
+
+TWO_LOOKS = Config(
+    encoder="two-looks",
+    encoder_depth=2,
+    decoder_channels=(16, 16),
+    input_size=64,
+    context_size=64,
+    context_channels=(32, 16, 16),
+    threshold=0.12,
+)
+
+
+@pytest.mark.slow
+def test_the_self_test_covers_the_anatomy(tmp_path):
+    torch.manual_seed(0)
+    looks = [(photograph, photograph) for photograph in small_photographs(64)]
+    folder = write_release(ReSegNet(TWO_LOOKS), {}, {}, tmp_path / "release", looks)
+    assert ANATOMY_NAME in release_files(folder)
+    assert verify_release(folder) < 1e-4
+    with Image.open(folder / ANATOMY_NAME) as picture:
+        planes = np.array(picture)
+    assert planes.shape == (4 * 64, 64)
+    planes[2 * 64 + 5 :, :] ^= 128  # disc and fovea of another network
+    Image.fromarray(planes).save(folder / ANATOMY_NAME)
+    with pytest.raises(ReleaseError, match=r"anatomy\.png was altered"):
+        verify_release(folder)
+    store_hash(folder, ANATOMY_NAME)
+    with pytest.raises(ReleaseError, match="probability of disc is off"):
+        verify_release(folder)
+    (folder / ANATOMY_NAME).unlink()
+    with pytest.raises(ReleaseError, match=r"anatomy\.png is missing"):
+        verify_release(folder)
+    expected = json.loads((folder / "selftest" / "expected.json").read_text())
+    del expected["sha256"][ANATOMY_NAME]  # as in a release that was written before the anatomy was stored
+    (folder / "selftest" / "expected.json").write_text(json.dumps(expected))
+    assert verify_release(folder) < 1e-4
+    write_selftest(folder)
+    assert (folder / ANATOMY_NAME).is_file()
+    assert verify_release(folder) < 1e-4
 
 
 def test_a_missing_model_is_an_error(tmp_path):
