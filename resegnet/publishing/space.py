@@ -15,7 +15,7 @@ from resegnet.publishing.commit import MARK, commit_contents
 from resegnet.releases.records import DISCLAIMER
 from resegnet.releases.release import release_files
 
-_WEB_SUFFIXES = (".css", ".html", ".js", ".svg")
+_WEB_SUFFIXES = (".css", ".html", ".js", ".svg", ".webp")
 
 
 def space_contents(

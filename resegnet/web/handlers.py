@@ -77,6 +77,7 @@ class Handlers:
         self._stops = slider_stops(segmenter.config.threshold)
         self._fitted = self._stops.index(segmenter.config.threshold)
         self._examples = [str(path) for path in examples]
+        self._truths = {path: truth for path in self._examples if (truth := known_truth(path)) is not None}
         self._prepared: dict[str, _Encoded] = {}  # examples only
 
     def prepare_examples(self) -> None:
@@ -120,6 +121,13 @@ class Handlers:
             sentence = f"The example is {index!r}, expected the number of one; choose an example on the page."
             return answer(Settings(settings), {"error": sentence}), files
         return self.show(self._examples[index], files, settings)
+
+    def show_truth(self, files: list[str], settings: object) -> tuple[Answer, list[str]]:
+        """Compare the example on the page with its known truth. Returns the same as `show_reference`."""
+        truth = self._truths.get(Settings(settings).photo or "")
+        if truth is None:
+            raise user_error("The truth is known of the synthetic examples only; open one of them.")
+        return self.show_reference(truth, files, settings)
 
     def show_reference(self, reference: str, files: list[str], settings: object) -> tuple[Answer, list[str]]:
         """Compare the photograph on the page with a reference.
@@ -233,6 +241,7 @@ class Handlers:
             "stops": self._stops,
             "fitted": self._fitted,
             "warnings": encoded.warnings,
+            "has_truth": path in self._truths,
         }
 
     def _segmentation(self, files: list[str], settings: Settings) -> Segmentation:
@@ -269,6 +278,12 @@ class _Encoded:
     height: int  # px
     width: int
     warnings: list[str]
+
+
+def known_truth(example: str) -> str | None:
+    """Return the file of an example's exact vessels, `NAME_vessels.png` beside it; None if there is none."""
+    truth = Path(example).with_name(f"{Path(example).stem}_vessels.png")
+    return str(truth) if truth.is_file() else None
 
 
 def _added(files: list[str], path: str) -> list[str]:

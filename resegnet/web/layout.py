@@ -44,6 +44,8 @@ UPLOAD_TEXTS = {
 HAS_MCP = find_spec("mcp") is not None  # the extra `mcp`
 OWN_ADDRESS = "(location.origin + location.pathname).replace(/\\/$/, '')"  # of the page, in the browser
 
+# One script after the other, in one scope: what is called while a script runs has to be defined by then.
+VIEWER_SCRIPTS = ("viewer.js", "viewer_numbers.js", "viewer_drawing.js", "viewer_input.js", "viewer_start.js")
 VIEWER = "document.querySelector('#viewer .viewer').viewer"  # the object that `viewer.js` offers
 
 # A file is written when somebody asks for it; then the browser saves it.
@@ -70,7 +72,7 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
     prepare_examples
         Segment the example photographs in the background, so that the first click on one shows a finished result.
     """
-    pictures = [] if examples is None else sorted([*examples.glob("*.jpg"), *examples.glob("*.png")])
+    pictures = [] if examples is None else sorted([*examples.glob("*.jpg"), *examples.glob("*.png")], key=_real_first)
     photographs = [path for path in pictures if "_vessels" not in path.stem]
     handlers = Handlers(segmenter, photographs)
     if prepare_examples:
@@ -82,9 +84,9 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
     with gr.Blocks(
         title="ReSegNet", fill_width=True, analytics_enabled=False, delete_cache=(KEEP_S // 6, KEEP_S)
     ) as app:
-        icon = base64.b64encode((HERE / "icon.svg").read_bytes()).decode()
+        icon = _data_address((HERE / "icon.svg").read_bytes(), "image/svg+xml")
         gr.HTML(
-            f"<div class='title'><img src='data:image/svg+xml;base64,{icon}' alt=''><div><h1>ReSegNet</h1>"
+            f"<div class='title'><img src='{icon}' alt=''><div><h1>ReSegNet</h1>"
             "<p>Finds the blood vessels in a colour photograph of the retina.</p></div></div>",
             elem_id="title",
             apply_default_css=False,
@@ -116,9 +118,10 @@ def _viewer(photographs: list[Path], measured_model: bool) -> gr.HTML:
     return gr.HTML(
         html_template=(HERE / "viewer.html").read_text(encoding="utf-8"),
         css_template=(HERE / "viewer.css").read_text(encoding="utf-8"),
-        js_on_load=(HERE / "viewer.js").read_text(encoding="utf-8"),
+        js_on_load="\n".join((HERE / name).read_text(encoding="utf-8") for name in VIEWER_SCRIPTS),
         apply_default_css=False,
         elem_id="viewer",
+        first_look=_data_address((HERE / "viewer_first_look.webp").read_bytes(), "image/webp"),
         examples=[_thumbnail(path) for path in photographs],
         magma=magma().tolist(),
         colors={name: list(color) for name, color in ERROR_COLORS.items()},
@@ -152,6 +155,7 @@ def _viewer_events(viewer: gr.HTML, handlers: Handlers, files: gr.State, status:
         viewer.photograph(handlers.show, **with_file, **opening),
         viewer.reference(handlers.show_reference, **with_file, **opening),
         viewer.example(handlers.show_example, outputs=[viewer, files], **with_settings, **opening),
+        viewer.truth(handlers.show_truth, outputs=[viewer, files], **with_settings, **opening),
     ]
     for event in openings:  # gradio itself shows the message of a failure
         event.failure(None, js=f"() => {VIEWER}.stopBusy()")
@@ -261,10 +265,18 @@ def launch_options() -> dict[str, Any]:
     }
 
 
+def _real_first(path: Path) -> tuple[bool, Path]:
+    return path.stem.startswith("synthetic"), path
+
+
 def _thumbnail(path: Path) -> dict[str, str]:
-    """Return a small square picture as a data address, and its name for visitors."""
+    """Return a small square picture as a data address, its name for visitors, and whether it shows a real eye."""
     file = io.BytesIO()
     with Image.open(path) as image:
         ImageOps.fit(image.convert("RGB"), (144, 144)).save(file, "JPEG", quality=80)
-    name = path.stem.replace("_", " ")
-    return {"name": name, "src": "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()}
+    kind = "synthetic" if path.stem.startswith("synthetic") else "photograph"
+    return {"name": path.stem.replace("_", " "), "kind": kind, "src": _data_address(file.getvalue(), "image/jpeg")}
+
+
+def _data_address(content: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

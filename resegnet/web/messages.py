@@ -121,6 +121,7 @@ class ShownPhotograph(TypedDict):
     stops: list[float]
     fitted: int  # number of the fitted threshold in `stops`
     warnings: list[str]
+    has_truth: bool  # whether it is an example whose vessels are known
 
 
 class ShownReference(TypedDict):

@@ -401,6 +401,36 @@ def test_an_example_is_one_click(open_page, segmenter):
     assert page.inner_text(".share strong") == f"{density:.1%}"
 
 
+def test_a_first_visit_shows_what_the_page_does_and_which_examples_are_synthetic(open_page):
+    page = open_page()
+    pair = page.locator(".first .pair")
+    before, after = pixels(pair.screenshot()), []
+    for key in ("Home", "End"):
+        press(page, ".first input", key)
+        after.append(pixels(pair.screenshot()).astype(int))
+    colored, plain = after
+    cyan = (colored[:, :, 2] - colored[:, :, 0] > 60).mean(), (plain[:, :, 2] - plain[:, :, 0] > 60).mean()
+    assert cyan[0] > 0.05 > 0.001 > cyan[1]
+    half = before.shape[1] // 2 - 25
+    np.testing.assert_array_equal(before[:, 25:half], plain[:, 25:half])
+    np.testing.assert_array_equal(before[:, -half:-25], colored[:, -half:-25])
+    assert page.locator(".examples button").all_inner_texts() == ["photograph", *["synthetic"] * 3]
+
+
+def test_a_synthetic_example_is_compared_with_its_truth_in_one_click(open_page, segmenter):
+    page = open_page()
+    page.get_by_role("button", name="Example: retina cc0").click()
+    page.wait_for_selector(SHOWN)
+    assert not page.get_by_role("button", name="Compare with the known truth").is_visible()
+    page.get_by_role("button", name="Example: synthetic orange").click()
+    page.get_by_role("button", name="Compare with the known truth").click()
+    page.wait_for_selector(".reference[data-reference=shown]")
+    expected = compare(segmenter("examples/synthetic_orange.jpg"), "examples/synthetic_orange_vessels.png")
+    settle(page)
+    assert scores_of(page) == shown_scores(expected)
+    assert not page.get_by_role("button", name="Compare with the known truth").is_visible()
+
+
 # Comparison
 
 

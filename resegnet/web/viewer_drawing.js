@@ -1,0 +1,188 @@
+// ---- drawing
+
+function resize() {
+  if (!shown) return;
+  const { width, height } = shown;
+  const box = sheet.getBoundingClientRect();
+  const screen = window.devicePixelRatio || 1;
+  const wide = Math.max(1, Math.round(box.width * screen)), high = Math.max(1, Math.round(box.height * screen));
+  for (const canvas of [photoCanvas, paintCanvas]) {
+    if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
+  }
+  if (place.fitted) {
+    place.scale = fitScale();
+    place.x = (wide - width * place.scale) / 2;
+    place.y = (high - height * place.scale) / 2;
+  }
+  keepInside();
+  all("[data-zoom]").forEach((button) => {
+    if (button.dataset.zoom === "in") button.disabled = place.scale >= MAX_SCALE;
+    if (button.dataset.zoom === "out") button.disabled = place.scale <= leastScale();
+  });
+  sheet.dataset.zoomed = place.fitted ? "no" : "yes";
+  find(".scale").textContent = `${Math.round(100 * place.scale)} %`;
+  schedule(drawPhoto);
+  schedule(drawPaint);
+}
+
+const fitScale = () => Math.min(photoCanvas.width / shown.width, photoCanvas.height / shown.height);
+const leastScale = () => Math.min(1, fitScale());
+
+function keepInside() {
+  const clamp = (corner, size, room) => (size <= room ? (room - size) / 2 : Math.min(0, Math.max(room - size, corner)));
+  // Whole pixels, so that at 1:1 and above each pixel of the photograph stays square and sharp.
+  place.x = Math.round(clamp(place.x, shown.width * place.scale, photoCanvas.width));
+  place.y = Math.round(clamp(place.y, shown.height * place.scale, photoCanvas.height));
+}
+
+function drawPhoto() {
+  if (!shown) return;
+  const context = photoCanvas.getContext("2d");
+  context.clearRect(0, 0, photoCanvas.width, photoCanvas.height);
+  const box = [place.x, place.y, shown.width * place.scale, shown.height * place.scale];
+  if (view === "mask" || view === "probability") {
+    context.fillStyle = "#000";
+    context.fillRect(...box);
+    return;
+  }
+  context.imageSmoothingEnabled = place.scale < 2;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(photo, ...box);
+}
+
+// For each code, the weight that a pixel adds, and to which of the sums of its screen pixel (1 or 3 a view).
+function weights() {
+  const size = 512, part = new Int32Array(size), weight = new Float32Array(size);
+  for (let code = 0; code < size; code++) {
+    const level = code & 255, vessel = level > stop;
+    if (view === "probability") {
+      part[code] = 0;
+      weight[code] = level ? shown.stops[level - 1] : 0;
+    } else if (view === "errors") {
+      const truth = code > 255;
+      part[code] = truth ? (vessel ? 0 : 1) : 2;
+      weight[code] = (truth || vessel) && level ? 1 : 0;
+    } else weight[code] = vessel ? 1 : 0;
+  }
+  return { part, weight };
+}
+
+function rgb(hex) {
+  return [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16));
+}
+
+function drawPaint() {
+  if (!shown) return;
+  updateNumbers();
+  const { width, height } = shown;
+  const { scale, x, y } = place;
+  const wide = paintCanvas.width, high = paintCanvas.height;
+  const context = paintCanvas.getContext("2d");
+  if (image?.width !== wide || image.height !== high) image = context.createImageData(wide, high);
+  const out = new Uint32Array(image.data.buffer);  // 0xAABBGGRR: browsers run on little-endian machines only
+  out.fill(0);
+  const { part, weight } = weights();
+  for (let code = 0; code < 512; code++) part[code] *= wide;
+  const parts = view === "errors" ? 3 : 1;
+  const sums = new Float32Array(parts * wide);
+  const [r, g, b] = view === "mask" ? [255, 255, 255] : rgb(color);
+  const plain = (b << 16) | (g << 8) | r;
+  const alpha = 255 * (view === "mask" ? 1 : Number(opacity.value));
+  const kinds = ["hit", "miss", "false alarm"].map((kind) => props.colors[kind]);
+  const magma = props.magma.map(([red, green, blue]) => (0xff000000 | (blue << 16) | (green << 8) | red) >>> 0);
+
+  // Reduced, each pixel of the photograph belongs to one of the screen; enlarged, each of the screen to one of the photograph.
+  const shrunk = scale < 1;
+  const columnOf = new Int32Array(shrunk ? width : wide);
+  const columns = new Int32Array(wide);  // how many of the photograph's columns a screen column stands for
+  for (let k = 0; k < columnOf.length; k++) {
+    columnOf[k] = Math.floor(shrunk ? (k + 0.5) * scale + x : (k + 0.5 - x) / scale);
+    if (shrunk && columnOf[k] >= 0 && columnOf[k] < wide) columns[columnOf[k]]++;
+  }
+  const left = Math.max(0, Math.floor(x)), right = Math.min(wide, Math.ceil(x + width * scale));
+  const rowOf = (row) => Math.floor((row + 0.5) * scale + y);
+  const whole = stop === 0;
+  const add = (code, k) => { if (weight[code] !== 0 && k >= 0 && k < wide) sums[part[code] + k] += weight[code]; };
+  let row = Math.max(0, Math.floor(-y / scale) - 1);
+  for (let line = Math.max(0, Math.floor(y)); line < Math.min(high, Math.ceil(y + height * scale)); line++) {
+    let rows = 1;
+    sums.fill(0);
+    if (shrunk) {
+      while (row < height && rowOf(row) < line) row++;
+      const start = row;
+      for (; row < height && rowOf(row) === line; row++) {
+        if (whole) {
+          for (let column = 0, k = row * width; column < width; column++, k++) add(codes[k], columnOf[column]);
+        } else for (let k = rowsNear[row]; k < rowsNear[row + 1]; k++) add(near[k] >>> 23, columnOf[near[k] & 0x7fffff]);
+      }
+      rows = row - start;
+      if (!rows) continue;
+    } else {
+      const source = Math.floor((line + 0.5 - y) / scale);
+      if (source < 0 || source >= height) continue;
+      for (let k = left; k < right; k++) {
+        const column = columnOf[k];
+        if (column < 0 || column >= width) continue;
+        const code = codes[source * width + column];
+        sums[part[code] + k] = weight[code];
+      }
+    }
+    for (let k = left, at = line * wide + left; k < right; k++, at++) {
+      const share = 1 / (shrunk ? rows * columns[k] : 1);
+      if (view === "probability") out[at] = magma[Math.min(255, Math.round(255 * sums[k] * share))];
+      else if (view === "errors") {
+        const counts = [sums[k], sums[wide + k], sums[2 * wide + k]], total = counts[0] + counts[1] + counts[2];
+        if (!total) continue;
+        const mixed = [0, 1, 2].map((channel) => Math.round(counts.reduce((sum, n, kind) => sum + n * kinds[kind][channel], 0) / total));
+        out[at] = (Math.round(255 * total * share) << 24) | (mixed[2] << 16) | (mixed[1] << 8) | mixed[0];
+      } else if (sums[k]) out[at] = (Math.round(alpha * sums[k] * share) << 24) | plain;
+    }
+  }
+  context.putImageData(image, 0, 0);
+}
+
+function setView(name) {
+  view = name;
+  root.dataset.view = name;
+  all(".views button").forEach((button) => button.setAttribute("aria-pressed", button.dataset.view === name));
+  const legend = find(".legend");
+  legend.hidden = name !== "errors" && name !== "probability";
+  if (name === "errors") {
+    legend.replaceChildren(...Object.entries(props.colors).map(([kind, value]) => {
+      const [word, term] = { hit: ["agreed", "true positive"], miss: ["missed", "false negative"] }[kind] || ["extra", "false positive"];
+      const entry = Object.assign(tag("span", word), { title: term });
+      entry.append(tag("small", `(${kind})`));
+      entry.prepend(Object.assign(document.createElement("i"), { style: `background: rgb(${value})` }));
+      return entry;
+    }));
+  } else if (name === "probability") {
+    const ramp = Object.assign(document.createElement("i"), { className: "ramp" });
+    ramp.style.background = `linear-gradient(to right, ${props.magma.filter((_, k) => k % 15 === 0).map((c) => `rgb(${c})`).join(",")})`;
+    legend.replaceChildren(tag("span", "0"), ramp, tag("span", "1"));
+  }
+  find(".look").disabled = !["overlay", "compare"].includes(name);
+  if (shown) { schedule(drawPhoto); schedule(drawPaint); }
+}
+
+function setStop(k) {
+  stop = Math.min(shown.stops.length - 1, Math.max(0, k));
+  measureLater();
+  schedule(drawPaint);
+}
+
+function divide(share) {
+  const percent = Math.round(100 * Math.min(1, Math.max(0, share)));
+  divider.setAttribute("aria-valuenow", percent);
+  stage.style.setProperty("--divide", `${percent}%`);
+}
+
+// Zoom by a factor round a point of the canvas (its middle if none is given).
+function zoom(factor, atX = photoCanvas.width / 2, atY = photoCanvas.height / 2) {
+  if (!shown) return;
+  const scale = Math.min(MAX_SCALE, Math.max(leastScale(), place.scale * factor));
+  place.x = atX - (atX - place.x) * scale / place.scale;
+  place.y = atY - (atY - place.y) * scale / place.scale;
+  place.scale = scale;
+  place.fitted = scale === fitScale();
+  resize();
+}

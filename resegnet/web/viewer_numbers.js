@@ -1,0 +1,97 @@
+// ---- numbers, counted exactly from the levels of all pixels
+
+function suffixSums(counts) {
+  const sums = [...counts, 0];
+  for (let k = counts.length - 1; k >= 0; k--) sums[k] += sums[k + 1];
+  return sums;
+}
+
+function rates(k) {
+  const called = shown.atOrAbove[k], field = shown.atOrAbove[0];
+  const hits = reference.atOrAbove[k], vessels = reference.atOrAbove[0];
+  const alarms = called - hits, misses = vessels - hits, rejections = field - called - misses;
+  return {
+    f1: 2 * hits / (called + vessels),
+    sensitivity: hits / vessels,
+    specificity: rejections / (field - vessels),
+    precision: hits / called,
+    mcc: (hits * rejections - alarms * misses) / Math.sqrt(called * vessels * (field - called) * (field - vessels)),
+  };
+}
+
+function share() {
+  const field = shown.atOrAbove[0];
+  return field ? `${(100 * shown.atOrAbove[stop] / field).toFixed(1)}%` : "–";
+}
+
+// ---- measures, which the server computes once the thumb rests
+
+function measureLater() {
+  clearTimeout(rest);
+  const stale = measured?.threshold !== shown.stops[stop];
+  find(".measures").setAttribute("aria-busy", stale);
+  if (stale) rest = setTimeout(() => ("busy" in root.dataset ? measureLater() : trigger("measure")), root.viewer.restMs);
+}
+
+function showMeasures(value) {
+  if (!shown || (value && (value.photo !== shown.photo || value.threshold !== shown.stops[stop]))) return;  // of another picture
+  measured = value;
+  find(".measures").setAttribute("aria-busy", false);
+  const reason = value ? value.reason : "The numbers could not be computed; move the slider to try again.";
+  Object.assign(find(".measures .reason"), { textContent: reason ?? "", hidden: !reason });
+  updateMeasures();
+}
+
+function updateMeasures() {
+  const scale = umPerPx();
+  for (const { key, unit, digits } of props.measures) {
+    const value = measured?.measures?.[key], box = find(`.tiles [data-measure=${key}]`);
+    const decimals = (number, count) => number.toLocaleString("en", { minimumFractionDigits: count, maximumFractionDigits: count });
+    if (key === "vessel_density") box.textContent = share();
+    else if (value == null) box.textContent = measured || find(".measures").ariaBusy !== "true" ? "–" : "…";
+    else if (unit === "px" && scale) box.textContent = value * scale < 10000 ? `${decimals(value * scale, 1)} µm` : `${decimals(value * scale / 1000, 1)} mm`;
+    else box.textContent = decimals(value, digits) + (unit ? ` ${unit}` : "");
+  }
+}
+
+const umPerPx = () => (um.value !== "" && um.valueAsNumber > 0 && um.validity.valid ? um.valueAsNumber : null);
+
+const written = (threshold) => String(+threshold.toPrecision(4));
+const three = (number) => (number == null || Number.isNaN(number) ? "–" : number.toFixed(3));
+
+function tag(name, text) {
+  return Object.assign(document.createElement(name), { textContent: text });
+}
+
+function updateNumbers() {
+  const threshold = written(shown.stops[stop]);
+  find(".share strong").textContent = share();
+  slider.value = stop;
+  slider.setAttribute("aria-valuetext", `${threshold}, ${share()} of the field is vessel`);
+  if (!typing) exact.value = threshold;
+  updateMeasures();
+  find("[data-do=reset]").setAttribute("aria-disabled", stop === shown.fitted);
+  const views = { overlay: "its vessels coloured", compare: "its vessels coloured on the right", mask: "only its vessels, white on black",
+    probability: "the probability of vessels", errors: "hits, misses and false alarms against the manual segmentation" };
+  sheet.setAttribute("aria-label", `${shown.name}, ${views[view]}; ${share()} of the field of view is vessel at threshold ${threshold}`);
+  if (reference) updateScores();
+}
+
+function updateScores() {
+  const now = rates(stop), cldice = reference.cldice;
+  const fresh = cldice.threshold === shown.stops[stop];
+  const rows = [["F1 (Dice)", now.f1], ["Sensitivity", now.sensitivity], ["Specificity", now.specificity], ["Precision", now.precision],
+    ["MCC", now.mcc], ["clDice", fresh ? cldice.value : undefined], ["AUROC", reference.auroc]];
+  find(".reference tbody").replaceChildren(...rows.map(([name, value]) => {
+    const row = document.createElement("tr");
+    row.append(Object.assign(tag("th", name), { scope: "row" }), tag("td", value === undefined ? "…" : three(value)));
+    return row;
+  }));
+  const at = (r) => `${200 * r.sensitivity},${200 - 200 * r.precision}`;
+  // Only numbers go into this markup, so nothing needs escaping.
+  const titles = `<text x="100" y="230" text-anchor="middle">Sensitivity</text><text transform="translate(-32 100) rotate(-90)" text-anchor="middle">Precision</text>`;
+  const axes = [0, 0.5, 1].map((v) => `<text x="${200 * v}" y="216" text-anchor="middle">${v}</text><text x="-6" y="${204 - 200 * v}" text-anchor="end">${v}</text>`);
+  const dot = Number.isNaN(now.precision) ? "" : `<circle cx="${200 * now.sensitivity}" cy="${200 - 200 * now.precision}" r="5"/>`;
+  find(".curve").innerHTML = `<path class="frame" d="M0 0V200H200"/>${axes.join("")}${titles}<polyline points="${reference.curve.map(at).join(" ")}"/>${dot}`;
+  find(".curve").setAttribute("aria-label", `Precision-recall curve; at the chosen threshold precision ${three(now.precision)}, sensitivity ${three(now.sensitivity)}`);
+}
