@@ -211,8 +211,9 @@ def score_places(
     eye = tell_eye(disc, fovea, diameter)
     dice = None
     if traced is not None:
-        mask = np.zeros_like(traced) if found is None else found.mask
-        dice = 2 * np.count_nonzero(mask & traced) / max(np.count_nonzero(mask) + np.count_nonzero(traced), 1)
+        hits = 0 if found is None else int(np.count_nonzero(found.mask & traced))
+        total = int(np.count_nonzero(traced)) + (0 if found is None else int(np.count_nonzero(found.mask)))
+        dice = 2 * hits / total if total else None
     return {
         "image_id": image_id,
         "disc_dice": dice,

@@ -117,8 +117,10 @@ def summary(segmentation: Segmentation, um_per_px: float | None = None) -> Summa
         "warnings": list(segmentation.warnings),
         "um_per_px": um_per_px,
         "measures": without_nan(measure(segmentation, um_per_px)),
-        "disc": disc and {"row": disc.centre[0], "column": disc.centre[1], "diameter_px": disc.diameter},
-        "fovea": fovea and {"row": fovea[0], "column": fovea[1]},
+        "disc": None
+        if disc is None
+        else {"row": disc.centre[0], "column": disc.centre[1], "diameter_px": disc.diameter},
+        "fovea": None if fovea is None else {"row": fovea[0], "column": fovea[1]},
         "eye": segmentation.eye,
         "versions": versions(),
     }

@@ -84,7 +84,8 @@ def find_crossings(lines: Centrelines) -> list[Crossing]:
     for segment, end in zip(*np.nonzero(lines.nodes >= 0), strict=True):
         ends.setdefault(int(lines.nodes[segment, end]), []).append((int(segment), int(end)))
     first = np.searchsorted(lines.segments, np.arange(len(lines.nodes) + 1))
-    crossings, taken = [], set()
+    crossings: list[Crossing] = []
+    taken: set[int] = set()
     for bridge in _find_bridges(lines):
         one, other = map(int, lines.nodes[bridge])
         if len(ends[one]) == len(ends[other]) == 3 and one != other and not taken & {one, other}:
