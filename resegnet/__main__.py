@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -20,12 +20,6 @@ from resegnet.hub import BUNDLED_RELEASES
 from resegnet.io import write_atomically
 from resegnet.segmenter import Segmenter
 from resegnet.web.serve import add_serve_arguments
-
-if TYPE_CHECKING:
-    from resegnet.cohort.photograph import Photograph
-    from resegnet.cohort.work import Outcome
-
-MAX_LINES = 20  # for more photographs than this, only failures are printed one by one
 
 _MODEL_HELP = "release: bundled, bundled-cc-by, a folder or a Hub id (default: bundled)"
 
@@ -83,9 +77,10 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         "--um-per-px",
         type=positive_number,
         metavar="X",
-        help="micrometres per pixel, for photographs whose table has no column um_per_px",
+        help="micrometres per pixel of photographs whose table gives none (default: as in their DICOM files)",
     )
     parser.add_argument("--probability", action="store_true", help="also write the probability, as 16-bit PNG")
+    parser.add_argument("--quadrants", action="store_true", help="also measure the four quadrants: 36 more columns")
     parser.add_argument("--no-overlay", action="store_true", help="do not write overlays")
     parser.add_argument("--no-anatomy", action="store_true", help="leave out arteries, veins, disc, fovea and eye")
     parser.add_argument("--split", help="split of a data set (default: all splits)")
@@ -235,9 +230,9 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _segment(arguments: argparse.Namespace) -> int:
+    from resegnet.cohort.lines import Teller, summary_lines
     from resegnet.cohort.listing import list_photographs
     from resegnet.cohort.run import by_threads, make_folder, segment_cohort
-    from resegnet.cohort.tables import TABLE
     from resegnet.cohort.work import CohortOptions, Work
 
     on_cluster = arguments.engine == "ray"
@@ -249,6 +244,7 @@ def _segment(arguments: argparse.Namespace) -> int:
         um_per_px=arguments.um_per_px,
         overlay=not arguments.no_overlay,
         probability=arguments.probability,
+        quadrants=arguments.quadrants,
         resume=arguments.resume,
     )
     photographs = list_photographs(arguments.photographs, arguments.split)
@@ -263,8 +259,9 @@ def _segment(arguments: argparse.Namespace) -> int:
         anatomy=not arguments.no_anatomy,
     )
     segmenter = load()  # before work on a cluster too, so that a wrong --model is reported at once
+    if options.threshold is None:  # run.json tells the threshold that was used
+        options = replace(options, threshold=segmenter.config.threshold)
     folder = arguments.out.rstrip("/")
-    tell = partial(_print_outcome, folder, len(photographs) <= MAX_LINES)
     try:
         make_folder(options)
         if on_cluster:
@@ -273,7 +270,7 @@ def _segment(arguments: argparse.Namespace) -> int:
             outcomes = on_ray(load, options, photographs, arguments.workers, arguments.address)
         else:
             outcomes = by_threads(Work(segmenter, options), photographs, arguments.workers)
-        counts = segment_cohort(photographs, options, outcomes, tell, shards=on_cluster)
+        counts = segment_cohort(photographs, options, outcomes, Teller(folder, len(photographs)), shards=on_cluster)
     except OutputError as error:
         raise OutputError(
             f"{error}. The results written so far are complete: mend the cause, then run the same command with "
@@ -282,25 +279,8 @@ def _segment(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("resegnet: stopped; to continue, run the same command with --resume.", file=sys.stderr)
         return 130
-    kept = f" ({counts.kept} of them kept from before)" if counts.kept else ""
-    failed = f", {counts.failed} failed, see failures.csv" if counts.failed else ""
-    table = f"; table: {folder}/{TABLE}" if counts.done else ""
-    print(f"{counts.done} of {len(photographs)} done{kept}{failed}{table}")
+    print(*summary_lines(counts, options, folder), sep="\n")
     return 1 if counts.failed else 0
-
-
-def _print_outcome(folder: str, one_by_one: bool, photograph: Photograph, outcome: Outcome) -> None:
-    """Print the outcome of one photograph: a failure always, a success only if photographs are shown one by one."""
-    row = outcome.row
-    if row is None:
-        print(f"resegnet: {photograph.id}: {outcome.error}", file=sys.stderr)
-    elif one_by_one:
-        share = (
-            "no field of view" if row["vessel_density"] is None else f"{row['vessel_density']:.1%} of the field of view"
-        )
-        print(f"{photograph.source}: vessels in {share}, {folder}/{row['mask']}")
-        if row["warnings"]:
-            print(f"  warning: {row['warnings']}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

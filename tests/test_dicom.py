@@ -235,6 +235,7 @@ def test_the_patient_stays_in_the_file(segmenter, tmp_path, monkeypatch, capsys,
         assert not revealed(str(path))
     said = capsys.readouterr()
     assert not revealed(said.out + said.err + caplog.text)
+    assert json.loads((tmp_path / "out/records/1.json").read_text())["row"]["um_per_px"] == 8
     assert json.loads((tmp_path / "saved/eye_summary.json").read_text())["um_per_px"] == 8
 
 

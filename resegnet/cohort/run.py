@@ -7,9 +7,10 @@ import os
 import sys
 import tempfile
 from array import array
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -19,7 +20,18 @@ from resegnet.cohort import store
 from resegnet.cohort.photograph import Photograph
 from resegnet.cohort.tables import FAILURES, PARQUET, SHARDS, TABLE, write_tables
 from resegnet.cohort.threads import in_order
-from resegnet.cohort.work import KINDS, MASKS, OVERLAYS, PROBABILITIES, RECORDS, CohortOptions, Outcome, Work
+from resegnet.cohort.work import (
+    KINDS,
+    MASKS,
+    OVERLAYS,
+    PROBABILITIES,
+    RECORDS,
+    SCALE_FROM,
+    CohortOptions,
+    Outcome,
+    ScaleFrom,
+    Work,
+)
 from resegnet.errors import ArgumentError, OutputError, ResegnetError
 from resegnet.io import json_bytes, read_json
 from resegnet.results.export import versions
@@ -29,13 +41,53 @@ RUN = "run.json"
 _BEGUN = f"{RECORDS}/.begun"
 
 
+# Sizes of photographs that share a scale differ by less: two sizes of one camera do not, two crops of one size do.
+_LIKE = 1.25
+
+
 @dataclass
 class Counts:
-    """How many photographs are done, how many of these an earlier run left, and how many failed."""
+    """What a run found.
+
+    Attributes
+    ----------
+    done, kept, failed
+        Photographs that are done, those of them that an earlier run left, and those that failed.
+    warned
+        Photographs with warnings.
+    warnings
+        Photographs with each warning, by its code.
+    sides_px
+        Least and greatest longer side of the photographs whose scale comes from `CohortOptions.um_per_px`.
+    """
 
     done: int = 0
     kept: int = 0
     failed: int = 0
+    warned: int = 0
+    warnings: Counter[str] = field(default_factory=Counter)
+    sides_px: tuple[int, int] | None = None
+
+    def add(self, outcome: Outcome, resumed: bool) -> None:
+        """Count one photograph."""
+        row = outcome.row
+        if row is None:
+            self.failed += 1
+            return
+        self.done += 1
+        self.kept += resumed and outcome.kept
+        codes = row["warning_codes"].split()
+        self.warned += bool(codes)
+        self.warnings.update(codes)
+        if row.get(SCALE_FROM) == ScaleFrom.OPTION:
+            side = max(row["width"], row["height"])
+            least, greatest = self.sides_px or (side, side)
+            self.sides_px = min(least, side), max(greatest, side)
+
+    @property
+    def is_scale_doubtful(self) -> bool:
+        """Whether photographs of very different size share one scale."""
+        return self.sides_px is not None and self.sides_px[1] > _LIKE * self.sides_px[0]
 
 
 def by_threads(
@@ -62,7 +114,7 @@ def segment_cohort(
     photographs
         All photographs of the cohort.
     options
-        The options of the `Work`.
+        The options of the `Work`. `run.json` tells its threshold.
     outcomes
         Number and outcome of each photograph, in any order; see `by_threads` and `resegnet.cohort.cluster.on_ray`.
     tell
@@ -84,9 +136,7 @@ def segment_cohort(
             spool = _Spool(photographs, file)
             with tqdm(total=len(photographs), unit="photograph", disable=None, smoothing=0.05) as bar:
                 for number, outcome in outcomes:
-                    counts.failed += outcome.row is None
-                    counts.done += outcome.row is not None
-                    counts.kept += options.resume and outcome.kept
+                    counts.add(outcome, options.resume)
                     spool.add(number, outcome)
                     if tell is not None:
                         with bar.external_write_mode(file=sys.stdout):
@@ -96,8 +146,11 @@ def segment_cohort(
         run = {
             "photographs": len(photographs),
             "failed": counts.failed,
+            "with_warnings": counts.warned,
+            "warnings": {code: counts.warnings[code] for code in sorted(counts.warnings)},
             "threshold": options.threshold,
             "um_per_px": options.um_per_px,
+            "quadrants": options.quadrants,
             "versions": versions(),
         }
         store.write(store.join(options.out, RUN), json_bytes(run))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from resegnet.cohort import store
 from resegnet.cohort.entries import ID_COLUMNS, SCALE_COLUMN
 from resegnet.cohort.photograph import Photograph
-from resegnet.cohort.work import Outcome
+from resegnet.cohort.work import Outcome, is_count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,6 +23,7 @@ TABLE, PARQUET, SHARDS, FAILURES = "results.csv", "results.parquet", "results", 
 _CHUNK_ROWS = 10_000  # rows of the table that are in memory at a time
 _SHARD_ROWS = 50_000
 _INTEGERS = ("width", "height", "field_left", "field_top", "field_width", "field_height")
+_TEXTS = ("eye", "warning_codes", "warnings")  # also where all of them are empty
 _FIRST = ("id", "source")  # before the columns of the cohort's own table
 
 Stored = Callable[[], Iterable[tuple[Photograph, Outcome]]]
@@ -131,7 +132,9 @@ def _find_schema(header: Sequence[str], given: Mapping[str, list[Any]], texts: s
                 return pa.string() if pa.types.is_null(found) else found
             except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # mixed types, or integers beyond 64 bits
                 return pa.string()
-        return pa.string() if name in texts else pa.int64() if name in _INTEGERS else pa.float64()
+        if name in texts or name in _TEXTS:
+            return pa.string()
+        return pa.int64() if name in _INTEGERS or is_count(name) else pa.float64()
 
     return pa.schema([(name, find_type(name)) for name in header])
 

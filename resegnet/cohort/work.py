@@ -8,6 +8,7 @@ import json
 import logging
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,19 @@ RECORDS, MASKS, OVERLAYS, PROBABILITIES, KINDS = "records", "masks", "overlays",
 # are one pixel wide.
 _JPEG_QUALITY, _JPEG_FULL_COLOUR = 90, 0
 
+QUADRANTS = ("upper_left_", "upper_right_", "lower_left_", "lower_right_")  # starts of their measures' names
+_COUNTS = ("_area_px", "branch_points", "end_points", "segments", "_vessels")  # ends of the names of whole numbers
+SCALE_FROM = "scale_from"  # column that says which of these gave the scale
+
+
+class ScaleFrom(StrEnum):
+    """Where the scale of a photograph comes from."""
+
+    TABLE = "table"  # the table that lists the photographs
+    OPTION = "option"
+    PHOTOGRAPH = "photograph"  # its DICOM file
+
+
 Row = dict[str, Any]  # one row of the table of results: text, numbers and None by column
 
 
@@ -61,6 +75,8 @@ class CohortOptions:
         Scale of the photographs whose table gives none, micrometres on the retina for a pixel; None if unknown.
     overlay, probability
         Whether to write these files beside the masks.
+    quadrants
+        Whether the table has the measures of the quadrants too.
     resume
         Keep results that are complete and come from the same photograph, model and options.
 
@@ -75,6 +91,7 @@ class CohortOptions:
     um_per_px: float | None = None
     overlay: bool = True
     probability: bool = False
+    quadrants: bool = False
     resume: bool = False
 
     def __post_init__(self) -> None:
@@ -173,10 +190,11 @@ class Work:
     def _expected(self, photograph: Photograph, content: bytes) -> Row:
         """Return the columns of a row that say how it was made."""
         scale = photograph.um_per_px or self._options.um_per_px
+        origin = ScaleFrom.TABLE if photograph.um_per_px else ScaleFrom.OPTION
         return {
             "id": photograph.id,
             "source": photograph.source,
-            **({} if scale is None else {SCALE_COLUMN: scale}),
+            **({} if scale is None else {SCALE_COLUMN: scale, SCALE_FROM: str(origin)}),
             **self._made_by,
             "photograph_sha256": _sha256(content),
             **self._files(photograph),
@@ -189,7 +207,9 @@ class Work:
             row, files = record["row"], record["files"]
             fits = (
                 all(row.get(key) == value for key, value in expected.items())
-                and (SCALE_COLUMN in row) == (SCALE_COLUMN in expected)
+                and (SCALE_COLUMN in expected or row.get(SCALE_FROM) in (None, ScaleFrom.PHOTOGRAPH))
+                and "warning_codes" in row  # else by a version that counted no warnings
+                and any(key.startswith(QUADRANTS) for key in row) == self._options.quadrants
                 and set(files) == set(self._files(photograph).values())
                 and all(_sha256(self._read(name)) == digest for name, digest in files.items())
             )
@@ -214,8 +234,8 @@ class Work:
         kinds = kinds_png(result)
         if kinds is not None:
             files[names["kinds"]] = kinds
-        row = {"id": expected["id"], "source": expected["source"], **describe(result, expected.get(SCALE_COLUMN))}
-        return files, row | expected
+        described = describe(result, expected.get(SCALE_COLUMN), quadrants=self._options.quadrants)
+        return files, {"id": expected["id"], "source": expected["source"]} | described | expected
 
 
 def made_by(segmenter: Segmenter, threshold: float) -> Row:
@@ -229,17 +249,47 @@ def made_by(segmenter: Segmenter, threshold: float) -> Row:
     }
 
 
-def describe(result: Segmentation, um_per_px: float | None) -> Row:
-    """Return the columns of a row that depend on the photograph: size, field of view, warnings and measures."""
+def describe(result: Segmentation, um_per_px: float | None = None, quadrants: bool = False) -> Row:
+    """Return the columns of a row that depend on the photograph.
+
+    Parameters
+    ----------
+    result
+        The photograph's segmentation.
+    um_per_px
+        Micrometres on the retina for a pixel, as given by the user. None takes that of the photograph's file.
+    quadrants
+        Whether to add the measures of the quadrants.
+
+    Returns
+    -------
+    Row
+        Size, field of view, warnings, measures and scale; where the result has anatomy, also the eye and the places of
+        disc and fovea.
+    """
     height, width = result.mask.shape
+    measures = result.measure(um_per_px)
+    scale = result.um_per_px if um_per_px is None else um_per_px
+    origin = ScaleFrom.PHOTOGRAPH if um_per_px is None else ScaleFrom.OPTION
+    shown = {key: value for key, value in measures.items() if quadrants or not key.startswith(QUADRANTS)}
     return {
         "width": width,
         "height": height,
         **_field_box(result.fov),
+        "warning_codes": " ".join(warning.code for warning in result.warnings),
         "warnings": " ".join(result.warnings),
         **(_places(result) if result.anatomy is not None else {}),
-        **without_nan(result.measure(um_per_px)),
+        **{
+            key: int(value) if value is not None and is_count(key) else value
+            for key, value in without_nan(shown).items()
+        },
+        **({} if scale is None else {SCALE_COLUMN: scale, SCALE_FROM: str(origin)}),
     }
+
+
+def is_count(column: str) -> bool:
+    """Tell whether a column of measures holds whole numbers: pixels, points, segments or vessels."""
+    return column.endswith(_COUNTS)
 
 
 def _places(result: Segmentation) -> Row:

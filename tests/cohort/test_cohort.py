@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from support.stand_in import DarkOnGreen, GreenTwice
+from support.stand_in import GreenTwice
 from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter
@@ -31,38 +31,6 @@ from resegnet.cohort.work import CohortOptions
 from resegnet.io import png
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def drawings():
-    """Encoded photographs, all different."""
-    return [png(draw_fundus(seed, (130, 140)).image) for seed in range(12)]
-
-
-@pytest.fixture
-def folder(tmp_path, drawings):
-    """Photographs in folders, two of one name, and things that are none."""
-    names = ["a.png", "b.png", "p1/left.png", "p1/right.png", "p2/left.png", "p2/visit 2/left.png"]
-    for name, content in zip(names, drawings, strict=False):
-        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "photos" / name).write_bytes(content)
-    (tmp_path / "photos/notes.txt").write_text("no photograph")
-    (tmp_path / "photos/._a.png").write_bytes(b"of a Mac")
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def network():
-    return DarkOnGreen()
-
-
-@pytest.fixture
-def segment(tmp_path, network, monkeypatch):
-    """Run the command round a network that needs no weights, in `tmp_path`; gives the exit status."""
-    monkeypatch.chdir(tmp_path)
-    segmenter = Segmenter(network, Config(input_size=96, threshold=0.5), "a/model@v1")
-    monkeypatch.setattr(Segmenter, "from_pretrained", lambda *_, **__: segmenter)
-    return lambda *arguments: main(["segment", *map(str, arguments)])
 
 
 def table(path):
@@ -272,7 +240,12 @@ def test_a_table_that_cannot_be_used_is_one_sentence(folder, segment, capsys, tm
 
 
 def test_table_and_files_are_those_of_the_python_interface(folder, segment, tmp_path, network):
-    assert segment(folder / "a.png", folder / "b.png", "--out", "out", "--threshold", "0.6", "--probability") == 0
+    assert (
+        segment(
+            folder / "a.png", folder / "b.png", "--out", "out", "--threshold", "0.6", "--probability", "--quadrants"
+        )
+        == 0
+    )
     segmenter = Segmenter.from_pretrained()
     written = pq.read_table(tmp_path / "out/results.parquet").to_pylist()
     for row, text, name in zip(written, table(tmp_path / "out/results.csv"), "ab", strict=True):
@@ -304,13 +277,14 @@ def test_an_undefined_number_is_empty(segment, tmp_path, monkeypatch, folder):
 
 
 def test_the_scale_reaches_the_numbers(segment, tmp_path, monkeypatch, folder):
-    def measure(_, **scale):
-        return {"vessel_density": 0.1, **scale}
+    def measure(_, um_per_px=None):
+        return {"vessel_density": 0.1, "taken": um_per_px or float("nan")}
 
     monkeypatch.setattr("resegnet.segmenter.Segmentation.measure", measure)
     (folder / "list.csv").write_text("image,um_per_px\na.png,4.5\nb.png,\np1/left.png,wide\n")
     assert segment(folder / "list.csv", "--out", "given", "--um-per-px", "7") == 1
-    assert [row["um_per_px"] for row in table(tmp_path / "given/results.csv")] == ["4.5", "7.0"]
+    rows = table(tmp_path / "given/results.csv")
+    assert [row["um_per_px"] for row in rows] == [row["taken"] for row in rows] == ["4.5", "7.0"]
     assert "'wide'" in table(tmp_path / "given/failures.csv")[0]["error"]
     assert segment(folder / "a.png", "--out", "pixels") == 0
     assert "um_per_px" not in table(tmp_path / "pixels/results.csv")[0]
