@@ -143,9 +143,9 @@ def test_only_errors_that_the_user_can_mend_become_one_sentence(monkeypatch, cap
 COMMANDS = {
     "serve": "--model --revision --host --port --examples",
     "segment": "photographs --out --resume --model --revision --engine --address --workers --threshold --um-per-px "
-    "--probability --no-overlay --split",
+    "--probability --quadrants --no-overlay --no-anatomy --split",
     "evaluate": "--dataset --split --model --revision --engine --second-observer --json --numbers --out --worst "
-    "--stress",
+    "--stress --anatomy",
     "prepare": "name source destination --push-to-hub --private",
     "benchmark": "photographs --model --repeats --files",
     "label": "source destination --model --limit",
