@@ -37,8 +37,15 @@ def test_the_help_names_every_default():
         "channels of the decoder, coarse to fine (default: 256 128 64 32 16)",
         "parent release to fine-tune, with the same encoder, in place of --encoder-weights (default: none)",
         "--schedule cosine|plateau",
+        "on photographs with reference segmentations",
     ):
         assert words in text
+
+
+def test_the_help_groups_every_option_below_a_heading():
+    groups = {group.title: group._group_actions for group in train_script.build_parser()._action_groups}
+    below = {action.dest for title in train_script._HEADINGS.values() for action in groups[title]}
+    assert below == {field.name for field in dataclasses.fields(TrainingOptions)}
 
 
 def test_options_given_on_the_command_line_have_the_types_of_the_fields():
