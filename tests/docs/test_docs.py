@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in [ROOT / "README.md", ROOT / "examples" / "README.md", *DOCS.glob("*.md"), *ROOT.glob(".github/*.md")]
+    for path in [*ROOT.glob("*.md"), ROOT / "examples" / "README.md", *DOCS.glob("*.md"), *ROOT.glob(".github/*.md")]
 )
 NAMES = {"drive": "DRIVE", "chase_db1": "CHASE_DB1", "hrf": "HRF", "les_av": "LES-AV"}
 
@@ -61,9 +61,9 @@ def table_rows(page: str, heading: str) -> dict[str, list[str]]:
 # Length, figures
 
 
-def test_the_readme_is_short():
-    readme = text("README.md")
-    assert len(readme.splitlines()) <= 200 and len(readme.split()) <= 1800
+@pytest.mark.parametrize(("page", "lines", "words"), [("README.md", 200, 1800), ("AGENTS.md", 60, 600)])
+def test_pages_that_are_read_whole_are_short(page, lines, words):
+    assert len(text(page).splitlines()) <= lines and len(text(page).split()) <= words
 
 
 @pytest.mark.parametrize("name", NAMES)
