@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from resegnet.errors import ResegnetError, first_line, is_installed, require
+from resegnet.errors import PublishError, ResegnetError, first_line, is_installed, require
 
 ROOT = Path(__file__).parent
 
@@ -19,18 +19,28 @@ ROOT = Path(__file__).parent
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the script."""
     parser = argparse.ArgumentParser(
-        description="Verify a release, publish it on the Hugging Face Hub in one commit, tag it, then download it "
-        "again and verify the download. The token is read from HF_TOKEN, or from `hf auth login`."
+        description="Publish a release on the Hugging Face Hub: verify it, upload it in one commit, tag it, then "
+        "download it again and verify the download. The token comes from HF_TOKEN, or from `hf auth login`.",
+        epilog="Begin with --dry-run: it needs no account. If a step fails, run the same command again. See "
+        "docs/publishing.md.",
     )
-    parser.add_argument("--release", type=Path, required=True, metavar="DIR", help="folder of the release")
+    parser.add_argument(
+        "--release", type=Path, required=True, metavar="DIR", help="release, such as runs/first/release"
+    )
     parser.add_argument(
         "--repo-id", required=True, metavar="USER/NAME", help="model repository, created if it does not exist"
     )
-    parser.add_argument("--revision", metavar="TAG", help="tag of this version, such as v1.0.0; it is never moved")
-    parser.add_argument("--private", action="store_true", help="create private repositories")
+    parser.add_argument("--revision", metavar="TAG", help="tag of this version, such as v1.0.0; never moved")
+    parser.add_argument("--private", action="store_true", help="create model and Space as private ones")
     parser.add_argument("--space-id", metavar="USER/NAME", help="also publish a Space that serves this version")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the files and the model card; send and download nothing"
+        "--space-hardware",
+        choices=("cpu-basic", "zero-a10g"),
+        help="hardware of the Space: cpu-basic needs a paid plan of the Hub; zero-a10g (ZeroGPU) borrows a GPU for "
+        "each photograph, and a free account may have two such Spaces (default: what the Space has, or cpu-basic)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="verify, print the files and the model card, and send nothing"
     )
     return parser
 
@@ -69,11 +79,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _publish(arguments: argparse.Namespace) -> None:
     # These imports are slow, and `--help` needs none of them.
+    from resegnet.publishing.pictures import FOUND
     from resegnet.publishing.publish import release_contents
-    from resegnet.publishing.space import space_contents
+    from resegnet.publishing.space import CPU_BASIC, space_contents
 
     repo_id, space_id = arguments.repo_id, arguments.space_id
     with _step("Not published, nothing was sent"):
+        if arguments.space_hardware is not None and space_id is None:
+            raise PublishError("--space-hardware came without --space-id: give the name of the Space too.")
         if not arguments.dry_run:
             require("torch", "publishing, which runs the weights before and after,")
         contents = release_contents(
@@ -87,11 +100,12 @@ def _publish(arguments: argparse.Namespace) -> None:
             _show(repo_id, contents)
             print(contents["README.md"].decode())
             if space_id is not None:
-                _show(space_id, space_contents(ROOT, repo_id, "<commit>"))
+                hardware = arguments.space_hardware or CPU_BASIC
+                _show(space_id, space_contents(ROOT, repo_id, "<commit>", hardware=hardware, picture=contents[FOUND]))
             return
     commit = _publish_model(arguments, contents)
     if space_id is not None:
-        _publish_space(arguments, commit)
+        _publish_space(arguments, contents, commit)
 
 
 def _publish_model(arguments: argparse.Namespace, contents: Mapping[str, bytes]) -> str:
@@ -113,18 +127,21 @@ def _publish_model(arguments: argparse.Namespace, contents: Mapping[str, bytes])
     return commit
 
 
-def _publish_space(arguments: argparse.Namespace, commit: str) -> None:
-    """Publish the Space, and print where it is and what a private one needs."""
+def _publish_space(arguments: argparse.Namespace, model: Mapping[str, bytes], commit: str) -> None:
+    """Publish the Space that serves the files `model`, and print where it is and what a private one needs."""
     from resegnet.hub import DOWNLOADED_FILES
+    from resegnet.publishing.pictures import FOUND
     from resegnet.publishing.publish import is_private
-    from resegnet.publishing.space import publish_space, space_contents
+    from resegnet.publishing.space import current_hardware, publish_space, space_contents
 
     repo_id, space_id = arguments.repo_id, arguments.space_id
     with _step(f"The model {repo_id} was published. The Space {space_id} was not published completely.\nReason"):
         private = is_private(repo_id)
-        contents = space_contents(ROOT, repo_id, commit, preload=() if private else DOWNLOADED_FILES)
-        publish_space(contents, space_id, repo_id, commit, private=arguments.private)
-    print(f"Space: {constants.ENDPOINT}/spaces/{space_id}")
+        hardware = arguments.space_hardware or current_hardware(space_id)
+        preload = () if private else DOWNLOADED_FILES
+        contents = space_contents(ROOT, repo_id, commit, preload, hardware=hardware, picture=model[FOUND])
+        publish_space(contents, space_id, repo_id, commit, private=arguments.private, hardware=hardware)
+    print(f"Space: {constants.ENDPOINT}/spaces/{space_id} (the Hub builds it now, which takes a few minutes)")
     if private:
         print(
             f"{repo_id} is private: in the settings of the Space, set the secret HF_TOKEN to a token that may "

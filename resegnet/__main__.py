@@ -218,6 +218,15 @@ def run_command(command: Callable[[], int], name: str = "resegnet") -> int:
     except (ResegnetError, HfHubHTTPError, HFValidationError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("resegnet."):
+            raise
+        print(
+            f"{name}: {error.name} is not part of this copy, which comes from a Space and holds what its page needs: "
+            "install ReSegNet from its repository.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print(f"{name}: stopped", file=sys.stderr)
         return 130

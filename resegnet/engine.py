@@ -58,12 +58,11 @@ class TorchNetwork:
 
         # channels_last is about 1.4 times as fast on a CPU (measured).
         self._model = model.to(memory_format=torch.channels_last)
-        self._device = next(model.parameters()).device
-        self._bfloat16 = bfloat16 or self._device.type == "cuda"
+        self._bfloat16 = bfloat16
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Return the probability, (N, S, S) float32, of RGB, (N, 3, S, S) float32 in [0, 1]."""
-        return self._run(rgb)[0]
+        return self.run(rgb)[0]
 
     def look_twice(self, rgb: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run a network of two looks.
@@ -80,19 +79,18 @@ class TorchNetwork:
         anatomy
             (N, 4, C, C) float32, the probability of each of `resegnet.config.ANATOMY`.
         """
-        probability, anatomy = self._run(rgb, context)
+        probability, anatomy = self.run(rgb, context)
         return probability, anatomy
 
-    def _run(self, *looks: np.ndarray) -> list[np.ndarray]:
-        """Return the vessel probability, and for two looks that of the anatomy."""
+    def run(self, *looks: np.ndarray) -> list[np.ndarray]:
+        """Return the vessel probability, and for two looks that of the anatomy, see `look_twice`."""
         import torch
 
         self._model.eval()
-        with (
-            torch.inference_mode(),
-            torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16),
-        ):
-            batches = [torch.from_numpy(look).to(self._device, memory_format=torch.channels_last) for look in looks]
+        device = next(self._model.parameters()).device  # asked each time: ZeroGPU moves the weights when it lends a GPU
+        bfloat16 = self._bfloat16 or device.type == "cuda"
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            batches = [torch.from_numpy(look).to(device, memory_format=torch.channels_last) for look in looks]
             logits = self._model(*batches)
             found = [logits[:, 0]] if len(looks) == 1 else [logits[0][:, 0], logits[1][:, 1:]]
             return [torch.sigmoid(part.float()).cpu().numpy() for part in found]

@@ -243,7 +243,10 @@ def make_repo(api: HfApi, repo_id: str, kind: str, *, private: bool, **options: 
         If the Hub refuses a request or the connection fails.
     """
     check_repo_id(repo_id)
-    retry_hub_call(api.create_repo, repo_id, repo_type=kind, private=private, exist_ok=True, **options)
+    # An account without a paid plan may not create most Spaces, and is refused even where the Space exists:
+    # https://github.com/huggingface/huggingface_hub/issues/4535.
+    if kind != "space" or not retry_hub_call(api.repo_exists, repo_id, repo_type=kind):
+        retry_hub_call(api.create_repo, repo_id, repo_type=kind, private=private, exist_ok=True, **options)
     if private and not retry_hub_call(api.repo_info, repo_id, repo_type=kind).private:
         raise PublishError(
             f"{repo_id} exists and is public, but --private was given: make it private in its settings on the Hub, or "

@@ -15,6 +15,7 @@ from resegnet.segmenter import Segmenter
 DARKENED = 0.12  # factor on the pixel values of the dark photograph
 PICTURE_WIDTH_PX = 1200
 _GAP_PX = 8
+FOUND = "pictures/photograph_and_vessels.jpg"
 
 
 def card_pictures(segmenter: Segmenter, examples: Path) -> tuple[dict[str, bytes], dict[str, str]]:
@@ -49,7 +50,7 @@ def card_pictures(segmenter: Segmenter, examples: Path) -> tuple[dict[str, bytes
     warned = f"The warning reads: {' '.join(dark.warnings)}" if dark.warnings else "There is no warning."
     scores = errors.scores()
     shown = {
-        "pictures/photograph_and_vessels.jpg": (
+        FOUND: (
             (photograph, found.overlay()),
             "Left: photograph of a healthy eye (Mikael Häggström, CC0). Right: in cyan, the vessels that this model "
             "finds.",

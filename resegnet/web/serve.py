@@ -20,6 +20,7 @@ from resegnet.errors import ResegnetError, first_line, require
 from resegnet.hub import MODEL_VARIABLE
 from resegnet.segmenter import Segmenter
 from resegnet.web.files import KEEP_S, keep_swept, own_folder
+from resegnet.web.zero_gpu import is_zero_gpu, load_for_zero_gpu
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,14 +58,14 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
         If gradio is not installed.
     """
     require("gradio", "the page")
-    segmenter = _load(model, revision)
-    if segmenter is None:
-        return 1
     if examples is not None and not examples.is_dir():
         print(f"--examples is {examples}, expected a folder of photographs: there is none.", file=sys.stderr)
         return 1
+    folder = own_folder()  # before loading, which imports gradio on ZeroGPU
+    segmenter = _load(model, revision)
+    if segmenter is None:
+        return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM cleans up too
-    folder = own_folder()
     # gradio's `analytics_enabled=False` leaves some of its reports to the Hub on. It reads these two when it sends one.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -74,7 +75,8 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
         from resegnet.web.layout import build_app, launch_options
 
     keep_swept(folder, KEEP_S)
-    app = build_app(segmenter, examples, prepare_examples=True)
+    # A GPU is lent for a visitor's photograph, once the page runs; none is for examples at the start.
+    app = build_app(segmenter, examples, prepare_examples=not is_zero_gpu())
     try:
         _, url, _ = app.launch(
             server_name=host, server_port=port, quiet=True, prevent_thread_lock=True, **launch_options()
@@ -94,6 +96,8 @@ def _load(model: str | None, revision: str | None) -> Segmenter | None:
         name, _, at = name.partition("@")
         revision = revision or at
     try:
+        if is_zero_gpu():
+            return load_for_zero_gpu(name, revision)
         return Segmenter.from_pretrained(name, revision=revision)
     except (ResegnetError, HFValidationError, OSError) as error:  # the Hub's other errors are OSErrors
         print(f"The model {name or '(bundled)'} cannot be loaded: {first_line(error)}.", file=sys.stderr)

@@ -79,9 +79,14 @@ def published(release, tmp_path_factory):
         yield server
 
 
+# Attempts that follow each other at once. `test_the_hub_is_asked_again_when_it_says` tests the waits between them.
+AT_ONCE = "import resegnet.hub; resegnet.hub._WAITS_S = (0, 0, 0)"
+
 # Publishes without the model card and its pictures, which take most of the time. Arguments: name, folder and tag of
 # each release.
-PUBLISH = """
+PUBLISH = (
+    f"{AT_ONCE}\n"
+    + """
 import sys
 from pathlib import Path
 from resegnet.errors import PublishError
@@ -100,11 +105,13 @@ for name, folder, tag in zip(steps, steps, steps):
     except PublishError as error:
         print(error)
 """
+)
 
 
 def push(hub, home, release, *options, token="hf_someone"):
     """Run `push_to_hub.py` in a new process; return its exit status and its output."""
-    command = [sys.executable, "push_to_hub.py", "--release", release, "--repo-id", NET, *options]
+    start = f"{AT_ONCE}; import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", start, "push_to_hub.py", "--release", release, "--repo-id", NET, *options]
     process = subprocess.run(
         command, cwd=ROOT, env=hub.environment(home, token), capture_output=True, text=True, timeout=PATIENCE_S
     )
@@ -641,6 +648,11 @@ def test_pip_installs_the_package_from_the_folder_of_a_space(tmp_path):
     assert {"model.onnx", "config.json"} <= {path.name for path in (installed / "releases" / "bundled").iterdir()}
     (metadata,) = (tmp_path / "installed").glob("resegnet-*.dist-info/METADATA")
     assert "Requires-Dist: numpy" in metadata.read_text()
+    command = [sys.executable, "-m", "resegnet", "evaluate", "--dataset", "synthetic"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith("resegnet: resegnet.learning is not part of this copy, which comes from a Space")
 
 
 def test_this_repository_is_a_space_as_it_stands():
@@ -712,4 +724,6 @@ def test_only_errors_that_the_user_can_mend_become_one_line(release, monkeypatch
 
 def test_the_options_of_the_script_stay():
     options = [action.option_strings[0] for action in push_to_hub.build_parser()._actions]
-    assert options == ["-h", "--release", "--repo-id", "--revision", "--private", "--space-id", "--dry-run"]
+    assert options == (
+        ["-h", "--release", "--repo-id", "--revision", "--private", "--space-id", "--space-hardware", "--dry-run"]
+    )

@@ -3,9 +3,9 @@
 `HubServer(folder)` keeps its storage in `folder` (objects by sha256, `repos.json` with every commit) and speaks the
 routes that huggingface_hub 2.4, hf_xet 1.8 and datasets 5.2 call: creating and deleting repositories, their
 information, refs, tags, branches, commits, tree and paths, preupload, both upload protocols, commit, resolve, the
-check of a README's front matter, variables of a Space, whoami. Models lie at `/{id}`, data sets at `/datasets/{id}`,
-Spaces at `/spaces/{id}`; such a path without the leading slash names a repository in the helpers, too, as in
-`hub.files("datasets/someone/eyes")`.
+check of a README's front matter, variables and hardware of a Space, whoami. Models lie at `/{id}`, data sets at
+`/datasets/{id}`, Spaces at `/spaces/{id}`; such a path without the leading slash names a repository in the helpers,
+too, as in `hub.files("datasets/someone/eyes")`.
 
     with HubServer(tmp_path / "hub") as hub:
         hub.fail_next("500", match="POST .*/commit/")
@@ -113,6 +113,8 @@ class HubServer:
         Faults that still wait for a matching request.
     multipart_bytes
         If set, larger files are uploaded through Git LFS in parts of this size.
+    refused_hardware
+        Status and message of the refusal by hardware, for Spaces that the user's plan does not allow.
     """
 
     def __init__(self, folder: str | Path, users: dict[str, str] | None = None):
@@ -122,6 +124,7 @@ class HubServer:
         self.unknown: list[str] = []
         self.faults: list[dict] = []
         self.multipart_bytes: int | None = None
+        self.refused_hardware: dict[str, tuple[int, str]] = {}
         self.url = ""
         for name in ("objects", "parts", "xorbs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -383,6 +386,7 @@ class HubServer:
         kind, name = wanted.get("type", "model") + "s", f"{owner}/{wanted['name']}"
         key = _key(kind, name)
         found = {"url": f"{self.url}/{key}", "name": name}
+        self._check_hardware(wanted)  # before the Hub looks whether the Space exists
         if key in self.repos:
             error = f"You already created this {kind[:-1]} repo"
             return JSONResponse({"error": error, **found}, 409, {"X-Error-Message": error})
@@ -395,6 +399,7 @@ class HubServer:
             "gated": False,
             "readers": [],
             "sdk": wanted.get("sdk"),
+            "hardware": wanted.get("hardware", "cpu-basic"),
             "large": [],
             "variables": {each["key"]: each["value"] for each in wanted.get("variables", [])},
             "branches": {},
@@ -751,6 +756,23 @@ class HubServer:
         self._repo(request, kind, name, write=True)["variables"][wanted["key"]] = wanted["value"]
         self._save()
         return self.variables(request, kind, name)
+
+    @route("GET", API + "/runtime")
+    def runtime(self, request: Request, kind: str, name: str) -> Response:
+        hardware = self._repo(request, kind, name)["hardware"]
+        return JSONResponse({"stage": "BUILDING", "hardware": {"current": None, "requested": hardware}})
+
+    @route("POST", API + "/hardware")
+    def request_hardware(self, request: Request, kind: str, name: str) -> Response:
+        repo, wanted = self._repo(request, kind, name, write=True), json.loads(request.state.body)
+        self._check_hardware({"type": "space", "hardware": wanted["flavor"]})
+        repo["hardware"] = wanted["flavor"]
+        self._save()
+        return self.runtime(request, kind, name)
+
+    def _check_hardware(self, wanted: dict) -> None:
+        if wanted.get("type") == "space" and wanted.get("hardware", "cpu-basic") in self.refused_hardware:
+            raise Refusal(*self.refused_hardware[wanted.get("hardware", "cpu-basic")])
 
     @route("GET", "/api/agent-harnesses")
     def agent_harnesses(self, request: Request) -> Response:
