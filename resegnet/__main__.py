@@ -17,7 +17,6 @@ from resegnet.arguments import fraction, non_negative_integer, positive_integer,
 from resegnet.engine import ENGINES
 from resegnet.errors import ArgumentError, DataError, OutputError, ResegnetError, require
 from resegnet.hub import BUNDLED_RELEASES
-from resegnet.io import write_atomically
 from resegnet.segmenter import Segmenter
 from resegnet.web.serve import add_serve_arguments
 
@@ -125,6 +124,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--anatomy",
         action="store_true",
         help="also score arteries and veins, or the optic disc, fovea and eye of a folder with references of these",
+    )
+    parser.add_argument(
+        "--save", action="store_true", help="add the scores to metrics.json of the release, which its model card shows"
     )
     parser.set_defaults(run=_evaluate)
 
@@ -293,49 +295,9 @@ def _segment(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from resegnet.io import json_bytes, safe_name
-    from resegnet.learning.anatomy_evaluation import evaluate_places, format_anatomy, has_vessels, kinds_folder
-    from resegnet.learning.data import load_vessels
-    from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table
-    from resegnet.learning.stress import format_stress_table, stress_table
-    from resegnet.results.agreement import format_agreement, numbers_csv
+    from resegnet.learning.evaluate import evaluate
 
-    segmenter = Segmenter.from_pretrained(arguments.model, revision=arguments.revision, engine=arguments.engine)
-    source = {"source": arguments.dataset, "split": arguments.split}
-    if arguments.anatomy and not has_vessels(arguments.dataset):
-        places = evaluate_places(segmenter, Path(arguments.dataset), arguments.split)
-        print(format_anatomy(None, places))
-        if arguments.json is not None:
-            _write(arguments.json, json_bytes({**source, "model": segmenter.model, "places": places}))
-        return 0
-    kinds = kinds_folder(segmenter, arguments.dataset) if arguments.anatomy else None
-    photographs = load_vessels(arguments.dataset, arguments.split)
-    report = evaluate_dataset(
-        segmenter,
-        photographs,
-        second_observer=arguments.second_observer or find_second_observer(arguments.dataset),
-        worst=arguments.worst,
-        out=arguments.out or Path("errors") / safe_name(Path(arguments.dataset).name),
-        numbers=arguments.numbers is not None,
-        kinds=kinds,
-    )
-    print(format_table(report))
-    if arguments.anatomy:
-        print("", format_anatomy(report["kinds"], None), sep="\n")
-    if arguments.numbers is not None:
-        print("", format_agreement(report), sep="\n")
-        _write(arguments.numbers, numbers_csv(report))
-    stress = stress_table(segmenter, photographs) if arguments.stress else None
-    if stress is not None:
-        print("", format_stress_table(stress), sep="\n")
-    if arguments.json is not None:
-        _write(arguments.json, json_bytes({**source, **report, "stress": stress}))
-    return 0
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
+    return evaluate(arguments)
 
 
 def _prepare(arguments: argparse.Namespace) -> int:

@@ -76,7 +76,7 @@ class HubError(ResegnetError, OSError):
 
 
 # Extras of pyproject.toml that install the packages given to `require`; all other packages belong to `train`.
-_EXTRAS = {"gradio": "app", "pydicom": "dicom", "ray": "ray", "spaces": "zerogpu"}
+_EXTRAS = {"gradio": "app", "pydicom": "dicom", "ray": "ray", "spaces": "zerogpu", "trackio": "track"}
 
 
 def is_installed(package: str) -> bool:

@@ -64,7 +64,9 @@ def test_requirements_txt_lists_the_package_with_app_and_train():
 
 
 def test_the_tests_have_every_extra():
-    assert EXTRAS["dev"][0] == f"resegnet[{','.join(name for name in EXTRAS if name not in ('dev', 'notebook'))}]"
+    # trackio brings another event loop, which the page's tests would then run on in place of users' own.
+    left_out = ("dev", "notebook", "track")
+    assert EXTRAS["dev"][0] == f"resegnet[{','.join(name for name in EXTRAS if name not in left_out)}]"
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """Loss and scores, one line of JSON for each epoch."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def curves(self) -> Path:
+        """Picture of the learning curves, drawn from the metrics after each epoch."""
+        return self.path / "curves.png"
 
     @property
     def checkpoint(self) -> Path:
@@ -81,7 +87,8 @@ class RunFolder:
             If the file cannot be read or does not hold training options.
         """
         try:
-            values = json.loads(self.options.read_text(encoding="utf-8"))
+            # A run from before this option chose by F1 alone, and its scores so far are F1.
+            values = {"choose_by": "f1"} | json.loads(self.options.read_text(encoding="utf-8"))
             options = TrainingOptions(**(values | {"device": "cpu"}))
             return dataclasses.asdict(options) | {"device": str(values["device"])}
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -116,6 +123,14 @@ class RunFolder:
             write_atomically(self.commits, json_bytes(commits))
         else:
             self.commits.unlink(missing_ok=True)
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """Read the lines of the metrics; a line that a crash cut short is left out."""
+        lines = []
+        for text in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []:
+            with suppress(ValueError):
+                lines.append(json.loads(text))
+        return lines
 
     def append_metrics(self, record: Mapping[str, float]) -> None:
         """Add the line of an epoch to the metrics."""

@@ -16,7 +16,10 @@ from resegnet.errors import TrainingError
 # Options that --resume accepts with another value. More epochs stretch the schedule from there on. The others do not
 # change what is trained, but `threads` and `device` change the rounding.
 MAY_CHANGE = frozenset(
-    {"epochs", "patience", "preview_every", "workers", "threads", "device", "unseen", "eye_fingerprints"}
+    {
+        *("epochs", "patience", "preview_every", "workers", "threads", "device"),
+        *("unseen", "stress_photographs", "eye_fingerprints", "track", "track_space"),
+    }
 )
 
 # Many small steps from random weights, on two CPU threads.
@@ -152,10 +155,10 @@ class TrainingOptions:
     weight_decay: float = _option(1e-2, "weight decay")
     schedule: str = _option(
         "cosine",
-        "learning rate: warm-up and cosine, or halved when validation F1 does not improve",
+        "learning rate: warm-up and cosine, or halved when the validation score does not improve",
         choices=("cosine", "plateau"),
     )
-    patience: int = _option(15, "number of epochs without a better validation F1 after which training stops")
+    patience: int = _option(15, "number of epochs without a better validation score after which training stops")
     dice_weight: float = _option(1.0, "weight of the Dice loss beside cross-entropy")
     centreline_weight: float = _option(0.0, "weight in the loss of the share of centrelines that is missed")
     # Batches of a few crops estimate the statistics of batch normalisation worse than a long run did.
@@ -178,8 +181,20 @@ class TrainingOptions:
     eye_fingerprints: bool = _option(
         False, "write coarse maps of the vessels, by which later runs recognise these eyes, to training.json"
     )
+    choose_by: str = _option(
+        "f1-and-stress",
+        "score that the best epoch is chosen by: validation F1, or its mean with that of degraded photographs",
+        choices=("f1-and-stress", "f1"),
+    )
+    stress_photographs: int = _option(
+        20,
+        "number of `test` photographs of each data set, of at most 1.5 megapixels, that the release is scored on also "
+        "enlarged, softened, darkened and so on; 0 for none",
+    )
     seed: int = _option(0, "seed of the weights, the validation split and the augmentation")
     preview_every: int = _option(5, "number of epochs between preview pictures")
+    track: str = _option("", "project of a trackio dashboard that shows the curves; `trackio show` opens it")
+    track_space: str = _option("", "Space on the Hugging Face Hub for that dashboard, in place of this machine")
     device: str = _option("cpu", "device of torch: cpu, cuda or cuda:N")
     workers: int = _option(0, "number of processes that make crops on the CPU; 0 makes them on the training device")
     threads: int = _option(0, "number of CPU threads of torch; 0 lets torch choose")
@@ -228,7 +243,8 @@ class TrainingOptions:
         for name in (*positive, "patience", "preview_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected 1 or more.")
-        for name in ("seed", "workers", "threads", "weight_decay", "learning_rate", "dice_weight", "centreline_weight"):
+        at_least_0 = ("seed", "workers", "threads", "stress_photographs")
+        for name in (*at_least_0, "weight_decay", "learning_rate", "dice_weight", "centreline_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected 0 or more.")
         for name in ("validation_fraction", "average_decay", "weak_augmentation_share"):

@@ -44,7 +44,7 @@ def training_record(
     """
     options = run.options
     return {
-        "options": _published_options(options, parents),
+        "options": published_options(options, parents),
         "hub_datasets": [source for source in options.dataset if is_hub_id(source)],
         "epochs_run": run.epoch,
         "best_epoch": run.best_epoch,
@@ -71,17 +71,21 @@ def training_record(
     }
 
 
-def _published_options(options: TrainingOptions, parents: Parents) -> dict[str, Any]:
+def published_options(options: TrainingOptions, parents: Parents) -> dict[str, Any]:
     """Return the options with names in place of paths: the record is published, the paths are private."""
-    return dataclasses.asdict(options) | {
-        "dataset": [short_name(source) for source in options.dataset],
-        "extra": [short_name(source) for source in options.extra],
-        "teacher": [teacher.name for teacher in parents.teachers],
-        "unseen": [short_name(source) for source in options.unseen],
-        "anatomy": [short_name(source) for source in options.anatomy],
-        "encoder_weights": short_name(options.encoder_weights),
-        "start_from": parents.start.name if parents.start else "",
-    }
+    return (
+        dataclasses.asdict(options)
+        | {
+            "dataset": [short_name(source) for source in options.dataset],
+            "extra": [short_name(source) for source in options.extra],
+            "teacher": [teacher.name for teacher in parents.teachers],
+            "unseen": [short_name(source) for source in options.unseen],
+            "anatomy": [short_name(source) for source in options.anatomy],
+            "encoder_weights": short_name(options.encoder_weights),
+            "start_from": parents.start.name if parents.start else "",
+        }
+        | dict.fromkeys(("track", "track_space"), "")
+    )  # private names, without effect on the weights
 
 
 def _photographs(use: str, rows: Dataset) -> dict[str, list[str]]:

@@ -20,14 +20,12 @@ from tqdm import tqdm
 from resegnet.engine import TorchNetwork
 from resegnet.errors import TrainingError
 from resegnet.learning.anatomy import AnatomySample
-from resegnet.learning.anatomy_scores import count_kinds, score_centres
 from resegnet.learning.crops import Crops, WorkingSample, identity_collate
 from resegnet.learning.looks import LookBatch, LookCrops
 from resegnet.learning.losses import bce_dice_loss, centreline_loss, kinds_loss, spot_loss
 from resegnet.learning.options import TrainingOptions
+from resegnet.learning.validation import score_validation
 from resegnet.model import ReSegNet
-from resegnet.results.calibration import fit_threshold
-from resegnet.results.metrics import probability_histograms
 from resegnet.segmenter import predict
 
 # Weights in the loss of two looks: in the first fifth of the epochs, and from then on. Few crops of a step show a disc,
@@ -50,8 +48,8 @@ class Run:
     ----------
     epoch : int
         Number of finished epochs.
-    best_f1 : float
-        Highest validation F1 so far, -1 before the first validation.
+    best_score : float
+        Highest validation score so far, see `validate`; -1 before the first validation.
     best_epoch : int
         Epoch whose weights are kept.
     """
@@ -78,7 +76,7 @@ class Run:
         kind = self.device.type
         self.autocast = torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" or _cpu_has_fast_bfloat16())
         self.epoch = 0
-        self.best_f1 = -1.0
+        self.best_score = -1.0
         self.best_epoch = 0
 
     @property
@@ -105,7 +103,7 @@ class Run:
             "schedule": self.schedule.state_dict(),
             "generator": torch.get_rng_state(),
             "epoch": self.epoch,
-            "best_f1": self.best_f1,
+            "best_f1": self.best_score,  # the score was F1 alone once
             "best_epoch": self.best_epoch,
             "processes": self.processes,
         }
@@ -128,7 +126,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["generator"].cpu())
-        self.epoch, self.best_f1, self.best_epoch = state["epoch"], state["best_f1"], state["best_epoch"]
+        self.epoch, self.best_score, self.best_epoch = state["epoch"], state["best_f1"], state["best_epoch"]
 
     def restart_average(self) -> None:
         """Set the averaged weights to the current weights."""
@@ -279,8 +277,11 @@ class Run:
         -------
         scores
             `validation_f1`, the mean of the data sets' pooled F1 at the best common threshold, and
-            `validation_f1_<data set>`, each at its own best threshold. For two looks also `validation_kinds`, the share
-            of labelled vessel pixels whose kind is right, and `validation_disc` and `validation_fovea`, see
+            `validation_f1_<data set>`, each at its own best threshold. With `choose_by` "f1-and-stress" also
+            `validation_stress`, the lowest of the same mean over a few degraded photographs of each data set, at the
+            same threshold (see `resegnet.learning.validation.VALIDATION_STRESSES`), and the best epoch is that of the
+            highest mean of the two. For two looks also `validation_kinds`, the share of labelled vessel pixels whose
+            kind is right, and `validation_disc` and `validation_fovea`, see
             `resegnet.learning.anatomy_scores.score_centres`. Empty without samples, and if the epoch is not scored.
         """
         if not samples:
@@ -288,45 +289,29 @@ class Run:
             return {}
         if self.epoch % self.options.validate_every and self.epoch < self.options.epochs:
             return {}
-        scores = [self._scores(samples, anatomy) if self.rank == 0 else {}]
+        found: list[dict[str, float]] = [{}]
+        if self.rank == 0:
+            found[0] = score_validation(
+                self.averaged_model,
+                samples,
+                anatomy,
+                under_stress=self.options.choose_by == "f1-and-stress",
+                bfloat16=_cpu_has_fast_bfloat16(),
+            )
         if self.processes > 1:
-            distributed.broadcast_object_list(scores)
-        f1 = scores[0]["validation_f1"]
+            distributed.broadcast_object_list(found)
+        scores = found[0]
+        score = (scores["validation_f1"] + scores.get("validation_stress", scores["validation_f1"])) / 2
         if isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step(f1)
-        if f1 > self.best_f1:
-            self.best_f1, self.best_epoch = f1, self.epoch
-        return {name: round(value, 5) for name, value in scores[0].items()}
-
-    def _scores(self, samples: Sequence[WorkingSample], anatomy: Sequence[AnatomySample]) -> dict[str, float]:
-        histograms, kinds = [], []
-        for sample in samples:
-            probability, found = self._look(sample)
-            histograms.append(probability_histograms(probability, sample.vessels > 127, sample.field > 127))
-            if found is not None and sample.context is not None:
-                kinds.append(count_kinds(found, sample.context))
-        names = [sample.dataset for sample in samples]
-        _, f1 = fit_threshold(histograms, names)
-        scores = {"validation_f1": f1}
-        for name in sorted(set(names)):
-            own = [histogram for histogram, owner in zip(histograms, names, strict=True) if owner == name]
-            scores[f"validation_f1_{name}"] = fit_threshold(own)[1]
-        right, known = np.sum(kinds, axis=0) if kinds else (0, 0)
-        if known:
-            scores["validation_kinds"] = float(right / known)
-        if anatomy:
-            places = score_centres(self.averaged_model, anatomy)
-            scores |= {f"validation_{name}": share for name, share in places.items()}
-        return scores
+            self.schedule.step(score)
+        if score > self.best_score:
+            self.best_score, self.best_epoch = score, self.epoch
+        return {name: round(value, 5) for name, value in scores.items()}
 
     def predict(self, sample: WorkingSample) -> np.ndarray:
         """Return the probability (S, S) float32 of a photograph at the working size, by the averaged weights."""
-        return self._look(sample)[0]
-
-    def _look(self, sample: WorkingSample) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the probability of the vessels and, for two looks, of the anatomy, see `predict`."""
         network = TorchNetwork(self.averaged_model, bfloat16=_cpu_has_fast_bfloat16())
-        return predict(network, sample.pixels, sample.look)
+        return predict(network, sample.pixels, sample.look)[0]
 
 
 def _make_optimizer(model: nn.Module, options: TrainingOptions, fused: bool) -> torch.optim.Optimizer:

@@ -17,12 +17,16 @@ from tqdm import tqdm
 from resegnet.errors import DataError
 from resegnet.fov import find_fov
 from resegnet.image import MAX_PIXELS
-from resegnet.learning.samples import read_sample
+from resegnet.learning.samples import encoded, read_sample
 from resegnet.segmenter import Segmenter
 
 # Width of the Gaussian that gives a pixel's surroundings, as a share of the field's diameter. A main vessel takes up
 # about 1/80 of the diameter, so its contrast is cut with that of the finest one.
 _SURROUNDINGS = 0.05
+
+# Training scores only photographs up to this size under stress: a larger one takes minutes, and once enlarged three
+# times most are beyond `MAX_PIXELS`.
+SMALL_PIXELS = 1_500_000
 
 
 @dataclass(frozen=True)
@@ -129,16 +133,58 @@ def stress_table(
         sample = read_sample(dataset[index])
         for stress in stresses:
             width, height = _enlarged_size(sample.image, stress)
-            if width * height > MAX_PIXELS:
-                continue
-            result = segmenter(apply_stress(sample.image, stress))
-            probability = _resized(result.probability * result.fov, sample.vessels.shape)
-            field = _resized(result.fov, sample.vessels.shape) >= 0.5 if sample.fov is None else sample.fov
-            found, vessels = (probability >= result.threshold) & field, sample.vessels & field
-            hits = int(np.count_nonzero(found & vessels))
-            sizes = int(np.count_nonzero(found)), int(np.count_nonzero(vessels))
-            counts[stress.name].append(_Counts(sample.image_id, hits, *sizes))
+            if width * height <= MAX_PIXELS:
+                pixels = count_under_stress(segmenter, sample.image, sample.vessels, sample.fov, stress)
+                counts[stress.name].append(_Counts(sample.image_id, *pixels))
     return [_row(name, rows, len(dataset)) for name, rows in counts.items()]
+
+
+def count_under_stress(
+    segmenter: Segmenter, image: np.ndarray, vessels: np.ndarray, field: np.ndarray | None, stress: Stress
+) -> tuple[int, int, int]:
+    """Count the vessel pixels of a degraded photograph, at the size that it had before.
+
+    Parameters
+    ----------
+    segmenter
+        With its threshold.
+    image
+        (H, W, 3) uint8, RGB, not degraded yet.
+    vessels
+        Reference, (H, W) bool.
+    field
+        Field of view to count in, (H, W) bool; None for the one that is found in the degraded photograph.
+    stress
+        What to do to the photograph.
+
+    Returns
+    -------
+    hits, found, traced
+        Pixels inside the field that are vessel in both, in the mask found, in the reference.
+    """
+    result = segmenter(apply_stress(image, stress))
+    probability = _resized(result.probability * result.fov, vessels.shape)
+    inside = _resized(result.fov, vessels.shape) >= 0.5 if field is None else field
+    found, traced = (probability >= result.threshold) & inside, vessels & inside
+    return tuple(int(np.count_nonzero(mask)) for mask in (found & traced, found, traced))  # type: ignore[return-value]
+
+
+def small_photographs(dataset: Dataset, limit: int) -> Dataset:
+    """Return up to `limit` rows whose photographs have at most `SMALL_PIXELS` pixels, spread evenly over the data set.
+
+    An unreadable photograph counts as small, so that scoring reports it.
+    """
+    small = [index for index, cell in enumerate(dataset.select_columns("image")) if _is_small(cell["image"])]
+    places = np.linspace(0, len(small) - 1, min(limit, len(small))).astype(int)
+    return dataset.select([small[place] for place in places])
+
+
+def _is_small(cell: Mapping[str, Any]) -> bool:
+    try:
+        with Image.open(io.BytesIO(encoded(cell))) as picture:
+            return picture.width * picture.height <= SMALL_PIXELS
+    except OSError:
+        return True
 
 
 def format_stress_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -6,23 +6,32 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import distributed
 
 from resegnet.engine import TorchNetwork
-from resegnet.errors import TrainingError
+from resegnet.errors import DataError, TrainingError, require
+from resegnet.learning.anatomy import find_kinds
+from resegnet.learning.anatomy_evaluation import evaluate_places, format_anatomy
 from resegnet.learning.calibration import calibrate
+from resegnet.learning.curves import write_curves
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table
 from resegnet.learning.folder import RunFolder, load_tensors, save_tensors
 from resegnet.learning.options import MAY_CHANGE, TrainingOptions, option_name, short_name
 from resegnet.learning.parents import Parents, find_parents
 from resegnet.learning.photographs import TrainingData, WorkingSamples
 from resegnet.learning.preview import write_preview
-from resegnet.learning.record import training_record
+from resegnet.learning.record import published_options, training_record
 from resegnet.learning.run import Run
 from resegnet.learning.start import load_encoder_weights, load_release
+from resegnet.learning.stress import format_stress_table, small_photographs, stress_table
+from resegnet.learning.track import Log, tracked
+from resegnet.releases.records import add_scores
 from resegnet.releases.release import write_release
 from resegnet.segmenter import Segmenter
 
@@ -30,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
-    """Train, calibrate, score `test` once and write the release.
+    """Train, calibrate, score `test` once, write the release, and score it on degraded photographs.
 
     Parameters
     ----------
@@ -51,7 +60,10 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
     ------
     TrainingError
         If `out` holds a run and `resume` is False, or none and it is True; if the options differ from those that the
-        run was started with; for weights that cannot be had; if the loss becomes nan or infinite.
+        run was started with; for weights that cannot be had; if the loss becomes nan or infinite; if the dashboard of
+        `track` cannot be opened.
+    MissingExtraError
+        If a dashboard is asked for and trackio is not installed.
     resegnet.errors.DataError
         For unusable data.
     OSError
@@ -59,6 +71,8 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
     """
     folder = RunFolder(Path(out))
     _check_folder(folder, options, resume)
+    if options.track:
+        require("trackio", "--track")
     _set_up_torch(options)
     run = Run(options)
     if run.rank == 0:
@@ -79,7 +93,10 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
         folder.write_commits(parents.commits)
         if not resume:
             save_tensors(run.state(), folder.checkpoint)
-    _train_epochs(run, folder, samples)
+    name = folder.path.absolute().name
+    project = options.track if run.rank == 0 else ""
+    with tracked(project, options.track_space, name, published_options(options, parents)) as log:
+        _train_epochs(run, folder, samples, log)
     if run.rank == 0:
         _finish(run, folder, data, parents, samples)
         shutil.rmtree(folder.samples, ignore_errors=True)
@@ -135,7 +152,7 @@ def _resume(run: Run, folder: RunFolder) -> None:
     logger.info("resuming after epoch %d", run.epoch)
 
 
-def _train_epochs(run: Run, folder: RunFolder, samples: WorkingSamples) -> None:
+def _train_epochs(run: Run, folder: RunFolder, samples: WorkingSamples, log: Log) -> None:
     """Train until the run is finished. The first process writes metrics, previews, best weights and checkpoint."""
     crops = run.crops(samples.train, samples.extra, samples.anatomy)
     first, started = run.epoch, time.monotonic()
@@ -147,9 +164,11 @@ def _train_epochs(run: Run, folder: RunFolder, samples: WorkingSamples) -> None:
         if run.best_epoch == run.epoch:
             save_tensors(run.averaged_model.state_dict(), folder.best)
         folder.append_metrics({"epoch": run.epoch, **trained, **scores})
+        write_curves(folder.read_metrics(), folder.curves)
         if scores and (run.epoch == 1 or run.finished or run.epoch % run.options.preview_every == 0):
             write_preview(run, samples.validation, folder.preview(run.epoch))
         save_tensors(run.state(), folder.checkpoint)
+        log({**trained, **scores}, run.epoch)
         _log_epoch(run, trained, scores, (time.monotonic() - started) / (run.epoch - first))
     if run.rank == 0 and not run.options.epochs:
         save_tensors(run.averaged_model.state_dict(), folder.best)  # the weights that the run started from
@@ -159,8 +178,9 @@ def _log_epoch(run: Run, trained: dict[str, float], scores: dict[str, float], se
     """Log an epoch, and the time left if each epoch takes `seconds`, with validation and writing."""
     validation = ""
     if scores:
-        f1 = scores["validation_f1"]
-        validation = f"validation F1 {f1:.4f} (best {run.best_f1:.4f} in epoch {run.best_epoch}), "
+        stress = f", degraded {scores['validation_stress']:.4f}" if "validation_stress" in scores else ""
+        best = f"best score {run.best_score:.4f} in epoch {run.best_epoch}"
+        validation = f"validation F1 {scores['validation_f1']:.4f}{stress} ({best}), "
     left = 0 if run.finished else math.ceil(seconds * (run.options.epochs - run.epoch) / 60)
     logger.info(
         "epoch %d of %d: loss %.4f, %s%.0f s%s",
@@ -176,13 +196,44 @@ def _finish(run: Run, folder: RunFolder, data: TrainingData, parents: Parents, s
     logger.info("calibrating the weights of epoch %d", run.best_epoch)
     calibration = calibrate(model, data.validation, parents.calibration)
     training = training_record(run, data, samples, parents, calibration)
-    segmenter = Segmenter(TorchNetwork(model), model.config)
-    observers = {short_name(source): find_second_observer(source) for source in (*options.dataset, *options.unseen)}
-    metrics = {}
-    for name, rows in data.tests.items():
-        logger.info("scoring the %d photographs of %s, test", len(rows), name)
-        metrics[name] = evaluate_dataset(segmenter, rows, second_observer=observers[name])
+    metrics = _score(Segmenter(TorchNetwork(model), model.config), options, data.tests)
     logger.info("writing the release, with an ONNX network of 8-bit integers")
     write_release(model, training, metrics, folder.release, samples.quantisation_photographs())
     for report in metrics.values():
-        logger.info("\n%s\n", format_table(report))
+        tables = [format_table(report)] if "pooled" in report else []
+        if report.get("kinds") or report.get("places"):
+            tables.append(format_anatomy(report.get("kinds"), report.get("places")))
+        logger.info("\n%s\n", "\n".join(tables))
+    _score_under_stress(folder.release, data.tests, options.stress_photographs)
+
+
+def _score(segmenter: Segmenter, options: TrainingOptions, tests: Mapping[str, Dataset]) -> dict[str, dict[str, Any]]:
+    """Score the `test` photographs; for a network of two looks also arteries, veins, disc and fovea, where labelled."""
+    metrics: dict[str, dict[str, Any]] = {}
+    for source in (*options.dataset, *options.unseen):
+        name = short_name(source)
+        logger.info("scoring the %d photographs of %s, test", len(tests[name]), name)
+        kinds = find_kinds(source) if segmenter.tells_anatomy else None
+        observer = find_second_observer(source)
+        metrics[name] = evaluate_dataset(segmenter, tests[name], second_observer=observer, kinds=kinds)
+    for source in options.anatomy:
+        name = short_name(source)
+        if (Path(source) / "test" / "metadata.jsonl").is_file() and name not in metrics:
+            logger.info("scoring optic disc and fovea on %s, test", name)
+            try:
+                metrics[name] = {"split": "test", "places": evaluate_places(segmenter, Path(source), "test")}
+            except DataError as error:  # it is no reason to give up a trained network
+                logger.warning("%s", error)
+    return metrics
+
+
+def _score_under_stress(release: Path, tests: Mapping[str, Dataset], limit: int) -> None:
+    """Add the stress tables of the small `test` photographs to the scores of a release, with its ONNX network."""
+    for name, rows in tests.items():
+        small = small_photographs(rows, limit)
+        if len(small):
+            logger.info("scoring %d photographs of %s, test, enlarged, softened, darkened and so on", len(small), name)
+            segmenter = Segmenter.from_pretrained(release)
+            table = stress_table(segmenter, small)
+            add_scores(release, name, {"stress": table})
+            logger.info("\n%s\n", format_stress_table(table))

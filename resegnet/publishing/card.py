@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from resegnet.config import PLAIN, TWO_LOOKS, Config
 from resegnet.hub import CONFIG_NAME, HUB_ID, METRICS_NAME, TRAINING_NAME, check_repo_id
+from resegnet.publishing.card_anatomy import anatomy_scores
 from resegnet.publishing.card_data import Licence, training_and_test_data, weights_licence
 from resegnet.publishing.card_scores import Record, Reports, measured_limits, per_dataset, scored_results, split_name
 from resegnet.publishing.card_training import training_runs_table
@@ -29,6 +30,7 @@ from resegnet.releases.records import (
     escape_markdown,
     one_line,
     read_record,
+    vessel_reports,
 )
 from resegnet.results.metrics import SCORES
 from resegnet.version import REPOSITORY_URL
@@ -85,8 +87,8 @@ def model_card(
     check_repo_id(repo_id)
     config = Config.load(folder / CONFIG_NAME)
     training = read_record(folder / TRAINING_NAME)
-    # A report that is not an object becomes an empty one, so that its data set is shown without figures.
-    reports = {one_line(name): as_object(report) for name, report in read_record(folder / METRICS_NAME).items()}
+    metrics = read_record(folder / METRICS_NAME)
+    reports = vessel_reports(metrics)
     url = f"https://huggingface.co/{repo_id}"
     licence = weights_licence(training, url)
     template = resources.files(__package__).joinpath("card_template.md").read_text(encoding="utf-8")
@@ -97,8 +99,9 @@ def model_card(
         use=_use(repo_id, revision, space_id),
         pictures=[_Picture.of(path, caption) for path, caption in (pictures or {}).items()],
         results=scored_results(reports, training, config),
+        anatomy=anatomy_scores(metrics),
         limits=measured_limits(reports),
-        data=training_and_test_data(reports, training, licence),
+        data=training_and_test_data([one_line(name) for name in metrics], training, licence),
         training=training_runs_table(training),
         network=_network(config),
         versions=_versions(reports, training),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -99,13 +99,13 @@ class Data:
     unrecorded_teachers: str
 
 
-def training_and_test_data(reports: Mapping[str, Any], training: Mapping[str, Any], licence: Licence) -> Data:
-    """Collect the values of the card's section on data and terms."""
+def training_and_test_data(scored: Sequence[str], training: Mapping[str, Any], licence: Licence) -> Data:
+    """Collect the values of the card's section on data and terms; `scored` names the data sets with scores."""
     used, pseudo_labelled = training_datasets(training), pseudo_labelled_datasets(training)
-    names = list(dict.fromkeys([*used, *reports]))
+    names = list(dict.fromkeys([*used, *scored]))
     rows = []
     for name in names:
-        uses = [*([_training_use(name, training)] if name in used else []), *(["scores"] if name in reports else [])]
+        uses = [*([_training_use(name, training)] if name in used else []), *(["scores"] if name in scored else [])]
         source = SOURCES.get(name, Source(name, _UNKNOWN, _UNKNOWN))
         facts = [escape_markdown(fact) if fact else "-" for fact in (source.camera, source.eyes)]
         rows.append([dataset_title(name), ", ".join(uses), *facts, _paper(source), _linked_terms(name)])

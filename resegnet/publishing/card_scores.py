@@ -193,6 +193,7 @@ class Limits:
 
     missed: str
     worst_table: str
+    stress_table: str
 
 
 def measured_limits(reports: Reports) -> Limits:
@@ -211,7 +212,24 @@ def measured_limits(reports: Reports) -> Limits:
             image_id = escape_markdown(worst.get("image_id", "-"))
             worst_rows.append([dataset_title(name), image_id, *scores, f"{warned} of {len(photographs)}"])
     header = ["data set", "photograph", "F1", "sensitivity", "precision", "photographs with a warning"]
-    return Limits(", ".join(missed), markdown_table(header, worst_rows) if worst_rows else "")
+    worst_table = markdown_table(header, worst_rows) if worst_rows else ""
+    return Limits(", ".join(missed), worst_table, _stress_table(reports))
+
+
+def _stress_table(reports: Reports) -> str:
+    """Return F1, sensitivity and the lowest F1 of a photograph, by kind of degradation and data set."""
+    columns: dict[str, dict[str, str]] = {}
+    counts: dict[str, str] = {}
+    for name, report in reports.items():
+        for row in map(as_object, as_list(report.get("stress"))):
+            if as_number(row.get("f1")) is not None:
+                scores = (format_score(row.get(key)) for key in ("f1", "recall", "worst_f1"))
+                columns.setdefault(name, {})[escape_markdown(row.get("stress", "-"))] = ", ".join(scores)
+                counts.setdefault(name, format_count(row.get("count")))  # of the first row, where none is too large
+    kinds = dict.fromkeys(kind for column in columns.values() for kind in column)
+    header = ["the photographs", *(f"{dataset_title(name)} ({counts[name]})" for name in columns)]
+    rows = [[kind, *(column.get(kind, "-") for column in columns.values())] for kind in kinds]
+    return markdown_table(header, rows) if rows else ""
 
 
 def split_name(report: Record) -> str:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from resegnet.errors import ReleaseError, first_line
-from resegnet.io import read_json
+from resegnet.hub import METRICS_NAME
+from resegnet.io import json_bytes, read_json, write_atomically
 from resegnet.releases.datasheets import ARTERY_VEIN_SOURCES, SOURCES
 
 DISCLAIMER = "Research software, not a medical device: not for diagnosis or treatment."
 
 NOT_FOR = """* Diagnosis, screening, treatment, triage, or any other decision about a patient.
 * Pictures of other kinds: scanning laser ophthalmoscopy, fluorescein angiography, OCT angiography.
-* Telling arteries from veins.
 * Measurements in micrometres, unless the scale of the camera is known.
 * Comparing vessel area or calibre between cameras, or with the output of other programs."""
 
@@ -52,6 +52,21 @@ def read_record(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(record).__name__}, expected a JSON object: write or download the release again."
         )
     return record
+
+
+def add_scores(folder: Path, name: str, scores: Mapping[str, Any]) -> None:
+    """Add scores to `metrics.json` of a release, under the name of the data set. Those with other keys are kept.
+
+    Raises
+    ------
+    ReleaseError
+        If the folder has no readable `metrics.json`.
+    OSError
+        If it cannot be written.
+    """
+    path = folder / METRICS_NAME
+    metrics = read_record(path)
+    write_atomically(path, json_bytes(metrics | {name: as_object(metrics.get(name)) | dict(scores)}))
 
 
 def as_object(value: Any) -> dict[str, Any]:
@@ -105,6 +120,15 @@ def dataset_title(name: str) -> str:
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table. The cells must be escaped already."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def vessel_reports(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the reports of `metrics.json` by data set, without those of optic disc and fovea alone.
+
+    A report that is not an object becomes an empty one, so that its data set is shown without figures.
+    """
+    reports = {one_line(name): as_object(report) for name, report in metrics.items()}
+    return {name: report for name, report in reports.items() if report.get("pooled") or not report.get("places")}
 
 
 def training_runs(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:

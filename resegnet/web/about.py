@@ -17,10 +17,10 @@ from resegnet.releases.records import (
     format_count,
     format_score,
     markdown_table,
-    one_line,
     read_record,
     threshold_origin,
     training_datasets,
+    vessel_reports,
     was_trained_on,
 )
 from resegnet.results.metrics import SCORES
@@ -115,8 +115,7 @@ def _dataset_row(name: str) -> list[str]:
 
 def _scores(metrics: dict[str, Any], training: dict[str, Any]) -> str:
     rows = []
-    for key, value in metrics.items():
-        name, report = one_line(key), as_object(value)
+    for name, report in vessel_reports(metrics).items():
         unseen = " (not trained on)" if was_trained_on(name, training) is False else ""
         pooled = as_object(report.get("pooled"))
         scores = [format_score(pooled.get(score)) for score in SHOWN]

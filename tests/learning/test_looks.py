@@ -203,6 +203,9 @@ def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
     record = json.loads((release / "training.json").read_text())
     assert {*record["anatomy_train_ids"], *record["anatomy_validation_ids"]} == {"disc0", "disc1", "disc2", "disc5"}
     assert record["artery_vein_datasets"] == ["tiny"]
+    metrics = json.loads((release / "metrics.json").read_text())
+    assert metrics["tiny"]["kinds"]["count"] == metrics["tiny"]["stress"][0]["count"] == 2
+    assert metrics["discs"]["places"]["count"] == 1
     assert training_datasets(record) == ["tiny", "discs"]
     result = Segmenter.from_pretrained(release)(draw_fundus(9, (150, 170)).image)
     assert result.probability.shape == (150, 170)

@@ -22,7 +22,8 @@ OPTIONS = {
     "--optimizer", "--learning-rate", "--weight-decay", "--schedule", "--patience",
     "--dice-weight", "--centreline-weight", "--freeze-norm", "--weak-augmentation-share", "--average-decay",
     "--validation-fraction", "--patient-pattern", "--eye-fingerprints", "--seed",
-    "--preview-every", "--device", "--workers", "--threads",
+    "--choose-by", "--stress-photographs", "--preview-every", "--track", "--track-space",
+    "--device", "--workers", "--threads",
 }  # fmt: skip
 
 
@@ -75,6 +76,15 @@ def test_the_options_of_a_run_are_read_on_a_machine_without_its_device(tmp_path)
     assert folder.read_options() == dataclasses.asdict(options)
     folder.options.write_text(json.dumps(dataclasses.asdict(options) | {"device": "cuda:7"}))
     assert folder.read_options()["device"] == "cuda:7"
+
+
+def test_a_run_of_before_degraded_photographs_counted_is_resumed_as_it_was(tmp_path):
+    folder = RunFolder(tmp_path)
+    options = dataclasses.asdict(TrainingOptions(dataset=("synthetic",)))
+    for name in ("choose_by", "stress_photographs"):
+        del options[name]
+    folder.options.write_text(json.dumps(options))
+    assert folder.read_options() == {**options, "choose_by": "f1", "stress_photographs": 20}
 
 
 GIVEN = '{"dataset": ["synthetic"], "device": "cpu"'

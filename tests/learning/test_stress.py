@@ -14,7 +14,14 @@ from resegnet.config import Config
 from resegnet.errors import DataError
 from resegnet.learning import stress as module
 from resegnet.learning.data import load_vessels
-from resegnet.learning.stress import STRESSES, Stress, apply_stress, format_stress_table, stress_table
+from resegnet.learning.stress import (
+    STRESSES,
+    Stress,
+    apply_stress,
+    format_stress_table,
+    small_photographs,
+    stress_table,
+)
 from resegnet.segmenter import Segmenter
 
 
@@ -111,7 +118,7 @@ def test_the_table_has_a_line_for_each_stress():
 @pytest.mark.slow
 def test_the_command_prints_the_table_and_writes_it_down(two, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Segmenter, "from_pretrained", lambda *_, **__: oracle(0.5))
-    monkeypatch.setattr("resegnet.learning.data.load_vessels", lambda *_: two.select([0]))
+    monkeypatch.setattr("resegnet.learning.evaluate.load_vessels", lambda *_: two.select([0]))
     report = tmp_path / "report.json"
     line = ["evaluate", "--dataset", "synthetic", "--worst", "0", "--stress", "--json", str(report)]
     assert main(line) == 0
@@ -119,3 +126,27 @@ def test_the_command_prints_the_table_and_writes_it_down(two, tmp_path, monkeypa
     assert [row["stress"] for row in rows] == [stress.name for stress in STRESSES]
     assert all(row["stress"] in capsys.readouterr().out for row in rows[:1])
     assert rows[0]["f1"] == json.loads(report.read_text())["pooled"]["f1"]
+
+
+@pytest.mark.slow
+def test_scores_are_saved_in_the_records_of_a_release(two, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Segmenter, "from_pretrained", lambda *_, **__: oracle(0.5))
+    monkeypatch.setattr("resegnet.learning.evaluate.load_vessels", lambda *_: two.select([0]))
+    (tmp_path / "metrics.json").write_text(json.dumps({"other": {"count": 3}, "synthetic": {"stress": ["old"]}}))
+    line = ["evaluate", "--dataset", "synthetic", "--worst", "1", "--out", str(tmp_path / "private")]
+    assert main([*line, "--save", "--model", str(tmp_path)]) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["other"] == {"count": 3}
+    assert metrics["synthetic"]["count"] == 1 and metrics["synthetic"]["split"] == "test"
+    assert metrics["synthetic"]["stress"] == ["old"]  # not measured anew
+    assert "private" not in json.dumps(metrics)
+    assert main([*line, "--save", "--model", "bundled"]) == 1
+    assert "--save got --model bundled, expected the folder of a release" in capsys.readouterr().err
+
+
+def test_small_photographs_are_spread_over_the_set(two, monkeypatch):
+    rows = two.select([0, 1, 0, 1, 0])
+    assert small_photographs(rows, 3)["image_id"] == rows.select([0, 2, 4])["image_id"]
+    assert len(small_photographs(rows, 0)) == 0 and len(small_photographs(rows, 9)) == 5
+    monkeypatch.setattr(module, "SMALL_PIXELS", 1000)
+    assert len(small_photographs(rows, 3)) == 0

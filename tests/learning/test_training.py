@@ -33,8 +33,9 @@ from resegnet.learning.crops import Crops, WorkingSample, identity_collate
 from resegnet.learning.data import Sample, load_vessels, read_sample
 from resegnet.learning.losses import bce_dice_loss, centreline_loss
 from resegnet.learning.options import PRESETS, TrainingOptions
-from resegnet.learning.run import averaging
+from resegnet.learning.run import Run, averaging
 from resegnet.learning.start import load_encoder_weights
+from resegnet.learning.stress import STRESSES
 from resegnet.learning.training import train
 from resegnet.model import ReSegNet
 from resegnet.releases.release import verify_release
@@ -53,6 +54,7 @@ TINY = {
     "epochs": 5,
     "patience": 5,
     "preview_every": 2,
+    "stress_photographs": 1,
     "threads": 1,
 }
 
@@ -222,6 +224,10 @@ def test_a_run_leaves_its_record_and_a_sound_release(finished, folder):
     assert not set(training["train_ids"]) & set(training["validation_ids"])
     assert len(training["train_ids"]) + len(training["validation_ids"]) == 6
     assert metrics["tiny"]["count"] == 2
+    table = metrics["tiny"]["stress"]
+    assert [(row["stress"], row["count"]) for row in table] == [(stress.name, 1) for stress in STRESSES]
+    # By the ONNX network, the others by torch.
+    assert table[0]["f1"] == pytest.approx(metrics["tiny"]["pictures"][0]["f1"], abs=0.05)
     used = [*training["train_sha256"], *training["validation_sha256"]]
     assert [len(training[f"{use}_sha256"]) for use in ("train", "validation", "labelled")] == [
         len(training[f"{use}_ids"]) for use in ("train", "validation", "labelled")
@@ -232,11 +238,30 @@ def test_a_run_leaves_its_record_and_a_sound_release(finished, folder):
     lines = records(finished)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
     assert lines[-1]["loss"] < lines[0]["loss"]
+    scores = [(line["validation_f1"] + line["validation_stress"]) / 2 for line in lines]
+    assert scores[training["best_epoch"] - 1] == pytest.approx(max(scores), abs=1e-5)
     assert {path.name for path in (finished / "previews").iterdir()} == {
         f"epoch_000{epoch}.png" for epoch in (1, 2, 4, 5)
     }
+    with Image.open(finished / "curves.png") as curves:
+        assert curves.width > 1000
     result = Segmenter.from_pretrained(release)(draw_fundus(100, (220, 210)).image)
     assert result.mask.shape == (220, 210)
+
+
+@pytest.mark.parametrize(("choose_by", "best"), [("f1", 3), ("f1-and-stress", 2)])
+def test_the_best_epoch_is_that_of_the_highest_score(folder, monkeypatch, choose_by, best):
+    scores = iter([(0.7, 0.5), (0.8, 0.75), (0.82, 0.6), (0.79, 0.7)])
+
+    def score(*_, under_stress, **__):
+        f1, stress = next(scores)
+        return {"validation_f1": f1} | ({"validation_stress": stress} if under_stress else {})
+
+    monkeypatch.setattr("resegnet.learning.run.score_validation", score)
+    run = Run(TrainingOptions(dataset=(str(folder),), **TINY, choose_by=choose_by))
+    for run.epoch in range(1, 5):
+        run.validate([WorkingSample.of(read_sample(load_vessels(folder, "train")[0]), run.model.config)])
+    assert run.best_epoch == best
 
 
 @pytest.mark.slow

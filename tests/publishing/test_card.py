@@ -176,6 +176,41 @@ def test_a_changed_record_changes_the_card(bundled, card, record, path, value, s
     assert shown in card(**few | changed(record, *path, to=value))
 
 
+def test_the_stress_table_is_that_of_the_record(card):
+    metrics = {name: report | {"stress": None} for name, report in RECORDS["metrics"].items()}
+    assert "Where it stops working" not in card(metrics=metrics)
+    table = [
+        {"stress": "as it is", "count": 20, "f1": 0.8231, "recall": 0.8294, "worst_f1": 0.798},
+        {"stress": "enlarged | 3 times", "count": 19, "f1": 0.7, "recall": None, "worst_f1": "x"},
+        {"stress": "too large", "count": 0, "f1": None, "recall": None, "worst_f1": None},
+    ]
+    metrics["drive"]["stress"], metrics["chase_db1"]["stress"], metrics["hrf"]["stress"] = table, table[:1], [3, None]
+    text = card(metrics=metrics)
+    assert rows(text, "the photographs") == [
+        ["the photographs", "DRIVE (20)", r"CHASE\_DB1 (20)"],
+        ["as it is", "0.823, 0.829, 0.798", "0.823, 0.829, 0.798"],
+        [r"enlarged \| 3 times", "0.700, -, -", "-"],
+    ]
+
+
+def test_scores_of_the_anatomy_are_those_of_the_record(card):
+    kinds = {"count": 20, "artery_f1": 0.7211, "vein_f1": 0.786, "accuracy": None, "pictures": [{"image_id": "a"}]}
+    places = {"count": 27, "disc_dice": 0.9, "disc_near": 1.0, "fovea_near": "x", "eye_right": 0.5}
+    metrics = {"drive": RECORDS["metrics"]["drive"] | {"kinds": kinds}, "idrid_disc": {"places": places}, "odd": {}}
+    text = card(metrics=metrics)
+    assert [row[0] for row in rows(text, "data set | split | photographs | trained on this set")[1:]] == [
+        "DRIVE",
+        "odd",
+    ]
+    (row,) = rows(text, "data set | split | photographs | F1 of arteries")[1:]
+    assert row == ["DRIVE", "test", "20", "0.721", "0.786", "-"]
+    (row,) = rows(text, "data set | split | photographs | Dice of the optic disc")[1:]
+    assert row == ["IDRiD, masks of the optic disc", "test", "27", "0.900", "1.000", "-", "0.500"]
+    assert "| IDRiD, masks of the optic disc | scores |" in text
+    without = card(metrics={"drive": RECORDS["metrics"]["drive"] | {"kinds": None, "places": [3]}})
+    assert "F1 of arteries" not in without and "Dice of the optic disc" not in without
+
+
 def test_the_front_matter_holds_every_score_exactly(card, tmp_path):
     path = tmp_path / "README.md"
     path.write_text(card(), encoding="utf-8")
@@ -258,8 +293,10 @@ def test_a_score_of_another_name_is_in_the_index(card):
 
 
 def hostile_records() -> dict:
+    stress = [{"stress": HOSTILE, "count": HOSTILE, "f1": 0.5, "recall": HOSTILE}, HOSTILE]
     metrics = {
-        HOSTILE: RECORDS["metrics"]["drive"] | {"protocol": HOSTILE, "field_of_view": [HOSTILE], "split": HOSTILE},
+        HOSTILE: RECORDS["metrics"]["drive"]
+        | {"protocol": HOSTILE, "field_of_view": [HOSTILE], "split": HOSTILE, "stress": stress},
         "- !!python/object:os.system": RECORDS["metrics"]["hrf"] | {"versions": {HOSTILE: HOSTILE}},
         "null": {"pooled": {HOSTILE: 0.5}, "pictures": [{"image_id": HOSTILE, "f1": 0.5, "warnings": [HOSTILE]}]},
         "": {"pooled": {"f1": 0.25}},

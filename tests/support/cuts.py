@@ -68,6 +68,7 @@ def train_cuts(seed: int, cuts: int, dataset: str, folder: str) -> list[str]:
         steps_per_epoch=2,
         epochs=4,
         preview_every=1,
+        stress_photographs=1,
         threads=1,
     )
     trace_now(options.config())

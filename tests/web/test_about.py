@@ -66,3 +66,8 @@ def test_names_stay_text(tell):
     text = tell(metrics={"<b>|x": {"count": 1}}, training=training(dataset=["<i>"]))
     assert "<b>" not in text and "<i>" not in text
     assert "| &lt;b&gt;\\|x (not trained on) | 1 |" in text
+
+
+def test_a_set_with_disc_and_fovea_alone_is_not_among_the_scores_of_vessels(tell):
+    text = tell(metrics={"idrid_disc": {"places": {"count": 3}}, "drive": RECORDS["metrics"]["drive"]})
+    assert DRIVE_ROW in text and "IDRiD, masks of the optic disc" not in text

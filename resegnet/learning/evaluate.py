@@ -1,0 +1,78 @@
+"""The command `resegnet evaluate`: scores of a release on a data set, printed, written and kept in the release."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from resegnet.errors import ArgumentError
+from resegnet.io import json_bytes, safe_name, write_atomically
+from resegnet.learning.anatomy_evaluation import evaluate_places, format_anatomy, has_vessels, kinds_folder
+from resegnet.learning.data import load_vessels
+from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table
+from resegnet.learning.stress import format_stress_table, stress_table
+from resegnet.releases.records import add_scores
+from resegnet.results.agreement import format_agreement, numbers_csv
+from resegnet.segmenter import Segmenter
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit status.
+
+    Raises
+    ------
+    ArgumentError
+        If scores are to be saved in a release that is no folder of the caller's.
+    resegnet.errors.ResegnetError, OSError
+        For a release or data that cannot be used, and files that cannot be written.
+    """
+    if arguments.save and not Path(arguments.model or "").expanduser().is_dir():
+        raise ArgumentError(f"--save got --model {arguments.model}, expected the folder of a release: name one.")
+    segmenter = Segmenter.from_pretrained(arguments.model, revision=arguments.revision, engine=arguments.engine)
+    if arguments.anatomy and not has_vessels(arguments.dataset):
+        places = evaluate_places(segmenter, Path(arguments.dataset), arguments.split)
+        print(format_anatomy(None, places))
+        _keep(arguments, {"model": segmenter.model, "places": places})
+        return 0
+    kinds = kinds_folder(segmenter, arguments.dataset) if arguments.anatomy else None
+    photographs = load_vessels(arguments.dataset, arguments.split)
+    report = evaluate_dataset(
+        segmenter,
+        photographs,
+        second_observer=arguments.second_observer or find_second_observer(arguments.dataset),
+        worst=arguments.worst,
+        out=arguments.out or Path("errors") / safe_name(Path(arguments.dataset).name),
+        numbers=arguments.numbers is not None,
+        kinds=kinds,
+    )
+    print(format_table(report))
+    if arguments.anatomy:
+        print("", format_anatomy(report["kinds"], None), sep="\n")
+    if arguments.numbers is not None:
+        print("", format_agreement(report), sep="\n")
+        _write(arguments.numbers, numbers_csv(report))
+    stress = stress_table(segmenter, photographs) if arguments.stress else None
+    if stress is not None:
+        print("", format_stress_table(stress), sep="\n")
+    _keep(arguments, {**report, "stress": stress})
+    return 0
+
+
+def _keep(arguments: argparse.Namespace, report: Mapping[str, Any]) -> None:
+    """Write the report where the options say."""
+    if arguments.save:
+        # What was not measured now stays as it was. Paths of error maps are private, measurements of photographs long.
+        left_out = ("model", "error_maps", "numbers")
+        scores = {key: value for key, value in report.items() if key not in left_out and value is not None}
+        name = Path(arguments.dataset).name
+        add_scores(Path(arguments.model).expanduser(), name, {"split": arguments.split, **scores})
+    if arguments.json is not None:
+        source = {"source": arguments.dataset, "split": arguments.split}
+        _write(arguments.json, json_bytes({**source, **report}))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
