@@ -77,13 +77,18 @@ BURNED_IN = PhotographWarning(
     "before you pass them on.",
     kind="privacy",
 )
+FEW_VESSELS = PhotographWarning(
+    "few_vessels",
+    "Hardly any vessel was found. If you see vessels in the photograph, they are missed: lower the threshold, and look "
+    "at the overlay before you use any number.",
+)
 # All of them: first what only a file can tell, then what `find_warnings` finds.
-WARNINGS = (BURNED_IN, NOT_FUNDUS, CUT_OFF, TOO_DARK, OVEREXPOSED, POOR_CONTRAST, BLURRED)
+WARNINGS = (BURNED_IN, NOT_FUNDUS, CUT_OFF, TOO_DARK, OVEREXPOSED, POOR_CONTRAST, BLURRED, FEW_VESSELS)
 
 MEASURED_FIELD_PX = 384  # least diameter of the field on the copy that is measured: thin vessels are 1 px wide there
 
 
-def find_warnings(image: np.ndarray, fov: FieldOfView) -> list[PhotographWarning]:
+def find_warnings(image: np.ndarray, fov: FieldOfView, vessels: np.ndarray | None = None) -> list[PhotographWarning]:
     """Find the reasons not to trust a segmentation of this photograph.
 
     Parameters
@@ -92,6 +97,8 @@ def find_warnings(image: np.ndarray, fov: FieldOfView) -> list[PhotographWarning
         (H, W, 3) uint8, RGB.
     fov
         The field of view in the same frame, as `resegnet.fov.find_field_of_view` gives it.
+    vessels
+        (H, W) bool, the vessels found in it. None if they are not to be judged.
 
     Returns
     -------
@@ -157,6 +164,10 @@ def find_warnings(image: np.ndarray, fov: FieldOfView) -> list[PhotographWarning
     # half a pixel.
     if sharpness < 0.55 or diameter < 256:
         found.append(BLURRED)
+    # Traced vessels take up 0.044 of the field and more on 72 of 73 training photographs of six data sets, and 0.024 on
+    # the other. Of 65 photographs of IDRiD, two are below the limit.
+    if vessels is not None and np.count_nonzero(vessels & fov.mask) < 0.03 * np.count_nonzero(fov.mask):
+        found.append(FEW_VESSELS)
     return found
 
 

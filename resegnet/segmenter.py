@@ -163,7 +163,10 @@ class Segmenter:
             probability=probability,
             fov=fov.mask,
             threshold=self.config.threshold,
-            warnings=(*([BURNED_IN] if picture.burned_in else []), *find_warnings(image, fov)),
+            warnings=(
+                *([BURNED_IN] if picture.burned_in else []),
+                *find_warnings(image, fov, probability >= self.config.threshold),
+            ),
             model=self.model,
             anatomy=anatomy,
             um_per_px=picture.um_per_px,

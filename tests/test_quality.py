@@ -16,6 +16,7 @@ from resegnet.fov import FieldOfView, find_field_of_view, find_fov
 from resegnet.quality import (
     BLURRED,
     CUT_OFF,
+    FEW_VESSELS,
     NOT_FUNDUS,
     OVEREXPOSED,
     POOR_CONTRAST,
@@ -25,7 +26,7 @@ from resegnet.quality import (
 )
 
 # On these, other people's programs rely; a code may be added, none may change.
-CODES = ["burned_in", "not_fundus", "cut_off", "too_dark", "overexposed", "poor_contrast", "blurred"]
+CODES = ["burned_in", "not_fundus", "cut_off", "too_dark", "overexposed", "poor_contrast", "blurred", "few_vessels"]
 EVERYDAY = [
     *("astronaut", "brick", "camera", "cat", "cell", "clock", "coffee", "coins", "colorwheel", "grass", "gravel"),
     *("horse", "hubble_deep_field", "immunohistochemistry", "logo", "microaneurysms", "moon", "page", "rocket", "text"),
@@ -119,6 +120,14 @@ def test_blurred(retina, sigma):
 def test_too_small_to_show_thin_vessels(retina):
     small = Image.fromarray(retina).resize((150, 150), Image.Resampling.BOX)
     assert warnings_for(np.array(small)) == [BLURRED]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, [FEW_VESSELS]), (0.02, [FEW_VESSELS]), (0.05, [])])
+def test_hardly_any_vessel(retina, share, expected):
+    fov = find_field_of_view(retina)
+    vessels = np.ones(retina.shape[:2], bool)  # also outside the field, where nothing counts
+    vessels[fov.mask] = np.arange(np.count_nonzero(fov.mask)) % 100 < 100 * share
+    assert find_warnings(retina, fov, vessels) == expected
 
 
 def test_blur_and_poor_contrast_are_told_apart(retina):
