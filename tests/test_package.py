@@ -35,11 +35,20 @@ def public_attributes(kind: type) -> list[str]:
 
 def test_public_attributes_of_a_segmentation():
     assert public_attributes(resegnet.Segmentation) == [
+        "anatomy",
+        "arteries",
         "at",
         "calibre_map",
+        "centrelines",
         "compare",
+        "disc",
+        "eye",
         "fov",
+        "fovea",
         "image",
+        "kind_probability",
+        "kinds",
+        "kinds_map",
         "mask",
         "measure",
         "model",
@@ -48,20 +57,29 @@ def test_public_attributes_of_a_segmentation():
         "save",
         "threshold",
         "um_per_px",
+        "veins",
         "warnings",
     ]
 
 
 def test_public_attributes_of_a_segmenter():
-    assert public_attributes(resegnet.Segmenter) == ["config", "folder", "from_pretrained", "model", "network"]
+    assert public_attributes(resegnet.Segmenter) == [
+        "anatomy",
+        "config",
+        "folder",
+        "from_pretrained",
+        "model",
+        "network",
+        "tells_anatomy",
+    ]
 
 
 @pytest.mark.parametrize(
     ("call", "parameters"),
     [
         (resegnet.read_image, ["source", "max_pixels"]),
-        (resegnet.Segmenter, ["network", "config", "model", "folder"]),
-        (resegnet.Segmenter.from_pretrained, ["name", "revision", "engine", "device", "threads"]),
+        (resegnet.Segmenter, ["network", "config", "model", "folder", "anatomy"]),
+        (resegnet.Segmenter.from_pretrained, ["name", "revision", "engine", "device", "threads", "anatomy"]),
         (resegnet.Segmenter.__call__, ["self", "source"]),
         (resegnet.Segmentation.at, ["self", "threshold"]),
         (resegnet.Segmentation.measure, ["self", "um_per_px"]),
