@@ -11,8 +11,8 @@ from resegnet.engine import TorchNetwork
 from resegnet.errors import require
 from resegnet.segmenter import Segmenter
 
-# Longest time for one photograph, seconds. The Hub asks a visitor's quota for all of it before it lends the GPU, and
-# lends sooner for less. The network takes less than a second; the first call also moves the weights.
+# Longest time for one photograph, seconds. The Hub looks whether a visitor's quota has all of it left before it lends
+# the GPU, and lends sooner for less. Two CPU cores need less than a second; the first call also moves the weights.
 LENT_S = 10
 
 

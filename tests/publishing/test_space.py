@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import tomllib
@@ -63,6 +64,17 @@ def test_a_space_is_small_and_leaves_training_out(hardware):
     for package in project["tool"]["setuptools"]["packages"]:
         assert f"{package.replace('.', '/')}/__init__.py" in contents
     assert list(project["tool"]) == ["setuptools"]
+
+
+def test_all_that_its_modules_import_at_their_start_is_in_the_space():
+    contents = space_contents(ROOT, NET, COMMIT)
+    modules = {path[:-3].removesuffix("/__init__").replace("/", "."): path for path in contents if path.endswith(".py")}
+    for path in modules.values():
+        for statement in ast.parse(contents[path]).body:
+            if isinstance(statement, ast.ImportFrom) and statement.module.startswith("resegnet"):
+                names = {f"{statement.module}.{alias.name}" for alias in statement.names}
+                lacking = {name for name in names if (ROOT / f"{name.replace('.', '/')}.py").exists()} - modules.keys()
+                assert statement.module in modules and not lacking, path
 
 
 @pytest.mark.parametrize("address", ["", "https://example.org/resegnet"])
