@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
-from scipy import ndimage, sparse
-from scipy.sparse import csgraph
+from scipy import ndimage
 
 from resegnet.results.anatomy import ARTERY, VEIN, Anatomy
 from resegnet.results.centrelines import Centrelines
@@ -17,15 +17,26 @@ DIRECTION_CALIBRES = 3  # length of the stretch that gives the direction of a br
 MIN_DIRECTION_PX = 8.0
 BRIDGE_CALIBRES = 3  # length of the longest stretch that two crossing vessels share, in calibres of its ends
 
+# Half of the log-odds that two neighbouring segments are of one kind. On eight training photographs of DRIVE and HRF it
+# is so for 97 % of those that carry on straight at a fork, 86 % of the other branches of a fork, 86 % of those that
+# carry on through a crossing, and 16 % of those that cross. A fork has two links to a branch, so each has less.
+LINKS = {"straight": 1.8, "branch": 0.4, "through a crossing": 0.9, "across a crossing": -0.85}
+VOTE_LENGTH = 0.1  # of vessel that counts as one look at it, in sides of the square round the field
+DOUBT = 0.02  # keeps a probability of 0 or 1 from being certain
+PASSES = 60
+
 _SIDES, _CORNERS = ((0, 1), (-1, 0), (0, -1), (1, 0)), ((-1, 1), (-1, -1), (1, -1), (1, 1))
 
 
 def tell_kinds(mask: np.ndarray, lines: Centrelines, anatomy: Anatomy) -> np.ndarray:
     """Tell the kind of each vessel pixel.
 
-    Each segment of the centrelines has one kind, by the vote of its points: the sum of the probability of an artery
-    minus that of a vein, weighted by length. Segments that carry on straight through a crossing vote together. Each
-    pixel takes the kind of the centreline that is nearest inside the vessel. Where vessels of both kinds pass a
+    Each segment of the centrelines has one kind, by the vote of its points: the sum of the log-odds of an artery
+    against a vein, by length. Neighbours count as well, as in a Markov random field: segments that carry on straight
+    are mostly of one kind, branches of a fork too, and vessels that cross are of two kinds, since arteries cross veins
+    only (the tree as a help: Estrada et al. 2015, doi:10.1109/TMI.2015.2443117). `LINKS` says how much.
+
+    Each pixel takes the kind of the centreline that is nearest inside the vessel. Where vessels of both kinds pass a
     crossing, its pixels are of both.
 
     Parameters
@@ -43,12 +54,8 @@ def tell_kinds(mask: np.ndarray, lines: Centrelines, anatomy: Anatomy) -> np.nda
         (H, W) uint8: 0 no vessel, 1 artery, 2 vein, 3 both.
     """
     crossings = find_crossings(lines)
-    pairs = np.array([pair for crossing in crossings for pair in crossing.pairs], int).reshape(-1, 2)
-    votes = _sum_votes(lines, anatomy)
-    count = len(votes)
-    joined = sparse.coo_array((np.ones(len(pairs), np.int8), tuple(pairs.T)), shape=(count, count))
-    group = csgraph.connected_components(joined, directed=False)[1]
-    kind = np.where(np.bincount(group, weights=votes, minlength=1)[group] >= 0, ARTERY, VEIN).astype(np.uint8)
+    kind = np.where(_combine(_sum_votes(lines, anatomy), find_links(lines, crossings)) >= 0, ARTERY, VEIN)
+    kind = kind.astype(np.uint8)
     for crossing in crossings:
         if crossing.bridge is not None and crossing.pairs:
             kind[crossing.bridge] = np.bitwise_or.reduce(kind[[one for one, _ in crossing.pairs]])
@@ -80,9 +87,7 @@ class Crossing:
 
 def find_crossings(lines: Centrelines) -> list[Crossing]:
     """Find the crossings among the nodes, and pair the segments that carry on there, the straightest pair first."""
-    ends: dict[int, list[tuple[int, int]]] = {}  # segment and end, by node
-    for segment, end in zip(*np.nonzero(lines.nodes >= 0), strict=True):
-        ends.setdefault(int(lines.nodes[segment, end]), []).append((int(segment), int(end)))
+    ends = _ends_by_node(lines)
     first = np.searchsorted(lines.segments, np.arange(len(lines.nodes) + 1))
     crossings: list[Crossing] = []
     taken: set[int] = set()
@@ -96,6 +101,14 @@ def find_crossings(lines: Centrelines) -> list[Crossing]:
         if len(around) >= 4:
             crossings.append(Crossing((node,), None, _pair(lines, first, around)))
     return crossings
+
+
+def _ends_by_node(lines: Centrelines) -> dict[int, list[tuple[int, int]]]:
+    """Return the segments that meet at each node, each with the end, 0 or 1, that lies there."""
+    ends: dict[int, list[tuple[int, int]]] = {}
+    for segment, end in zip(*np.nonzero(lines.nodes >= 0), strict=True):
+        ends.setdefault(int(lines.nodes[segment, end]), []).append((int(segment), int(end)))
+    return ends
 
 
 def _find_bridges(lines: Centrelines) -> np.ndarray:
@@ -135,11 +148,49 @@ def _direction(lines: Centrelines, first: np.ndarray, segment: int, end: int) ->
     return step / max(float(np.hypot(*step)), 1e-9)
 
 
+def find_links(lines: Centrelines, crossings: list[Crossing]) -> list[tuple[int, int, float]]:
+    """List the segments that say something of each other's kind: two numbers, and the strength from `LINKS`."""
+    links = []
+    for crossing in crossings:
+        links += [(*pair, LINKS["through a crossing"]) for pair in crossing.pairs]
+        links += [(one, other, LINKS["across a crossing"]) for (one, _), (other, _) in combinations(crossing.pairs, 2)]
+    first = np.searchsorted(lines.segments, np.arange(len(lines.nodes) + 1))
+    crossed = {node for crossing in crossings for node in crossing.nodes}
+    for node, around in _ends_by_node(lines).items():
+        if node not in crossed:
+            straight = {frozenset(pair) for pair in _pair(lines, first, around)[:1]}
+            for (one, _), (other, _) in combinations(around, 2):
+                name = "straight" if frozenset((one, other)) in straight else "branch"
+                links.append((one, other, LINKS[name]))
+    return [link for link in links if link[0] != link[1]]
+
+
+def _combine(votes: np.ndarray, links: list[tuple[int, int, float]]) -> np.ndarray:
+    """Return half of the log-odds of each segment's kind, (S,), from its own votes and those of its neighbours.
+
+    Belief propagation (Pearl 1988), exact where the links form a tree.
+    """
+    if not links:
+        return votes
+    one, other = np.array([link[:2] for link in links]).T
+    pull = np.tanh(np.tile([link[2] for link in links], 2))
+    source, target = np.concatenate([one, other]), np.concatenate([other, one])
+    back = np.roll(np.arange(len(pull)), len(links))  # the message in the other direction
+    message = np.zeros(len(pull))
+    for _ in range(PASSES):
+        total = votes + np.bincount(target, weights=message, minlength=len(votes))
+        told = np.arctanh(pull * np.tanh(total[source] - message[back]))
+        message = (message + told) / 2  # damped, since loops could make it swing
+    return votes + np.bincount(target, weights=message, minlength=len(votes))
+
+
 def _sum_votes(lines: Centrelines, anatomy: Anatomy) -> np.ndarray:
-    """Return the sum of the votes of each segment's points, (S,): above 0 for an artery."""
-    artery, vein = anatomy.kinds_at(lines.points)
+    """Return half of the log-odds of an artery that each segment's own points give, (S,)."""
+    probability = anatomy.kinds_at(lines.points)
+    artery, vein = np.log(probability + DOUBT) - np.log(1 - probability + DOUBT)
     weights = lines.steps_px * np.where(np.isnan(lines.calibres_px), 0.1, 1)  # near a node another vessel mixes in
-    return np.bincount(lines.segments, weights=(artery - vein) * weights, minlength=len(lines.nodes))
+    sums = np.bincount(lines.segments, weights=(artery - vein) * weights, minlength=len(lines.nodes))
+    return sums / (2 * VOTE_LENGTH * anatomy.geometry.box[2])
 
 
 def spread(kinds: np.ndarray, mask: np.ndarray) -> None:
