@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -77,9 +77,9 @@ def _unrecorded(training: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Restricted:
-    """A data set of the training whose terms may forbid some use of the weights."""
+    """Data sets of the training with the same terms, which may forbid some use of the weights."""
 
-    title: str
+    titles: str
     terms: str
 
 
@@ -109,24 +109,32 @@ def training_and_test_data(scored: Sequence[str], training: Mapping[str, Any], l
         source = SOURCES.get(name, Source(name, _UNKNOWN, _UNKNOWN))
         facts = [escape_markdown(fact) if fact else "-" for fact in (source.camera, source.eyes)]
         rows.append([dataset_title(name), ", ".join(uses), *facts, _paper(source), _linked_terms(name)])
+    notes = ((name, escape_markdown(note)) for name in names if name in SOURCES for note in SOURCES[name].notes)
     header = ["data set", "used for", "camera", "eyes", "paper", "terms of its publishers"]
     teachers = teacher_releases(training)
     return Data(
         table=markdown_table(header, rows) if rows else "",
-        notes=[
-            f"{dataset_title(name)}: {escape_markdown(note)}"
-            for name in names
-            for note in (SOURCES[name].notes if name in SOURCES else ())
-        ],
+        notes=[f"{titles}: {note}" for note, titles in _by_text(notes).items()],
         pseudo_labelled=", ".join(map(dataset_title, pseudo_labelled)),
         pseudo_labels=len({str(name) for run in training_runs(training) for name in as_list(run.get("labelled_ids"))}),
         licence=licence.id,
-        restricted=[Restricted(dataset_title(name), _terms(name)) for name in used if not _is_free(name)],
+        restricted=[
+            Restricted(titles, terms)
+            for terms, titles in _by_text((name, _terms(name)) for name in used if not _is_free(name)).items()
+        ],
         unrecorded_parent=escape_markdown(unrecorded_parent(training)) if unrecorded_parent(training) else "",
         encoder=_encoder_weights(training),
         teachers=", ".join(map(escape_markdown, teachers)),
         unrecorded_teachers=", ".join(escape_markdown(name) for name, recorded in teachers.items() if not recorded),
     )
+
+
+def _by_text(texts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Join the titles of the data sets, given by name, that have a text in common."""
+    found: dict[str, list[str]] = {}
+    for name, text in texts:
+        found.setdefault(text, []).append(dataset_title(name))
+    return {text: ", ".join(titles) for text, titles in found.items()}
 
 
 def _training_use(name: str, training: Mapping[str, Any]) -> str:

@@ -144,7 +144,7 @@ SOURCES = {
 SOURCES |= {
     # Parts of IDRiD by the names of their folders.
     "idrid_disc": Source(
-        "IDRiD, masks of the optic disc",
+        "IDRiD (masks of the optic disc)",
         SOURCES["idrid"].paper,
         SOURCES["idrid"].terms,
         SOURCES["idrid"].url,
@@ -153,17 +153,17 @@ SOURCES |= {
         notes=("Some of these photographs are also among those with centres of disc and fovea.",),
     ),
     "idrid_unlabelled": Source(
-        "IDRiD, centres of disc and fovea",
+        "IDRiD (centres of disc and fovea)",
         SOURCES["idrid"].paper,
         SOURCES["idrid"].terms,
         SOURCES["idrid"].url,
         camera=SOURCES["idrid"].camera,
         eyes="516, with diabetes",
-        notes=("It has no vessel masks. A model that learned vessels from it learned them from other models.",),
+        notes=("It has no vessel masks.",),
     ),
     # Labels of arteries and veins on the photographs of another set.
     "rite": Source(
-        "RITE, arteries and veins of DRIVE",
+        "RITE (arteries and veins of DRIVE)",
         "Hu et al. 2013, MICCAI, doi:10.1007/978-3-642-40763-5_54",
         _RESEARCH,
         "https://doi.org/10.1007/978-3-642-40763-5_54",
@@ -175,7 +175,7 @@ SOURCES |= {
         ),
     ),
     "hrf_av": Source(
-        "arteries and veins of HRF, by Hemelings et al.",
+        "HRF-AV (arteries and veins of HRF)",
         "Hemelings et al. 2019, Comput. Med. Imaging Graph. 76:101636, doi:10.1016/j.compmedimag.2019.05.004",
         _RESEARCH,
         "https://github.com/rubenhx/av-segmentation",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard, metadata_load
 from PIL import Image
-from support.stand_in import bundled_records
+from support.stand_in import stored_record, stored_records
 
 from resegnet import Config, ConfigError, ImageError, Segmenter, read_image
 from resegnet.__main__ import build_parser
@@ -22,11 +22,12 @@ from resegnet.publishing.card import HUB_METRICS, model_card
 from resegnet.publishing.card_scores import PEER_F1, TABLE_SCORES
 from resegnet.publishing.pictures import PICTURE_WIDTH_PX, card_pictures
 from resegnet.releases.datasheets import SOURCES
+from resegnet.releases.records import threshold_origin, training_runs
 from resegnet.results.metrics import SCORES
 from resegnet.results.render import ERROR_COLORS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-RECORDS = bundled_records()
+RECORDS = stored_records()
 HRF = RECORDS["metrics"]["hrf"]
 TITLES = {"drive": "DRIVE", "chase_db1": r"CHASE\_DB1", "hrf": "HRF", "les_av": "LES-AV"}
 HOSTILE = (
@@ -205,8 +206,8 @@ def test_scores_of_the_anatomy_are_those_of_the_record(card):
     (row,) = rows(text, "data set | split | photographs | F1 of arteries")[1:]
     assert row == ["DRIVE", "test", "20", "0.721", "0.786", "-"]
     (row,) = rows(text, "data set | split | photographs | Dice of the optic disc")[1:]
-    assert row == ["IDRiD, masks of the optic disc", "test", "27", "0.900", "1.000", "-", "0.500"]
-    assert "| IDRiD, masks of the optic disc | scores |" in text
+    assert row == ["IDRiD (masks of the optic disc)", "test", "27", "0.900", "1.000", "-", "0.500"]
+    assert "| IDRiD (masks of the optic disc) | scores |" in text
     without = card(metrics={"drive": RECORDS["metrics"]["drive"] | {"kinds": None, "places": [3]}})
     assert "F1 of arteries" not in without and "Dice of the optic disc" not in without
 
@@ -423,10 +424,10 @@ def test_a_model_of_all_sets_names_the_terms_and_the_purpose_of_each(card):
         "DRIVE": "training, scores",
         "ARIA": "training",
         "LES-AV": "scores",
-        "RITE, arteries and veins of DRIVE": "training of arteries and veins",
+        "RITE (arteries and veins of DRIVE)": "training of arteries and veins",
         "my_clinic": "training of arteries and veins",
-        "IDRiD, masks of the optic disc": "training of optic disc and fovea",
-        "IDRiD, centres of disc and fovea": "training of optic disc and fovea",
+        "IDRiD (masks of the optic disc)": "training of optic disc and fovea",
+        "IDRiD (centres of disc and fovea)": "training of optic disc and fovea",
     }
     assert {name: uses[name]["used for"] for name in expected} == expected
     for name in ("dr_hagis", "aria", "orvs", "rite", "hrf_av", "idrid_disc"):
@@ -436,7 +437,10 @@ def test_a_model_of_all_sets_names_the_terms_and_the_purpose_of_each(card):
     told = re.sub(r"\s+", " ", text)
     assert "* ORVS: The manual segmentations leave out most fine vessels" in told
     assert "* ARIA: The lines of the manual segmentations are broad" in told
-    assert told.count("terms: published for research, no licence text found; cite.**") == 5
+    same_terms = ", ".join(SOURCES[name].title for name in ("dr_hagis", "aria", "orvs", "rite", "hrf_av"))
+    assert f"* **{same_terms}, terms: {SOURCES['aria'].terms}.**" in told
+    assert f"Trained on DRIVE (terms: {SOURCES['drive'].terms}), {same_terms} (terms: {SOURCES['aria'].terms})" in told
+    assert "* DR-HAGIS, ARIA, ORVS: The persons are not named" in told
 
 
 def test_the_licence_counts_what_the_weights_learned_from_earlier_and_from_teachers(card):
@@ -462,8 +466,14 @@ def test_the_licence_counts_what_the_weights_learned_from_earlier_and_from_teach
 def test_the_licences_of_the_bundled_releases(name, licence):
     text = model_card(BUNDLED_RELEASES[name], "someone/resegnet")
     assert ModelCard(text).data.license == licence
-    assert "By their names, no scored photograph was used for training or validation." in text
-    assert ("They do not list the photographs of the teachers" in text) == (name == "bundled")
+    assert "no scored photograph was used for training or validation" in text.lower()
+    assert "were also used" not in text
+
+
+def test_photographs_of_teachers_may_be_unlisted(card):
+    unlisted = "They do not list the photographs of the teachers"
+    assert unlisted not in card()
+    assert unlisted in card(training=stored_record("training_of_six_runs"))
 
 
 def with_digests(train: list[str], scored: list[str], **training: object) -> dict:
@@ -602,8 +612,8 @@ def test_an_impossible_repository_is_refused(card, repo_id):
         card(repo_id=repo_id)
 
 
-def test_the_card_of_the_bundled_release_tells_its_earlier_runs_and_sizes():
-    told = model_card(BUNDLED_RELEASES["bundled"], "someone/resegnet", "v1.0.0")
+def test_the_card_of_a_release_of_six_runs_tells_them(card):
+    told = card(training=stored_record("training_of_six_runs"))
     assert "| IDRiD | training, with vessel masks made by models |" in told
     assert "Training took 6 runs. The first started from random weights" in told
     assert "It also has a note on runs 1 and 2." in told and "driver outside" not in told
@@ -611,14 +621,21 @@ def test_the_card_of_the_bundled_release_tells_its_earlier_runs_and_sizes():
     assert len(runs) == 6 and all(len(row) == len(header) for row in runs)
     assert [row[3:6] for row in runs[-2:]] == [["46", "9", "18"], ["55", "0", "8"]]
     assert "* The threshold was fitted on 9 validation photographs before the model was trained on them" in told
-    config = Config.load(BUNDLED_RELEASES["bundled"] / "config.json")
+
+
+@pytest.mark.parametrize("name", BUNDLED_RELEASES)
+def test_the_card_of_a_bundled_release_tells_its_runs_sizes_and_network(name):
+    told = model_card(BUNDLED_RELEASES[name], "someone/resegnet", "v1.0.0")
+    training = json.loads((BUNDLED_RELEASES[name] / "training.json").read_text())
+    header, *runs = rows(told, "run | data sets")
+    assert len(runs) == len(training_runs(training)) and all(len(row) == len(header) for row in runs)
+    config = Config.load(BUNDLED_RELEASES[name] / "config.json")
     assert f"a square of {config.smallest_input_size} to {config.input_size} pixels" in told
-    assert "one logit per pixel" not in told
-    assert "A U-Net" in told and "of residual blocks" in told and "`segmentation_models_pytorch`" not in told
-    told = model_card(BUNDLED_RELEASES["bundled-cc-by"], "someone/resegnet", "v1.0.0")
-    assert "with the encoder tu" in told and "`segmentation_models_pytorch`" in told
-    assert "| 4 | CHASE\\_DB1, HRF | none | 29 | 6 | 0 | 0 |" in told
-    assert "* The threshold was fitted on 6 validation photographs that the model was not trained on.\n" in told
+    assert "one logit per pixel" not in told and "A U-Net" in told
+    own = config.encoder in ("plain", "two-looks")
+    assert ("of residual blocks" in told) == own and ("`segmentation_models_pytorch`" in told) != own
+    assert ("It does not tell arteries from veins" in told) == (config.context_size is None)
+    assert threshold_origin(training) in told
 
 
 def test_earlier_runs_and_vessels_marked_by_models_are_told(card):

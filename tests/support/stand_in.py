@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from resegnet.config import Config
-from resegnet.hub import BUNDLED_RELEASES
-from resegnet.releases.records import training_runs
 from resegnet.segmenter import prepare_input
 from support import PATIENCE_S
 from support.synthetic import draw_fundus
@@ -44,20 +43,14 @@ class GreenTwice:
         return rgb[:, 1], np.repeat(context[:, 1:2], 4, axis=1)
 
 
-def bundled_records() -> dict[str, dict]:
-    """Return `config`, `training` and `metrics` of the bundled release, as if one run at one size had made it."""
-    records = {
-        name: json.loads((BUNDLED_RELEASES["bundled"] / f"{name}.json").read_text())
-        for name in ("config", "training", "metrics")
-    }
-    records["config"]["smallest_input_size"] = None
-    for report in records["metrics"].values():
-        report["smallest_input_size_px"] = None
-    # The run of the last epochs has no validation photographs.
-    records["training"] = next(run for run in training_runs(records["training"]) if run.get("validation_ids"))
-    records["training"] |= {"earlier": {}, "teachers": []}
-    records["training"]["options"] |= {"start_from": "", "teacher": []}
-    return records
+def stored_records() -> dict[str, dict]:
+    """Return `config`, `training` and `metrics` of a release of one run, whatever release is bundled today."""
+    return {name: stored_record(name) for name in ("config", "training", "metrics")}
+
+
+def stored_record(name: str) -> dict:
+    """Return one of the records in `tests/support/records`."""
+    return json.loads((Path(__file__).parent / "records" / f"{name}.json").read_text())
 
 
 def small_photographs(input_size: int, count: int = 2) -> list[np.ndarray]:

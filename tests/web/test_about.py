@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.stand_in import bundled_records
+from support.stand_in import stored_records
 
 from resegnet import Config, Segmenter
 from resegnet.web.about import about
 
-RECORDS = bundled_records()
+RECORDS = stored_records()
 DRIVE_ROW = f"| DRIVE | 20 | {RECORDS['metrics']['drive']['pooled']['f1']:.3f} |"
 
 
@@ -70,4 +70,4 @@ def test_names_stay_text(tell):
 
 def test_a_set_with_disc_and_fovea_alone_is_not_among_the_scores_of_vessels(tell):
     text = tell(metrics={"idrid_disc": {"places": {"count": 3}}, "drive": RECORDS["metrics"]["drive"]})
-    assert DRIVE_ROW in text and "IDRiD, masks of the optic disc" not in text
+    assert DRIVE_ROW in text and "IDRiD (masks of the optic disc)" not in text
