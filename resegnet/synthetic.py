@@ -22,6 +22,9 @@ from resegnet.synthetic_vessels import Vessel, grow_vessels
 
 MIN_SIDE, MAX_SIDE = 128, 4000
 
+_THINNEST_PX = 1.25  # no vessel is drawn finer
+_OUTLINE = 0.6  # by which Pillow's polygons are wider than their corners say, parts of a pixel
+
 
 @dataclass(frozen=True)
 class VesselPath:
@@ -172,7 +175,7 @@ def _draw_vessels(vessels: list[Vessel], frame: Frame) -> tuple[np.ndarray, np.n
         (H, W) float32 in [0, 1], the light streak along the middle of wide vessels.
     """
     height, width = frame.size
-    fine = 3 if max(frame.size) <= 800 else 2 if max(frame.size) <= 2000 else 1
+    fine = _fineness(frame)
     scale = frame.px_per_mm * fine
     canvases = [Image.new("L", (width * fine, height * fine)) for _ in range(6)]
     covered, arteries, veins, reflexes, vein_depth, artery_depth = map(ImageDraw.Draw, canvases)
@@ -182,7 +185,7 @@ def _draw_vessels(vessels: list[Vessel], frame: Frame) -> tuple[np.ndarray, np.n
             continue
         middle = frame.to_px(vessel.points) * fine
         # A person would not trace less than a pixel, and the mask must not break up into specks.
-        half = np.maximum(vessel.widths * scale, 1.25 * fine)[:, None] / 2
+        half = np.maximum(vessel.widths * scale, _THINNEST_PX * fine)[:, None] / 2
         tangent = np.gradient(middle, axis=0)
         normal = tangent[:, ::-1] * (-1, 1) / np.maximum(np.hypot(*tangent.T), 1e-9)[:, None]
         for start in range(0, len(middle) - 1, 8):
@@ -211,6 +214,11 @@ def _draw_vessels(vessels: list[Vessel], frame: Frame) -> tuple[np.ndarray, np.n
     return np.stack(coverage), np.stack([vein, artery]), reflex
 
 
+def _fineness(frame: Frame) -> int:
+    """Return the number of parts of a pixel's side in which vessels are drawn."""
+    return 3 if max(frame.size) <= 800 else 2 if max(frame.size) <= 2000 else 1
+
+
 def _is_drawn(vessel: Vessel, frame: Frame) -> bool:
     """Tell whether a vessel is wide enough for this camera."""
     return bool(vessel.widths[0] * frame.px_per_mm >= 0.85)
@@ -228,8 +236,7 @@ def _divide(coverage: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _path(vessel: Vessel, frame: Frame) -> VesselPath:
     """Return a vessel as it is drawn, in px."""
     points = frame.to_px(vessel.points)[:, ::-1] - 0.5
-    # As in the mask, in which no vessel is finer than this.
-    widths = np.maximum(vessel.widths * frame.px_per_mm, 1.25)
+    widths = np.maximum(vessel.widths * frame.px_per_mm, _THINNEST_PX) + _OUTLINE / _fineness(frame)
     return VesselPath(points, widths, vessel.is_vein, vessel.generation)
 
 

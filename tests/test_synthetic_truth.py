@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from support.synthetic import draw_fundus
 
 from resegnet.results.anatomy import disc_of, tell_eye
@@ -58,7 +59,27 @@ def test_paths_run_along_the_middle_of_the_masks_and_have_their_width(eyes):
             assert len(rows) > 300
             assert mask[rows, columns].all()
             # Half a pixel of the mask, and half a pixel of rounding the place.
-            assert (half[rows, columns] > widths[seen] / 2 - 1).all()
+            assert (half[rows, columns] > widths[seen] / 2 - 1.1).all()
+
+
+@pytest.mark.parametrize("size", [(584, 565), (1100, 1120)])
+def test_the_mask_is_as_wide_as_its_paths(size):
+    eye = draw_fundus(4, size)
+    trunks = [path for path in eye.paths if path.generation == 0]
+    errors = []
+    for path in trunks:
+        mask = eye.veins if path.is_vein else eye.arteries
+        others = [other for other in eye.paths if other is not path and other.is_vein == path.is_vein]
+        away = cKDTree(np.concatenate([other.points for other in others])).query(path.points)[0]
+        alone = (away > 2.5 * path.widths[0]) & in_view(eye, path.points, 12)
+        for at in np.flatnonzero(alone)[3:-3:4]:
+            across = np.gradient(path.points, axis=0)[at][::-1] * (-1, 1)
+            across /= np.hypot(*across)
+            chord = path.points[at] + np.linspace(-1, 1, 401)[:, None] * across * path.widths[0]
+            covered = ndimage.map_coordinates(mask.astype(np.uint8), chord.T, order=0)
+            errors.append(covered.mean() * 2 * path.widths[0] - path.widths[at])
+    assert len(errors) > 30
+    assert abs(np.mean(errors)) < 0.15
 
 
 def test_the_disc_has_its_centre_and_diameter_and_is_bright(eyes):
@@ -100,4 +121,5 @@ def test_another_size_has_the_same_eye_in_its_own_pixels():
     trunks = ([path for path in eye.paths if path.generation == 0] for eye in (small, large))
     for one, other in zip(*trunks, strict=True):
         assert other.points + 0.5 == pytest.approx(2 * (one.points + 0.5))
-        assert np.maximum(other.widths, 2.5) == pytest.approx(np.maximum(2 * one.widths, 2.5))
+        wide = one.widths > 1.6  # no vessel is drawn finer
+        assert other.widths[wide] == pytest.approx(2 * one.widths[wide] - 0.2)  # the pen has a width of its own
