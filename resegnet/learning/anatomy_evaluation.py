@@ -17,7 +17,10 @@ from resegnet.hub import TRAINING_NAME
 from resegnet.io import read_json
 from resegnet.learning.anatomy import find_kinds, photographs_of, read_centres, read_kinds
 from resegnet.learning.anatomy_scores import DISC_DIAMETER
+from resegnet.results.agreement import COMPARED_KINDS, compare_numbers, format_rows
 from resegnet.results.anatomy import ARTERY, VEIN, Place, disc_of, tell_eye
+from resegnet.results.measure import measure_anatomy
+from resegnet.results.measures import Measures
 from resegnet.results.segmentation import Segmentation
 from resegnet.segmenter import Segmenter
 
@@ -27,7 +30,8 @@ KINDS_PROTOCOL = (
     "Artery F1 and vein F1 count the pixels inside the field of view, of all photographs together, of the arteries and "
     "of the veins found against those of the reference. A reference pixel of class 3 (both) counts for both kinds, and "
     "so does one that ReSegNet calls both. Accuracy and confusion count only pixels that are found as vessel and have "
-    "one kind in the reference, class 1 or 2; to call such a pixel both is wrong."
+    "one kind in the reference, class 1 or 2; to call such a pixel both is wrong. Numbers of both are "
+    "measured with the disc and the fovea that ReSegNet found, since these references have none."
 )
 PLACES_PROTOCOL = (
     "Disc Dice is the mean over the photographs, 0 where no disc was found. Distances are in diameters of the "
@@ -47,6 +51,8 @@ class KindScores:
     traced: np.ndarray = field(default_factory=lambda: np.zeros(2, int))
     confusion: np.ndarray = field(default_factory=lambda: np.zeros((2, 3), int))
     pictures: list[dict[str, Any]] = field(default_factory=list)
+    found_numbers: list[Measures] = field(default_factory=list)
+    traced_numbers: list[Measures] = field(default_factory=list)
 
     def add(self, image_id: str, kinds: np.ndarray, reference: tuple[np.ndarray, np.ndarray], fov: np.ndarray) -> None:
         """Count one photograph.
@@ -85,9 +91,13 @@ class KindScores:
         return {"artery_f1": artery, "vein_f1": vein, "accuracy": right / total if total else math.nan}
 
     def report(self) -> dict[str, Any] | None:
-        """Return pooled scores, confusion and the scores of each photograph; None without photographs."""
+        """Return pooled scores, confusion, agreement of the numbers, and each photograph; None without photographs."""
         if not self.pictures:
             return None
+        numbers = None
+        if self.found_numbers:
+            agreement = compare_numbers(self.found_numbers, self.traced_numbers, COMPARED_KINDS)
+            numbers = {"found": self.found_numbers, "traced": self.traced_numbers, "agreement": agreement}
         columns = ("artery", "vein", "both")
         confusion = {
             row: dict(zip(columns, map(int, counts), strict=True))
@@ -97,6 +107,7 @@ class KindScores:
             "count": len(self.pictures),
             **self.scores(),
             "confusion": confusion,
+            "numbers": numbers,
             "pictures": self.pictures,
             "protocol": KINDS_PROTOCOL,
         }
@@ -112,8 +123,12 @@ class PlaceRow(TypedDict):
     eye_right: bool | None
 
 
-def score_kinds(scores: KindScores, image_id: str, segmentation: Segmentation, folder: Path, fov: np.ndarray) -> None:
+def score_kinds(
+    scores: KindScores, image_id: str, segmentation: Segmentation, folder: Path, fov: np.ndarray, numbers: bool = False
+) -> None:
     """Add one photograph to `scores` if the folder has a reference of its kinds, `<image_id>.png`.
+
+    With `numbers`, the kinds found and those of the reference are measured too.
 
     Raises
     ------
@@ -121,8 +136,15 @@ def score_kinds(scores: KindScores, image_id: str, segmentation: Segmentation, f
         If the reference cannot be read, or is of another size.
     """
     path = folder / f"{image_id}.png"
-    if path.is_file() and segmentation.kinds is not None:
-        scores.add(image_id, segmentation.kinds, read_kinds(path, fov.shape), fov)
+    if not path.is_file() or segmentation.kinds is None:
+        return
+    reference = read_kinds(path, fov.shape)
+    scores.add(image_id, segmentation.kinds, reference, fov)
+    if not numbers:
+        return
+    told = segmentation.kinds & ARTERY != 0, segmentation.kinds & VEIN != 0
+    for rows, (arteries, veins) in ((scores.found_numbers, told), (scores.traced_numbers, reference)):
+        rows.append(measure_anatomy(arteries, veins, fov, segmentation.disc, segmentation.fovea))
 
 
 def kinds_folder(segmenter: Segmenter, source: str) -> Path:
@@ -264,6 +286,9 @@ def format_anatomy(kinds: Mapping[str, Any] | None, places: Mapping[str, Any] | 
             total = max(sum(told.values()), 1)
             shares = ", ".join(f"{name} {count / total:.1%}" for name, count in told.items())
             lines.append(f"  {traced} in the reference, told as: {shares}")
+        if kinds["numbers"] is not None:
+            what = "Numbers of the kinds found against those of the references"
+            lines.append(format_rows(what, kinds["numbers"]["agreement"]))
     if places is not None:
         lines.append(f"Optic disc and fovea, {places['count']} pictures:")
         if places["disc_dice"] is not None:

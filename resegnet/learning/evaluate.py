@@ -46,6 +46,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         out=arguments.out or Path("errors") / safe_name(Path(arguments.dataset).name),
         numbers=arguments.numbers is not None,
         kinds=kinds,
+        kind_numbers=arguments.anatomy,
     )
     print(format_table(report))
     if arguments.anatomy:
@@ -66,6 +67,8 @@ def _keep(arguments: argparse.Namespace, report: Mapping[str, Any]) -> None:
         # What was not measured now stays as it was. Paths of error maps are private, measurements of photographs long.
         left_out = ("model", "error_maps", "numbers")
         scores = {key: value for key, value in report.items() if key not in left_out and value is not None}
+        if scores.get("kinds"):
+            scores["kinds"] = {key: value for key, value in scores["kinds"].items() if key not in left_out}
         name = Path(arguments.dataset).name
         add_scores(Path(arguments.model).expanduser(), name, {"split": arguments.split, **scores})
     if arguments.json is not None:

@@ -54,6 +54,7 @@ def evaluate_dataset(
     out: Path | None = None,
     numbers: bool = False,
     kinds: Path | None = None,
+    kind_numbers: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Segment every photograph of a data set and score the result against the references.
@@ -76,6 +77,8 @@ def evaluate_dataset(
         Also measure the vessels found and those of the reference, inside the same field, and compare the numbers.
     kinds
         Folder with references of arteries and veins, see `resegnet.learning.anatomy_evaluation`. None scores no kinds.
+    kind_numbers
+        Also measure the arteries and veins found and those of `kinds`, and compare the numbers.
     progress
         Show a progress bar on stderr.
 
@@ -99,7 +102,7 @@ def evaluate_dataset(
     """
     if not len(dataset):
         raise DataError("The data set holds no picture, expected one or more: choose a split that has some.")
-    evaluation = _Evaluation(segmenter, second_observer, numbers, kinds)
+    evaluation = _Evaluation(segmenter, second_observer, numbers, kinds, kind_numbers)
     for index in tqdm(range(len(dataset)), desc="evaluate", unit="picture", disable=None if progress else True):
         evaluation.add(read_sample(dataset[index]))
     report = evaluation.report()
@@ -111,11 +114,19 @@ def evaluate_dataset(
 class _Evaluation:
     """Scores of a segmenter, photograph by photograph."""
 
-    def __init__(self, segmenter: Segmenter, second_observer: Path | None, numbers: bool, kinds: Path | None) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        second_observer: Path | None,
+        numbers: bool,
+        kinds: Path | None,
+        kind_numbers: bool,
+    ) -> None:
         self.segmenter = segmenter
         self.second_observer = second_observer
         self.numbers = numbers
         self.kinds_folder = kinds
+        self.kind_numbers = kind_numbers
         self.kinds = KindScores()
         self.model = VesselScores(segmenter.config.threshold)
         self.observer = VesselScores(threshold=0.5)  # a second person's masks are 0 or 1
@@ -141,7 +152,7 @@ class _Evaluation:
             self.found.append(measure_mask(segmentation.mask, fov))
             self.traced.append(measure_mask(sample.vessels, fov))
         if self.kinds_folder is not None:
-            score_kinds(self.kinds, sample.image_id, segmentation, self.kinds_folder, fov)
+            score_kinds(self.kinds, sample.image_id, segmentation, self.kinds_folder, fov, self.kind_numbers)
         geometry = Geometry.around(segmentation.fov, config.input_size, config.smallest_input_size)
         self.ceilings.append(_dice_counts(round_trip(sample.vessels, geometry) & fov, sample.vessels & fov))
         self.pictures.append(

@@ -28,6 +28,22 @@ COMPARED = (
 )
 
 
+# Numbers of arteries and of veins that are compared, see `resegnet.results.measure.measure_anatomy`.
+COMPARED_KINDS = (
+    "crae_px",
+    "crve_px",
+    "avr",
+    *(
+        f"{part}_{number}"
+        for number in ("vessel_density", "calibre_mean_px", "tortuosity")
+        for part in ("artery", "vein", "zone_b_artery", "zone_b_vein", "zone_c_artery", "zone_c_vein")
+    ),
+    *(f"{kind}_{number}" for number in ("skeleton_length_px", "fractal_d0") for kind in ("artery", "vein")),
+    "artery_arcade_angle_deg",
+    "vein_arcade_angle_deg",
+)
+
+
 class Agreement(TypedDict):
     """Agreement of two measurements; see `agreement`."""
 
@@ -88,23 +104,28 @@ def agreement(found: Sequence[float], traced: Sequence[float]) -> Agreement:
 
 
 def compare_numbers(
-    found: Sequence[Mapping[str, float]], traced: Sequence[Mapping[str, float]]
+    found: Sequence[Mapping[str, float]], traced: Sequence[Mapping[str, float]], names: Sequence[str] = COMPARED
 ) -> dict[str, Agreement]:
-    """Return the `agreement` of each number in `COMPARED`, over pictures measured by `resegnet.results.measure`."""
-    return {key: agreement([row[key] for row in found], [row[key] for row in traced]) for key in COMPARED}
+    """Return the `agreement` of each named number, over pictures measured by `resegnet.results.measure`."""
+    return {key: agreement([row[key] for row in found], [row[key] for row in traced]) for key in names}
 
 
 def format_agreement(report: Mapping[str, Any]) -> str:
     """Format the agreement in a report of `evaluate_dataset` as plain text for a terminal."""
-    columns = ("mean", "bias", "lower", "upper", "icc")
-    width = max(map(len, COMPARED))
+    what = "Numbers of the vessel masks against those of the references, inside the same field of view"
+    return format_rows(what, report["numbers"]["agreement"])
+
+
+def format_rows(what: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Format agreements by name as plain text, a line each, below a line that says what is compared."""
+    columns = ("count", "mean", "bias", "lower", "upper", "icc")
+    width = max(map(len, rows))
     lines = [
-        "Numbers of the vessel masks against those of the references, inside the same field of view: mean of the "
-        "references, bias, 95 % limits of agreement, ICC(A,1)",
+        f"{what}: number of pictures, mean of the references, bias, 95 % limits of agreement, ICC(A,1)",
         " ".join([" " * width, *(f"{name:>10}" for name in columns)]),
     ]
-    for key, row in report["numbers"]["agreement"].items():
-        values = ("-" if row[name] is None else f"{row[name]:.4g}" for name in columns)
+    for key, row in rows.items():
+        values = ("-" if row[name] is None or math.isnan(row[name]) else f"{row[name]:.4g}" for name in columns)
         lines.append(" ".join([f"{key:<{width}}", *(f"{value:>10}" for value in values)]))
     return "\n".join(lines)
 

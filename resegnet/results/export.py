@@ -57,6 +57,7 @@ class Summary(TypedDict):
     warnings: list[str]
     um_per_px: float | None
     measures: dict[str, float | None]
+    undefined: dict[str, str]  # reason of each measure that is None, see `resegnet.results.measures.Undefined`
     disc: DiscSummary | None
     fovea: PlaceSummary | None
     eye: str | None
@@ -109,6 +110,7 @@ def summary(segmentation: Segmentation, um_per_px: float | None = None) -> Summa
     um_per_px = segmentation.um_per_px if um_per_px is None else um_per_px
     height, width = segmentation.fov.shape
     disc, fovea = segmentation.disc, segmentation.fovea
+    measures = measure(segmentation, um_per_px)
     return {
         "model": segmentation.model,
         "height_px": height,
@@ -116,7 +118,8 @@ def summary(segmentation: Segmentation, um_per_px: float | None = None) -> Summa
         "threshold": segmentation.threshold,
         "warnings": list(segmentation.warnings),
         "um_per_px": um_per_px,
-        "measures": without_nan(measure(segmentation, um_per_px)),
+        "measures": without_nan(measures),
+        "undefined": {key: reason.value for key, reason in measures.undefined.items()},
         "disc": None
         if disc is None
         else {"row": disc.centre[0], "column": disc.centre[1], "diameter_px": disc.diameter},

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from resegnet.quality import PhotographWarning
     from resegnet.results.centrelines import Centrelines
     from resegnet.results.compare import Comparison
+    from resegnet.results.measures import Measures
 
 NOTEBOOK_PX = 1024  # longer side, at most, of the picture that a notebook shows
 
@@ -189,8 +190,10 @@ class Segmentation:
         colors = SAFE_KIND_COLORS if safe_colors else KIND_COLORS
         return kinds_map(self.image, self.kinds, self.fov, self.disc, self.fovea, colors)
 
-    def measure(self, um_per_px: float | None = None) -> dict[str, float]:
+    def measure(self, um_per_px: float | None = None) -> Measures:
         """Measure area, length, branching, calibre, tortuosity and fractal dimension of the vessels.
+
+        Where the result tells arteries from veins, also measure each kind apart, and in zones round the optic disc.
 
         Parameters
         ----------
@@ -200,9 +203,10 @@ class Segmentation:
 
         Returns
         -------
-        dict of str to float
-            Numbers of the whole field and of its quadrants; nan where one is undefined. Names and definitions:
-            `resegnet.results.measure.measure_mask`.
+        Measures
+            A dict of str to float: numbers of the whole field and of its quadrants; nan where one is undefined, with
+            the reason in `undefined`. Names and definitions: `resegnet.results.measure.measure_mask` and
+            `measure_anatomy`.
 
         Raises
         ------

@@ -13,6 +13,7 @@ from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter
 from resegnet.errors import ArgumentError, DataError
+from resegnet.geometry import Geometry
 from resegnet.learning.anatomy_evaluation import (
     KindScores,
     evaluate_places,
@@ -22,7 +23,8 @@ from resegnet.learning.anatomy_evaluation import (
     kinds_folder,
     score_kinds,
 )
-from resegnet.results.anatomy import ARTERY, VEIN
+from resegnet.results.anatomy import ARTERY, VEIN, Anatomy
+from resegnet.results.segmentation import Segmentation
 
 CONFIG = Config(
     encoder="two-looks",
@@ -168,7 +170,35 @@ def test_kinds_are_scored_where_there_is_a_reference(tmp_path: Path) -> None:
     assert kinds_folder(segmenter, str(tmp_path)) == tmp_path / "artery_vein"
     Image.fromarray(result.kinds).save(tmp_path / "eye.png")
     score_kinds(scores, "eye", result, tmp_path, result.fov)
+    assert scores.report()["numbers"] is None
+    score_kinds(scores, "eye", result, tmp_path, result.fov, numbers=True)
     assert scores.report()["artery_f1"] == scores.report()["accuracy"] == 1
+    assert len(scores.found_numbers) == 1
+    assert scores.traced_numbers[0] == pytest.approx(scores.found_numbers[0], nan_ok=True)
     Image.fromarray(result.kinds[1:]).save(tmp_path / "eye.png")
     with pytest.raises(DataError, match="shape"):
         score_kinds(scores, "eye", result, tmp_path, result.fov)
+
+
+def test_numbers_of_kinds_found_and_traced_are_compared(tmp_path: Path) -> None:
+    scores, fov = KindScores(), np.ones((256, 256), bool)
+    for number, extra in enumerate((0, 8)):
+        arteries, veins = np.zeros((2, 256, 256), bool)
+        arteries[60 : 66 + number, 40:200], veins[160:170, 40 : 200 - 30 * number] = True, True
+        kinds = np.where(arteries, ARTERY, 0) + np.where(veins, VEIN, 0)
+        planes = np.stack([arteries, veins, ~fov, ~fov]).astype(np.float32)
+        probability = (arteries | veins).astype(np.float32)
+        anatomy = Anatomy(planes, Geometry.around(fov, 256))
+        found = Segmentation(np.zeros((256, 256, 3), np.uint8), probability, fov, 0.5, anatomy=anatomy)
+        kinds[60 - extra : 60, 40:200] = ARTERY  # traced wider
+        Image.fromarray(kinds.astype(np.uint8)).save(tmp_path / f"{number}.png")
+        score_kinds(scores, str(number), found, tmp_path, fov, numbers=True)
+    agreement = scores.report()["numbers"]["agreement"]
+    assert agreement["artery_calibre_mean_px"]["bias"] == pytest.approx(-4, abs=0.3)  # 0 and 8 px too narrow
+    assert agreement["vein_calibre_mean_px"]["bias"] == 0
+    assert agreement["vein_vessel_density"]["icc"] == pytest.approx(1)
+    assert agreement["crae_px"]["count"] == 0  # there is no disc
+    told = format_anatomy(scores.report(), None)
+    (line,) = (line for line in told.splitlines() if line.startswith("artery_calibre_mean_px"))
+    assert line.split()[1] == "2" and float(line.split()[3]) == pytest.approx(-4, abs=0.3)
+    assert next(line for line in told.splitlines() if line.startswith("avr")).split()[1:3] == ["0", "-"]

@@ -1,16 +1,22 @@
 """Arteries and veins in zones round the disc: drawn vessels of known width, synthetic eyes, PVBM."""
 
 import itertools
+import json
 import math
+import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from support.synthetic import draw_fundus
 
-from resegnet.results.anatomy import Disc
+from resegnet.geometry import Geometry
+from resegnet.results import export
+from resegnet.results.anatomy import Anatomy, Disc
 from resegnet.results.equivalents import ARTERY_COEFFICIENT, VEIN_COEFFICIENT, central_equivalent
 from resegnet.results.measure import measure_anatomy, measure_mask
 from resegnet.results.measures import Undefined
+from resegnet.results.segmentation import Segmentation
 from resegnet.results.zones import ZONE_B, ZONE_C
 
 SIDE, CENTRE, DIAMETER = 600, (300.2, 299.7), 100.0
@@ -238,6 +244,36 @@ def test_masks_of_another_size_are_refused():
         measure_anatomy(FOV, FOV[1:], FOV, DISC, FOVEA)
     with pytest.raises(ValueError, match="micrometres per pixel"):
         measure_anatomy(FOV, FOV, FOV, DISC, FOVEA, 0.0)
+
+
+# Results
+
+
+def test_a_result_that_tells_kinds_has_their_numbers_and_reasons(drawn_spokes):
+    arteries, veins = drawn_spokes
+    arteries = arteries & ~spoke(7 + 45 * 3, 30)  # six are left
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    fovea = np.hypot(rows - FOVEA[0], columns - FOVEA[1]) < 14
+    planes = np.stack([arteries, veins, DISC.mask, fovea]).astype(np.float32)
+    anatomy = Anatomy(planes, Geometry.around(FOV, SIDE))
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    result = Segmentation(image, (arteries | veins).astype(np.float32), FOV, 0.5, anatomy=anatomy)
+    numbers = result.measure(um_per_px=2.0)
+    plain = replace(result, anatomy=None).measure(um_per_px=2.0)
+    assert {key: numbers[key] for key in plain} == plain
+    assert list(numbers)[: list(numbers).index("artery_vessel_area_px")] == [
+        key for key in plain if not key.endswith(("_um", "_um2"))
+    ]
+    traced = measure_anatomy(arteries, veins, FOV, DISC, FOVEA, 2.0)
+    assert set(numbers) == set(plain) | set(traced)
+    for key in ("crae_px", "crve_um", "avr", "disc_fovea_distance_px", "zone_c_vein_vessel_density"):
+        assert numbers[key] == pytest.approx(traced[key], rel=0.03), key
+    assert not numbers.undefined
+    blind = replace(result, anatomy=replace(anatomy, planes=planes * np.float32([1, 1, 0, 1])[:, None, None]))
+    written = json.loads(json.dumps(export.summary(blind, 2.0)))
+    assert written["measures"]["crae_um"] is None
+    assert written["undefined"]["crae_um"] == written["undefined"]["zone_b_coverage"] == "no_disc"
+    assert pickle.loads(pickle.dumps(blind.measure())).undefined == blind.measure().undefined
 
 
 # Synthetic eyes
