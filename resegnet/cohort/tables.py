@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from resegnet.cohort import store
 from resegnet.cohort.entries import ID_COLUMNS, SCALE_COLUMN
 from resegnet.cohort.photograph import Photograph
-from resegnet.cohort.work import Outcome, is_count
+from resegnet.cohort.work import UNDEFINED, Outcome, is_count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +23,7 @@ TABLE, PARQUET, SHARDS, FAILURES = "results.csv", "results.parquet", "results", 
 _CHUNK_ROWS = 10_000  # rows of the table that are in memory at a time
 _SHARD_ROWS = 50_000
 _INTEGERS = ("width", "height", "field_left", "field_top", "field_width", "field_height")
-_TEXTS = ("eye", "warning_codes", "warnings")  # also where all of them are empty
+_TEXTS = ("eye", "warning_codes", "warnings", UNDEFINED)  # also where all of them are empty
 _FIRST = ("id", "source")  # before the columns of the cohort's own table
 
 Stored = Callable[[], Iterable[tuple[Photograph, Outcome]]]

@@ -38,6 +38,7 @@ _JPEG_QUALITY, _JPEG_FULL_COLOUR = 90, 0
 
 QUADRANTS = ("upper_left_", "upper_right_", "lower_left_", "lower_right_")  # starts of their measures' names
 _COUNTS = ("_area_px", "branch_points", "end_points", "segments", "_vessels")  # ends of the names of whole numbers
+UNDEFINED = "undefined"  # column of the reasons why numbers are empty
 SCALE_FROM = "scale_from"  # column that says which of these gave the scale
 
 
@@ -272,6 +273,7 @@ def describe(result: Segmentation, um_per_px: float | None = None, quadrants: bo
     scale = result.um_per_px if um_per_px is None else um_per_px
     origin = ScaleFrom.PHOTOGRAPH if um_per_px is None else ScaleFrom.OPTION
     shown = {key: value for key, value in measures.items() if quadrants or not key.startswith(QUADRANTS)}
+    reasons = {measures.undefined[key] for key in shown if key in measures.undefined}
     return {
         "width": width,
         "height": height,
@@ -283,6 +285,7 @@ def describe(result: Segmentation, um_per_px: float | None = None, quadrants: bo
             key: int(value) if value is not None and is_count(key) else value
             for key, value in without_nan(shown).items()
         },
+        **({} if result.anatomy is None else {UNDEFINED: " ".join(sorted(reasons))}),
         **({} if scale is None else {SCALE_COLUMN: scale, SCALE_FROM: str(origin)}),
     }
 
