@@ -29,6 +29,7 @@ from resegnet.cohort.listing import list_photographs
 from resegnet.cohort.run import make_folder
 from resegnet.cohort.work import CohortOptions
 from resegnet.io import png
+from resegnet.results.measures import Measures
 
 ROOT = Path(__file__).parents[2]
 
@@ -273,7 +274,9 @@ def test_table_and_files_are_those_of_the_python_interface(folder, segment, tmp_
 
 
 def test_an_undefined_number_is_empty(segment, tmp_path, monkeypatch, folder):
-    monkeypatch.setattr("resegnet.segmenter.Segmentation.measure", lambda *_: {"vessel_density": float("nan"), "n": 1})
+    monkeypatch.setattr(
+        "resegnet.segmenter.Segmentation.measure", lambda *_: Measures({"vessel_density": float("nan"), "n": 1})
+    )
     assert segment(folder / "a.png", "--out", "out") == 0
     assert table(tmp_path / "out/results.csv")[0]["vessel_density"] == ""
     assert pq.read_table(tmp_path / "out/results.parquet").column("vessel_density").to_pylist() == [None]
@@ -281,7 +284,7 @@ def test_an_undefined_number_is_empty(segment, tmp_path, monkeypatch, folder):
 
 def test_the_scale_reaches_the_numbers(segment, tmp_path, monkeypatch, folder):
     def measure(_, um_per_px=None):
-        return {"vessel_density": 0.1, "taken": um_per_px or float("nan")}
+        return Measures({"vessel_density": 0.1, "taken": um_per_px or float("nan")})
 
     monkeypatch.setattr("resegnet.segmenter.Segmentation.measure", measure)
     (folder / "list.csv").write_text("image,um_per_px\na.png,4.5\nb.png,\np1/left.png,wide\n")
