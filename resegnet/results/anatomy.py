@@ -23,7 +23,7 @@ SPOT = 0.04  # about a fovea: the mean over it tells a spot from one odd pixel
 DISC_DIAMETERS = (0.04, 0.5)  # a field of 200 degrees, and one of 20
 
 DISC_PROBABILITY = 0.5  # from which a pixel is part of the disc
-FOVEA_PROBABILITY = 0.25  # mean over the spot; a spot that is certain has about 0.6
+FOVEA_PROBABILITY = 0.1  # mean over the spot; a spot that is certain has about 0.7
 
 # The fovea lies 2.5 disc diameters from the disc's centre, about 6 degrees below it; a head may be tilted.
 FOVEA_DISTANCES = (1.2, 4.5)  # disc diameters
@@ -78,22 +78,47 @@ class Anatomy:
         """The optic disc in the photograph's frame; None if it was not found."""
         from scipy import ndimage
 
-        disc = find_disc(self.planes[ANATOMY.index("disc")])
+        disc = self._small_disc
         if disc is None:
             return None
-        # Blurred by one pixel, the outline has no stairs when it is enlarged.
+        # Blurred by one pixel, the outline has no stairs when it is enlarged. Only the part round the disc is enlarged.
         soft = ndimage.gaussian_filter(disc.mask.astype(np.float32), 1.0)
-        return disc_of(self.geometry.to_original(soft) >= 0.5)
+        (top, left, side), size = self.geometry.box, self.geometry.input_size
+        corner, places = np.array((top, left)), np.argwhere(disc.mask) * (side / size)
+        margin = 4 * side / size
+        first = np.maximum(np.floor(places.min(axis=0) - margin).astype(int) + corner, 0)
+        end = np.minimum(np.ceil(places.max(axis=0) + margin).astype(int) + corner, self.geometry.original_size)
+        mask = np.zeros(self.geometry.original_size, bool)
+        if (end > first).all():
+            (first_row, first_column), (end_row, end_column) = first.tolist(), end.tolist()
+            box = (top - first_row, left - first_column, side)
+            part = Geometry((end_row - first_row, end_column - first_column), box, size)
+            mask[first_row:end_row, first_column:end_column] = part.to_original(soft) >= 0.5
+        return disc_of(mask)
 
     @cached_property
     def fovea(self) -> Place | None:
-        """Row and column of the fovea, px of the photograph; None if it was not found."""
-        place = find_fovea(self.planes[ANATOMY.index("fovea")])
+        """Row and column of the fovea, px of the photograph; None if it was not found.
+
+        Where the disc was found, only places at a plausible distance from it count.
+        """
+        plane = self.planes[ANATOMY.index("fovea")]
+        if self._small_disc is not None:
+            rows, columns = np.ogrid[: plane.shape[0], : plane.shape[1]]
+            row, column = self._small_disc.centre
+            distance = np.hypot(rows - row, columns - column) / self._small_disc.diameter
+            plane = np.where((distance >= FOVEA_DISTANCES[0]) & (distance <= FOVEA_DISTANCES[1]), plane, 0)
+        place = find_fovea(plane)
         if place is None:
             return None
         top, left, side = self.geometry.box
         scale = side / self.geometry.input_size
         return (place[0] + 0.5) * scale + top - 0.5, (place[1] + 0.5) * scale + left - 0.5
+
+    @cached_property
+    def _small_disc(self) -> Disc | None:
+        """The disc in the square of `geometry`."""
+        return find_disc(self.planes[ANATOMY.index("disc")])
 
     @property
     def eye(self) -> Eye | None:

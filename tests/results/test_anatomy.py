@@ -39,7 +39,7 @@ def test_fovea_is_the_spot_and_not_the_odd_pixel() -> None:
     probability = np.exp(-0.5 * (distance_from((640, 640), (300.25, 250.75)) / 12) ** 2)
     probability[20:23, 600:603] = 1
     assert find_fovea(0.6 * probability) == pytest.approx((300.25, 250.75), abs=1)
-    assert find_fovea(0.1 * probability) is None
+    assert find_fovea(0.05 * probability) is None
 
 
 def test_disc_right_of_the_fovea_is_a_right_eye() -> None:

@@ -176,6 +176,22 @@ def test_disc_and_fovea_lie_in_the_photograph() -> None:
     assert anatomy.eye == "right"
     assert Anatomy(planes[..., ::-1].copy(), geometry).eye == "left"
     assert Anatomy(np.zeros_like(planes), geometry).eye is None
+    planes[3] *= 0.5
+    planes[3] += geometry.to_input(np.exp(-0.5 * (np.hypot(rows - 310, columns - 640) / 15) ** 2))  # beside the disc
+    assert Anatomy(planes, geometry).fovea == pytest.approx((340, 350), abs=0.6)
+
+
+@pytest.mark.parametrize("centre", [(25, 600), (310, 790), (599, 10)])
+def test_a_disc_that_the_frame_cuts_is_what_the_frame_shows_of_it(centre: tuple[int, int]) -> None:
+    geometry = Geometry((600, 800), (-100, 0, 800), 200)
+    rows, columns = np.indices((800, 800))  # the square
+    whole = np.hypot(rows - 100 - centre[0], columns - centre[1]) < 50
+    planes = np.zeros((4, 200, 200), np.float32)
+    planes[2] = whole.reshape(200, 4, 200, 4).mean((1, 3))
+    disc = Anatomy(planes, geometry).disc
+    truth = whole[100:700]
+    assert 2 * np.count_nonzero(disc.mask & truth) / (disc.mask.sum() + truth.sum()) > 0.97
+    assert disc.centre == pytest.approx(np.argwhere(truth).mean(axis=0), abs=1)
 
 
 def test_pictures_and_files_show_what_was_told(tmp_path) -> None:
