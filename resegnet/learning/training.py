@@ -164,10 +164,10 @@ def _train_epochs(run: Run, folder: RunFolder, samples: WorkingSamples, log: Log
         if run.best_epoch == run.epoch:
             save_tensors(run.averaged_model.state_dict(), folder.best)
         folder.append_metrics({"epoch": run.epoch, **trained, **scores})
-        write_curves(folder.read_metrics(), folder.curves)
         if scores and (run.epoch == 1 or run.finished or run.epoch % run.options.preview_every == 0):
             write_preview(run, samples.validation, folder.preview(run.epoch))
         save_tensors(run.state(), folder.checkpoint)
+        write_curves(folder.read_metrics(), folder.curves)
         log({**trained, **scores}, run.epoch)
         _log_epoch(run, trained, scores, (time.monotonic() - started) / (run.epoch - first))
     if run.rank == 0 and not run.options.epochs:
