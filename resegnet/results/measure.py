@@ -187,8 +187,8 @@ def _measure_field(vessels: Traced, fov: np.ndarray) -> dict[str, float]:
     min_chord = MIN_CHORD * field_diameter_px(fov)
 
     def measure_box(rows: slice, columns: slice) -> dict[str, float]:
-        areas = [int(np.count_nonzero(part[rows, columns])) for part in (mask, fov)]
-        return measure_lines(*areas, select(lines, _in_box(rows, columns)), min_chord)
+        vessel_area, field_area = (int(np.count_nonzero(part[rows, columns])) for part in (mask, fov))
+        return measure_lines(vessel_area, field_area, select(lines, _in_box(rows, columns)), min_chord)
 
     numbers = measure_box(slice(0, height), slice(0, width))
     numbers |= zip(FRACTAL, fractal_dimensions(mask, fov), strict=True)
