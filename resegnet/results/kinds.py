@@ -240,7 +240,8 @@ def _mark_both(kinds: np.ndarray, mask: np.ndarray, lines: Centrelines, crossing
     """Mark the pixels round the nodes of a crossing as both kinds, in place."""
     height, width = mask.shape
     for node in crossing.nodes:
-        (row, column), radius = lines.node_points[node], lines.node_calibres_px[node] / 2 + 1
+        # The greatest disc in a crossing touches its corners. What two vessels of one width share fits inside it.
+        (row, column), radius = lines.node_points[node], lines.node_calibres_px[node] / math.sqrt(8)
         rows = slice(max(math.floor(row - radius), 0), min(math.ceil(row + radius) + 1, height))
         columns = slice(max(math.floor(column - radius), 0), min(math.ceil(column + radius) + 1, width))
         down, right = np.ogrid[rows, columns]
