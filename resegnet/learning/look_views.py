@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from resegnet.config import Config
 from resegnet.learning.augment import Place, cut_crops
 
-SOFTENED_SHARE = 0.35  # of the crops
+# Shares of the crops, also under weak augmentation.
+SMALLER_SHARE, LARGER_SHARE, SOFTENED_SHARE = 0.08, 0.4, 0.35
 SOFTEST = 0.004  # sigma of the softest lens, in sides of the square round the field
 # Above this zoom the context is cut from the larger picture: a camera of a narrow field is not blurred by it.
 SHARP_ZOOM = 1.2
@@ -45,9 +46,8 @@ def draw_view(
 ) -> View:
     """A place inside the field, and two looks at it.
 
-    Some crops keep every pixel as it was, of both looks, and turn by right angles at most. The others are turned,
-    sheared and zoomed, both looks alike; and the detail alone is made larger or smaller, as by a camera of more or
-    fewer pixels.
+    Some crops turn by right angles at most. The others are turned, sheared and zoomed, both looks alike. In either
+    case, the detail alone can be made larger or smaller, as by a camera of more or fewer pixels.
 
     Parameters
     ----------
@@ -76,12 +76,12 @@ def draw_view(
         turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         turn = turn @ np.array([[1.0, math.tan(shear)], [0.0, 1.0]])
         zoom = math.exp(rng.uniform(math.log(0.7), math.log(1.6)))
-        share = rng.random()
-        if not fixed and share < 0.15:
-            smallest = max((config.smallest_input_size or side) / side, 0.5)
-            larger = math.exp(rng.uniform(math.log(min(smallest, 1)), 0))
-        elif not fixed and share < 0.7:
-            larger = math.exp(rng.uniform(0, math.log(max(config.input_size / side, 1))))
+    share = rng.random()
+    if not fixed and share < SMALLER_SHARE:
+        smallest = max((config.smallest_input_size or side) / side, 0.5)
+        larger = math.exp(rng.uniform(math.log(min(smallest, 1)), 0))
+    elif not fixed and share < SMALLER_SHARE + LARGER_SHARE:
+        larger = math.exp(rng.uniform(0, math.log(max(config.input_size / side, 1))))
     flip = turned and bool(rng.random() < 0.5)  # turns make the other flip
     assert config.context_size is not None
     scale = config.context_size / (side * larger)
@@ -96,7 +96,7 @@ def draw_view(
     # After rounding, so that crops that keep their pixels keep them.
     offset = mirror @ np.linalg.inv(turn) @ (position * context_side / side - middle) * context_zoom
     softness = None
-    if rng.random() < SOFTENED_SHARE * (0.5 + 0.5 * strength):
+    if rng.random() < SOFTENED_SHARE:
         softness = math.exp(rng.uniform(math.log(SOFTEST / 8), math.log(SOFTEST)))
 
     def place(where: np.ndarray, scaled: float) -> tuple[Place, int]:

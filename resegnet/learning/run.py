@@ -28,11 +28,11 @@ from resegnet.learning.validation import score_validation
 from resegnet.model import ReSegNet
 from resegnet.segmenter import predict
 
-# Weights in the loss of two looks: in the first fifth of the epochs, and from then on. Few crops of a step show a disc,
+# Weights in the loss of two looks: in the first tenth of the epochs, and from then on. Few crops of a step show a disc,
 # a fovea or labelled kinds, and their gradients are large and noisy: with disc and fovea at three times the early
 # weights, the context branch did not begin to find vessels in 500 steps. Once it has, it can learn the rest.
 _CONTEXT_WEIGHT = 1.0
-_EARLY_SHARE = 0.2
+_EARLY_SHARE = 0.1
 _EARLY_WEIGHTS = {"kinds": 0.3, "disc": 0.1, "fovea": 0.1}
 _LATE_WEIGHTS = {"kinds": 1.0, "disc": 0.2, "fovea": 0.5}
 _CHECK_EVERY = 20  # batches between two checks that the loss is finite
