@@ -648,11 +648,7 @@ def test_pip_installs_the_package_from_the_folder_of_a_space(tmp_path):
     assert {"model.onnx", "config.json"} <= {path.name for path in (installed / "releases" / "bundled").iterdir()}
     (metadata,) = (tmp_path / "installed").glob("resegnet-*.dist-info/METADATA")
     assert "Requires-Dist: numpy" in metadata.read_text()
-    command = [sys.executable, "-m", "resegnet", "evaluate", "--dataset", "synthetic"]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
-    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert (told.returncode, told.stdout) == (1, "")
-    assert told.stderr.startswith("resegnet: resegnet.learning is not part of this copy, which comes from a Space")
+    assert not (installed / "learning").exists()
 
 
 def test_this_repository_is_a_space_as_it_stands():
