@@ -14,7 +14,7 @@ from resegnet.io import read_json
 
 FORMAT_VERSION = 2
 # Keys that version 2 added, with the values that a file of version 1 stands for.
-_ADDED_KEYS: dict[str, Any] = {"context_size": None, "context_channels": ()}
+_ADDED_KEYS: dict[str, Any] = {"context_size": None, "context_encoder": None, "context_channels": ()}
 PLAIN = "plain"  # the `encoder` that stands for `resegnet.unet.PlainUNet`
 TWO_LOOKS = "two-looks"  # the `encoder` that stands for `resegnet.two_looks.TwoLooks`
 ANATOMY = ("artery", "vein", "disc", "fovea")  # what two looks find besides the vessels, in this order
@@ -50,8 +50,12 @@ class Config:
     context_size
         Side of the square to which the whole field of view is scaled for the context branch, px. None without two
         looks.
+    context_encoder
+        Name of the encoder of the context branch, as `encoder` names those of `segmentation_models_pytorch`. None for
+        residual blocks, or without two looks.
     context_channels
-        Number of channels of each level of the context branch, coarse to fine. Empty without two looks.
+        Number of channels of each level of the context branch, coarse to fine; with an encoder, of each level of the
+        decoder, the last at half of the side. Empty without two looks.
 
     Raises
     ------
@@ -69,6 +73,7 @@ class Config:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     threshold: float = 0.5
     context_size: int | None = None
+    context_encoder: str | None = None
     context_channels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -136,15 +141,25 @@ class Config:
         if self.encoder != TWO_LOOKS:
             expected = f"its default unless encoder is {TWO_LOOKS}"
             _check(self.context_size is None, "context_size", self.context_size, expected)
+            _check(self.context_encoder is None, "context_encoder", self.context_encoder, expected)
             _check(self.context_channels == (), "context_channels", self.context_channels, expected)
             return
         _check(
-            3 <= len(self.context_channels) <= 7 and all(_is_whole(c, 16, 1024) for c in self.context_channels),
+            self.context_encoder is None
+            or (isinstance(self.context_encoder, str) and _ENCODER.fullmatch(self.context_encoder) is not None),
+            "context_encoder",
+            self.context_encoder,
+            "null or a name of letters, digits and ._-",
+        )
+        fewest_levels, most = (3, 7) if self.context_encoder is None else (2, 4)
+        _check(
+            fewest_levels <= len(self.context_channels) <= most
+            and all(_is_whole(c, 16, 1024) for c in self.context_channels),
             "context_channels",
             self.context_channels,
-            "3 to 7 whole numbers from 16 to 1024",
+            f"{fewest_levels} to {most} whole numbers from 16 to 1024",
         )
-        step = 2 ** (len(self.context_channels) - 1)
+        step = self.context_step
         _check(
             isinstance(self.context_size, int)
             and _is_whole(self.context_size, 64, 4096)
@@ -200,6 +215,11 @@ class Config:
                 f"{path}: cannot be read as JSON ({_reason(error)}); expected a ReSegNet config.json: check the path."
             ) from error
         return cls.from_dict(values)
+
+    @property
+    def context_step(self) -> int:
+        """What the side of the context has to be a multiple of, px."""
+        return 2 ** (len(self.context_channels) + (-1 if self.context_encoder is None else 1))
 
     @property
     def normalises(self) -> bool:

@@ -140,7 +140,7 @@ def _build(config: Config) -> nn.Module:
     if config.encoder == PLAIN:
         return PlainUNet(config.decoder_channels)
     if config.encoder == TWO_LOOKS:
-        return TwoLooks(config.context_channels, config.decoder_channels)
+        return TwoLooks(config.context_channels, config.decoder_channels, config.context_encoder)
     return _build_encoder_unet(config)
 
 

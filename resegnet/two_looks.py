@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -30,13 +31,24 @@ class TwoLooks(nn.Module):
     ----------
     context_channels, detail_channels
         Channels of the levels of each branch, coarse to fine; each level has twice the side of the one before. The
-        finest level of the context has the side of its input, that of the detail half of it.
+        finest level of the detail has half of its input's side; that of the context the side of its input, or half of
+        it with an encoder.
+    context_encoder
+        Encoder of the context branch, as in `Config.context_encoder`.
     """
 
-    def __init__(self, context_channels: Sequence[int], detail_channels: Sequence[int]) -> None:
+    def __init__(
+        self, context_channels: Sequence[int], detail_channels: Sequence[int], context_encoder: str | None = None
+    ) -> None:
         super().__init__()
-        half, fine = context_channels[-2], detail_channels[-1]
-        self.context = _Branch(context_channels, convolution(3, context_channels[-1]), len(context_channels) - 1)
+        fine = detail_channels[-1]
+        self.context: nn.Module
+        if context_encoder is None:
+            half = context_channels[-2]
+            self.context = _Branch(context_channels, convolution(3, context_channels[-1]), len(context_channels) - 1)
+        else:
+            half = context_channels[-1]
+            self.context = _EncoderBranch(context_encoder, context_channels)
         self.passed = nn.Conv2d(half, PASSED_CHANNELS, 1)
         self.context_head = _head(half, 1 + len(ANATOMY))
         self.stem = nn.Sequential(
@@ -97,6 +109,21 @@ def _head(features: int, planes: int) -> nn.Sequential:
     # Most pixels are no vessel. To begin with that spares the first steps.
     nn.init.constant_(logits.bias, -2.0)  # type: ignore[arg-type]
     return nn.Sequential(logits, nn.PixelShuffle(2))
+
+
+class _EncoderBranch(nn.Module):
+    """Encoder and decoder of `segmentation_models_pytorch`, from a picture to features of half its side."""
+
+    def __init__(self, encoder: str, channels: Sequence[int]) -> None:
+        super().__init__()
+        # Its last stage would decode to full size; it is left out.
+        net = smp.Unet(encoder, encoder_depth=len(channels) + 1, encoder_weights=None, decoder_channels=(*channels, 1))
+        self.encoder, self.decoder = net.encoder, net.decoder
+        self.decoder.blocks = self.decoder.blocks[:-1]
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        """Return the features of RGB in [0, 1]; pretrained encoders expect a mean of about 0."""
+        return self.decoder(self.encoder(2 * picture - 1))
 
 
 class _Branch(nn.Module):

@@ -35,8 +35,10 @@ def test_survives_the_way_through_json(tmp_path):
         ({"format_version": 3}, "Upgrade"),
         ({"format_version": 3, "novelty": 1}, "Upgrade"),
         ({"novelty": 1}, "unknown keys ['novelty']"),
-        ({"format_version": 1}, "unknown keys ['context_channels', 'context_size']"),
+        ({"format_version": 1}, "unknown keys ['context_channels', 'context_encoder', 'context_size']"),
         ({"context_size": 64}, "unless encoder is two-looks"),
+        ({"context_encoder": "resnet18"}, "unless encoder is two-looks"),
+        ({"encoder": "two-looks", "context_encoder": "a/b"}, "context_encoder is 'a/b'"),
         ({"encoder": "two-looks"}, "context_channels is ()"),
         ({"encoder": "two-looks", "context_channels": [32, 32, 32], "context_size": 65}, "multiple of 4"),
     ],
@@ -51,7 +53,8 @@ def test_refuses_what_would_change_a_prediction_unseen(change, words):
 def test_reads_a_file_of_version_1():
     config = Config(encoder="resnet18", threshold=0.37)
     values = json.loads(config.to_json())
-    del values["context_size"], values["context_channels"]
+    for added in ("context_size", "context_encoder", "context_channels"):
+        del values[added]
     assert Config.from_dict(values | {"format_version": 1}) == config
 
 

@@ -96,7 +96,9 @@ def test_public_parameters(call, parameters):
 def test_fields_of_the_configuration():
     assert public_attributes(resegnet.Config) == [
         "context_channels",
+        "context_encoder",
         "context_size",
+        "context_step",
         "decoder_channels",
         "encoder",
         "encoder_depth",

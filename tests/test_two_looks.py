@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -31,10 +32,15 @@ CONFIG = Config(
 )
 
 
-@pytest.fixture(scope="module")
-def model() -> ReSegNet:
+WITH_ENCODER = dataclasses.replace(
+    CONFIG, context_encoder="tu-tf_efficientnet_lite0", context_channels=(32, 16, 16, 16)
+)
+
+
+@pytest.fixture(scope="module", params=[CONFIG, WITH_ENCODER], ids=["residual blocks", "encoder"])
+def model(request) -> ReSegNet:
     torch.manual_seed(0)
-    return ReSegNet(CONFIG).eval()
+    return ReSegNet(request.param).eval()
 
 
 def looks(side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +64,9 @@ def test_it_gives_logits_of_both_looks_and_comes_back_as_it_was(model, tmp_path)
         assert torch.equal(ReSegNet.from_pretrained(tmp_path)(detail, context, places)[0], vessels)
 
 
-def test_the_context_reaches_the_vessels_where_it_lies(model):
+def test_the_context_reaches_the_vessels_where_it_lies():
+    torch.manual_seed(0)
+    model = ReSegNet(CONFIG).eval()  # an encoder sees so small a context whole from everywhere
     detail, context = torch.full((1, 3, 192, 192), 0.5), torch.full((1, 3, 96, 96), 0.5)
     spot = context.clone()
     spot[..., 20:26, 60:66] = 1

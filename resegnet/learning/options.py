@@ -22,14 +22,15 @@ MAY_CHANGE = frozenset(
     }
 )
 
-# Many small steps from random weights, on two CPU threads.
+# Many small steps, on two CPU threads.
 _TWO_LOOKS = {
     "encoder": TWO_LOOKS,
-    "encoder_weights": "none",
+    "encoder_weights": "imagenet",
     "encoder_depth": 3,
     "decoder_channels": (48, 32, 24),
     "context_size": 640,
-    "context_channels": (192, 128, 96, 64, 32, 16),
+    "context_encoder": "tu-tf_efficientnet_lite0",
+    "context_channels": (96, 64, 48, 32),
     "input_size": 1664,
     "smallest_input_size": 704,
     "crop_size": 256,
@@ -141,6 +142,9 @@ class TrainingOptions:
     )
     context_size: int | None = _option(
         None, "side of the square that the whole field of view is scaled to for the second look, in pixels", "PX"
+    )
+    context_encoder: str = _option(
+        "", "encoder of the second look, named as for --encoder; without one, residual blocks"
     )
     context_channels: tuple[int, ...] = _option((), "channels of the second look, coarse to fine", "N")
     crop_size: int = _option(320, "side of a training crop at the working size, in pixels", "PX")
@@ -272,7 +276,7 @@ class TrainingOptions:
             if self.anatomy:
                 raise TrainingError("--anatomy needs a network of two looks: use --preset bundled, or leave it out.")
             return
-        step = 2 ** (len(self.context_channels) - 1)
+        step = self.config().context_step
         if self.context_crop_size > self.context_size or self.context_crop_size % step:
             raise TrainingError(
                 f"--context-crop-size is {self.context_crop_size}, expected a multiple of {step} up to the "
@@ -299,6 +303,7 @@ class TrainingOptions:
             input_size=self.input_size,
             smallest_input_size=self.smallest_input_size,
             context_size=self.context_size,
+            context_encoder=self.context_encoder or None,
             context_channels=self.context_channels,
             **(plain if self.encoder in (PLAIN, TWO_LOOKS) else {}),
         )

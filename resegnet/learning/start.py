@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
 from safetensors.torch import load_file
+from torch import nn
 
 from resegnet.config import PLAIN, TWO_LOOKS
 from resegnet.errors import ResegnetError, TrainingError, first_line
@@ -77,27 +78,36 @@ def load_encoder_weights(model: ReSegNet, source: str) -> None:
     """
     if source == "none":
         return
-    if model.config.encoder in (PLAIN, TWO_LOOKS):
+    config = model.config
+    if config.encoder == PLAIN or (config.encoder == TWO_LOOKS and config.context_encoder is None):
         raise TrainingError(
-            f"--encoder-weights {source}: there are no such weights for the network {model.config.encoder}. Start "
+            f"--encoder-weights {source}: there are no such weights for the network {config.encoder}. Start "
             "from random weights, --encoder-weights none, or from a release, --start-from."
         )
     weights = _imagenet_weights(model) if source == "imagenet" else _weights_from_file(model, Path(source))
-    model.net.get_submodule("encoder").load_state_dict(weights)
+    _encoder(model).load_state_dict(weights)
+
+
+def _encoder(model: ReSegNet) -> nn.Module:
+    """Return the part of the network that pretrained weights are for."""
+    return model.net.get_submodule("encoder" if model.config.context_encoder is None else "context.encoder")
 
 
 def _imagenet_weights(model: ReSegNet) -> dict[str, torch.Tensor]:
     import segmentation_models_pytorch as smp
 
     config = model.config
+    name, depth = config.encoder, config.encoder_depth
+    if config.context_encoder is not None:
+        name, depth = config.context_encoder, len(config.context_channels) + 1
     try:
         # For an encoder from timm, smp expects True and warns about any name.
-        weights = True if config.encoder.startswith("tu-") else "imagenet"
+        weights = True if name.startswith("tu-") else "imagenet"
         with _no_retries_without_hub():
-            donor = smp.encoders.get_encoder(config.encoder, depth=config.encoder_depth, weights=weights)
+            donor = smp.encoders.get_encoder(name, depth=depth, weights=weights)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise TrainingError(
-            f"ImageNet weights for {config.encoder} cannot be had ({first_line(error)}). Connect to the "
+            f"ImageNet weights for {name} cannot be had ({first_line(error)}). Connect to the "
             "Hub, give a file with --encoder-weights FILE, or start from random weights: --encoder-weights none."
         ) from error
     return donor.state_dict()
@@ -139,13 +149,14 @@ def _weights_from_file(model: ReSegNet, path: Path) -> dict[str, torch.Tensor]:
         raise TrainingError(
             f"--encoder-weights {path} holds more than named tensors. Save a plain state_dict of the encoder."
         )
-    own = model.net.get_submodule("encoder").state_dict()
+    own = _encoder(model).state_dict()
     if not set(own) <= set(tensors) and path.suffix != ".safetensors":  # safetensors keeps no order
         tensors = dict(zip(own, tensors.values(), strict=False))
     unfit = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]
     if unfit:
+        encoder = model.config.context_encoder or model.config.encoder
         raise TrainingError(
-            f"--encoder-weights {path}: {len(unfit)} of {len(own)} tensors of {model.config.encoder} are missing or "
-            f"have another shape, such as {unfit[0]}. Give a file that belongs to this encoder."
+            f"--encoder-weights {path}: {len(unfit)} of {len(own)} tensors of {encoder} are missing or have another "
+            f"shape, such as {unfit[0]}. Give a file that belongs to this encoder."
         )
     return {name: tensors[name] for name in own}

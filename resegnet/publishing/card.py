@@ -182,6 +182,7 @@ class _Network:
     largest: int
     threshold: float
     context_size: int | None  # px, of two looks
+    context_encoder: str
     context_channels: str
 
 
@@ -196,6 +197,7 @@ def _network(config: Config) -> _Network:
         config.input_size,
         config.threshold,
         config.context_size,
+        escape_markdown(config.context_encoder or ""),
         ", ".join(map(str, config.context_channels)),
     )
 

@@ -622,6 +622,19 @@ def test_encoder_weights_from_a_file(tmp_path):
     save_file({name: tensor.contiguous() for name, tensor in renamed.items()}, tmp_path / "other.safetensors")
     with pytest.raises(TrainingError, match="another shape"):  # no order to go by
         load_encoder_weights(model, str(tmp_path / "other.safetensors"))
+    two_looks = ReSegNet(
+        Config(
+            encoder="two-looks",
+            encoder_depth=2,
+            decoder_channels=(16, 16),
+            input_size=64,
+            context_size=64,
+            context_encoder="resnet18",
+            context_channels=(16, 16),
+        )
+    )
+    load_encoder_weights(two_looks, str(tmp_path / "weights.pth"))
+    assert_same(dict(two_looks.net.context.encoder.state_dict()), dict(donor.net.encoder.state_dict()))
     (tmp_path / "broken.pth").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match="cannot be read"):
         load_encoder_weights(model, str(tmp_path / "broken.pth"))
