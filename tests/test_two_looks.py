@@ -138,7 +138,7 @@ def test_the_anatomy_lines_up_with_the_photograph_and_can_be_left_out():
     for shift in [(3, 0), (-3, 0), (0, 3), (0, -3)]:
         assert np.abs(np.roll(probability[0], shift, (0, 1)) - truth)[inner].mean() > here
     assert np.array_equal(result.arteries | result.veins, result.mask)
-    assert not probability[:, ~ndimage.binary_dilation(result.fov, iterations=14)].any()
+    assert not probability[:, ndimage.distance_transform_edt(~result.fov) > 14].any()  # 3 px of the second look
     without = Segmenter(GreenTwice(), CONFIG, anatomy=False)(image)
     assert without.anatomy is None
     assert np.array_equal(without.mask, result.mask)
