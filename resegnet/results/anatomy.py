@@ -22,7 +22,8 @@ SMOOTHING = 0.005  # sigma: the disc's border becomes round, and no odd pixel jo
 SPOT = 0.04  # about a fovea: the mean over it tells a spot from one odd pixel
 DISC_DIAMETERS = (0.04, 0.5)  # a field of 200 degrees, and one of 20
 
-DISC_PROBABILITY = 0.5  # from which a pixel is part of the disc
+DISC_PEAK = 0.3  # highest probability that a disc has at least; on the photographs of an unseen camera it may be low
+DISC_OUTLINE = 0.7  # share of the peak from which a pixel is part of the disc; 0.5 makes discs 7 % too wide
 FOVEA_PROBABILITY = 0.1  # mean over the spot; a spot that is certain has about 0.7
 
 # The fovea lies 2.5 disc diameters from the disc's centre, about 6 degrees below it; a head may be tilted.
@@ -159,7 +160,7 @@ def disc_of(mask: np.ndarray) -> Disc | None:
 
 
 def find_disc(probability: np.ndarray) -> Disc | None:
-    """Find the optic disc: of the parts with a probability of 0.5 or more, that with the greatest sum of it.
+    """Find the optic disc: of the parts with a probability near the highest, that with the greatest sum of it.
 
     Parameters
     ----------
@@ -169,15 +170,16 @@ def find_disc(probability: np.ndarray) -> Disc | None:
     Returns
     -------
     disc
-        In the frame of `probability`. None if no part is as large as a disc.
+        In the frame of `probability`. None if none is likely, or as large as a disc.
     """
     from scipy import ndimage  # `import resegnet` does without
 
     side = min(probability.shape)
     smooth = ndimage.gaussian_filter(np.asarray(probability, np.float32), SMOOTHING * side)
-    parts, count = ndimage.label(smooth >= DISC_PROBABILITY)
-    if not count:
+    peak = float(smooth.max())
+    if peak < DISC_PEAK:
         return None
+    parts, count = ndimage.label(smooth >= DISC_OUTLINE * peak)
     sums = ndimage.sum_labels(smooth, parts, np.arange(1, count + 1))
     disc = disc_of(ndimage.binary_fill_holes(parts == 1 + int(np.argmax(sums))))
     smallest, largest = (share * side for share in DISC_DIAMETERS)
