@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from resegnet.results import anatomy
 from resegnet.results.anatomy import Disc, disc_of, find_disc, find_fovea, tell_eye
 
 
@@ -17,11 +18,13 @@ def disc_plane(shape: tuple[int, int], centre: tuple[float, float], radius: floa
     return 1 / (1 + np.exp(distance_from(shape, centre) - radius))
 
 
-def test_disc_has_the_place_and_size_that_was_drawn() -> None:
+@pytest.mark.parametrize("certainty", [1, 0.6])
+def test_disc_has_the_place_and_size_that_was_drawn(certainty: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anatomy, "DISC_OUTLINE", 0.5)  # where the drawn disc ends
     probability = disc_plane((500, 640), (210.5, 420.25), 40)
     probability[100:104, 100:104] = 1  # specks that are no disc
     probability[200:220, 400:403] = 0  # a vessel
-    disc = find_disc(probability)
+    disc = find_disc(certainty * probability)
     assert disc is not None
     assert disc.centre == pytest.approx((210.5, 420.25), abs=0.5)
     assert disc.diameter == pytest.approx(80, rel=0.02)
@@ -33,6 +36,7 @@ def test_disc_has_the_place_and_size_that_was_drawn() -> None:
 def test_what_has_not_the_size_of_a_disc_is_none(radius: float) -> None:
     assert find_disc(disc_plane((640, 640), (320, 320), radius)) is None
     assert find_disc(np.full((640, 640), 0.49)) is None
+    assert find_disc(0.28 * disc_plane((640, 640), (320, 320), 40)) is None
 
 
 def test_fovea_is_the_spot_and_not_the_odd_pixel() -> None:
