@@ -27,9 +27,26 @@ from resegnet.web.messages import user_error
 from resegnet.web.recent import RecentResults
 from resegnet.web.uploads import MAX_PHOTOGRAPHS, list_uploads
 
+# Measures in the table, with their titles, and digits after the point; see `resegnet.results.measure`.
+COLUMNS = {
+    "skeleton_length_px": ("Length, px", 0),
+    "calibre_mean_px": ("Calibre, px", 2),
+    "tortuosity": ("Tortuosity", 3),
+    "fractal_d0": ("Fractal dimension", 3),
+}
+
+
+def _head(title: str, kind: str) -> str:
+    return f"<th class='{kind}'><button type='button'>{title}</button></th>"
+
+
 TABLE_HEAD = (
-    "<table><thead><tr><td></td><th>Photograph</th><th class='number'>Size</th>"
-    "<th class='number'>Vessels in the field</th><th>Notes</th></tr></thead><tbody>"
+    "<table><thead><tr><td></td>"
+    + _head("Photograph", "text")
+    + _head("Size", "number")
+    + _head("Vessel density", "number")
+    + "".join(_head(title, "number more") for title, _ in COLUMNS.values())
+    + "<th>Notes</th></tr></thead><tbody>"
 )
 EMPTY = (
     f"<p>Up to {MAX_PHOTOGRAPHS} photographs, or ZIP files of them. Each gets a row here as soon as it is done. "
@@ -172,18 +189,31 @@ def _progress_sentence(batch: Batch, running: bool) -> str:
 
 def _row(batch: Batch, photograph: Photograph, outcome: Outcome) -> str:
     """Return the table row of one photograph, as HTML."""
-    name = f"<td class='name'>{escape(photograph.source)}</td>"
     row = outcome.row
     if row is None:
-        return f"<tr class='failed'><td></td>{name}<td></td><td></td><td>{escape(outcome.error or '')}</td></tr>"
+        empty = "<td></td>" * 2 + "<td class='more'></td>" * len(COLUMNS)
+        name = f"<td class='name'>{escape(photograph.source)}</td>"
+        return f"<tr class='failed'><td></td>{name}{empty}<td class='notes'>{escape(outcome.error or '')}</td></tr>"
     file = io.BytesIO()
     with Image.open(batch.folder / row["overlay"]) as overlay:
         overlay.draft("RGB", (160, 160))
         overlay.thumbnail((96, 96))
         overlay.save(file, "JPEG", quality=80)
     picture = f"<img alt='' src='data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}'>"
-    share = "none" if row["vessel_density"] is None else f"{row['vessel_density']:.1%}"
+    number = len(batch.outcomes) - 1
+    opener = f"<button type='button' data-row='{number}' title='Open'>{escape(photograph.source)}</button>"
+    share = row["vessel_density"]
+    size = _cell(row["width"] * row["height"], f"{row['width']} x {row['height']}")
+    numbers = [
+        _cell(row[key], "none" if row[key] is None else f"{row[key]:,.{digits}f}", " more")
+        for key, (_, digits) in COLUMNS.items()
+    ]
     return (
-        f"<tr><td>{picture}</td>{name}<td class='number'>{row['width']} x {row['height']}</td>"
-        f"<td class='number'>{share}</td><td>{escape(row['warnings'])}</td></tr>"
+        f"<tr><td>{picture}</td><td class='name' data-value='{escape(photograph.source, quote=True)}'>{opener}</td>"
+        f"{size}{_cell(share, 'none' if share is None else f'{share:.1%}')}{''.join(numbers)}"
+        f"<td class='notes'>{escape(row['warnings'])}</td></tr>"
     )
+
+
+def _cell(value: float | None, text: str, kind: str = "") -> str:
+    return f"<td class='number{kind}' data-value='{'' if value is None else value}'>{text}</td>"

@@ -38,6 +38,8 @@ class OnPage:
         Look of the overlay, see `resegnet.results.render.overlay`.
     um_per_px
         Micrometres on the retina for a pixel, None if unknown.
+    safe_kinds
+        Whether arteries and veins have colours that colour-blind people tell apart.
     """
 
     result: Segmentation
@@ -47,6 +49,7 @@ class OnPage:
     color: tuple[int, int, int]
     opacity: float
     um_per_px: float | None
+    safe_kinds: bool = False
 
     @property
     def name(self) -> str:
@@ -65,7 +68,7 @@ def download(kind: str | None, page: OnPage) -> tuple[str, bytes] | None:
     at = f"_{page.result.threshold:.4g}"
     if kind == "all":
         return f"{page.name}_resegnet{at}.zip", export.archive(_all_files(page))
-    if kind == "errors" and page.comparison is None:
+    if (kind == "errors" and page.comparison is None) or (kind == "kinds" and page.result.anatomy is None):
         return None
     match kind:
         case "mask":
@@ -76,6 +79,8 @@ def download(kind: str | None, page: OnPage) -> tuple[str, bytes] | None:
             return f"{page.name}_overlay{at}.png", _overlay(page)
         case "errors":
             return f"{page.name}_errors{at}.png", _error_map(page)
+        case "kinds":
+            return f"{page.name}_arteries_veins{at}.png", export.kinds_map_png(page.result, page.safe_kinds) or b""
         case "numbers":
             return f"{page.name}_numbers{at}.json", json_bytes(_numbers(page))
         case "table":
@@ -157,6 +162,7 @@ def _report(page: OnPage) -> Report:
         fitted=page.segmenter.config.threshold,
         look=(page.color, page.opacity),
         um_per_px=page.um_per_px,
+        safe_kinds=page.safe_kinds,
         facts={
             "Photograph": origin["source"],
             "SHA-256 of the photograph": origin["photograph_sha256"],

@@ -12,12 +12,14 @@ import numpy as np
 from PIL import Image
 
 from resegnet.errors import ImageError
-from resegnet.io import without_nan
+from resegnet.io import safe_name, without_nan
 from resegnet.results.compare import Comparison, compare
 from resegnet.results.segmentation import Segmentation
 from resegnet.segmenter import Segmenter
+from resegnet.web.batch import Batch
 from resegnet.web.downloads import OnPage, download
 from resegnet.web.files import KEEP_S
+from resegnet.web.layers import Shapes, find_shapes, pack_calibres
 from resegnet.web.levels import pack, probability_levels, slider_stops
 from resegnet.web.messages import (
     Answer,
@@ -33,6 +35,7 @@ from resegnet.web.messages import (
 )
 from resegnet.web.numbers import TOO_MUCH_VESSEL, Measured, shown_measures
 from resegnet.web.recent import RecentResults
+from resegnet.web.visits import Visits
 
 # For the screen only; downloads are PNG. Colour is kept at full resolution, because the thinnest vessels are one pixel
 # wide. A photograph of 3504 x 2336 px takes 0.8 MB and 0.04 s; as PNG it would take 9 MB and 1 s.
@@ -74,6 +77,7 @@ class Handlers:
     def __init__(self, segmenter: Segmenter, examples: Iterable[Path], keep_s: float = KEEP_S) -> None:
         self.results = RecentResults(segmenter, keep_s)
         self._segmenter = segmenter
+        self._visits = Visits(keep_s)
         self._stops = slider_stops(segmenter.config.threshold)
         self._fitted = self._stops.index(segmenter.config.threshold)
         self._examples = [str(path) for path in examples]
@@ -112,7 +116,9 @@ class Handlers:
         # Examples are kept, since other visitors look at them too.
         if before is not None and before in files and before not in (path, *self._examples):
             self.results.forget(before)
-        return answer(checked, self._shown(encoded, path)), _added(files, path)
+        files = _added(files, path)
+        self._visits.keep(checked.visit, files)
+        return answer(checked, self._shown(encoded, path)), files
 
     def show_example(self, files: list[str], settings: object, event: gr.EventData) -> tuple[Answer, list[str]]:
         """Open the example whose number comes with the event. Returns the same as `show`."""
@@ -121,6 +127,42 @@ class Handlers:
             sentence = f"The example is {index!r}, expected the number of one; choose an example on the page."
             return answer(Settings(settings), {"error": sentence}), files
         return self.show(self._examples[index], files, settings)
+
+    def show_again(self, files: list[str], settings: object, event: gr.EventData) -> tuple[Answer, list[str]]:
+        """Open a photograph that the session opened before; it comes with the event. Returns the same as `show`."""
+        path = event._data.get("photo") if isinstance(event._data, dict) else None
+        if not isinstance(path, str) or path not in files:
+            return answer(Settings(settings), {"error": GONE}), files
+        return self.show(path, files, settings)
+
+    def show_row(
+        self, batch: Batch | None, files: list[str], settings: object, event: gr.EventData
+    ) -> tuple[Answer, list[str]]:
+        """Open a photograph of the Batch tab, whose row comes with the event, at the threshold of the batch."""
+        row = event._data.get("row") if isinstance(event._data, dict) else None
+        checked = Settings(settings)
+        if batch is None or not isinstance(row, int) or not 0 <= row < len(batch.outcomes):
+            return answer(checked, {"error": f"The row is {row!r}, expected the number of one of the table."}), files
+        photograph = batch.photographs[row]
+        try:
+            path = keep_file(photograph.read(), safe_name(Path(photograph.source).name))
+        except ImageError:
+            return answer(checked, {"error": GONE}), files
+        shown, files = self.show(path, files, settings)
+        return shown | {"start": (batch.outcomes[row].row or {}).get("threshold")}, files
+
+    def restore(self, files: list[str], settings: object) -> tuple[Answer, list[str]]:
+        """Take up the visit of a tab that was loaded again, and open its last photograph if it was open.
+
+        Returns the same as `show`; the answer says so if no photograph is left.
+        """
+        checked = Settings(settings)
+        known = self._visits.find(checked.visit)
+        if not known or not Path(known[-1]).is_file():
+            return answer(checked, {"nothing": True}), files
+        if not checked.reopen:
+            return answer(checked, {"kept": True}), known
+        return self.show(known[-1], known, settings)
 
     def show_truth(self, files: list[str], settings: object) -> tuple[Answer, list[str]]:
         """Compare the example on the page with its known truth. Returns the same as `show_reference`."""
@@ -177,13 +219,28 @@ class Handlers:
     def measure(self, files: list[str], settings: object) -> Measured:
         """Measure the vessels on the page. The page asks by itself, so a deleted photograph gives a quiet sentence."""
         checked = Settings(settings)
-        threshold = checked.threshold
+        answer: Measured = {
+            "photo": checked.photo,
+            "threshold": checked.threshold,
+            "measures": None,
+            "reason": None,
+            "kinds": None,
+            "calibres": None,
+        }
         try:
-            measures = shown_measures(self._segmentation(files, checked).at(threshold))
+            result = self._segmentation(files, checked).at(checked.threshold)
         except gr.Error as error:
-            return {"photo": checked.photo, "threshold": threshold, "measures": None, "reason": error.message}
-        reason = TOO_MUCH_VESSEL if measures is None else None
-        return {"photo": checked.photo, "threshold": threshold, "measures": measures, "reason": reason}
+            answer["reason"] = error.message
+            return answer
+        answer["measures"] = shown_measures(result)
+        if answer["measures"] is None:
+            answer["reason"] = TOO_MUCH_VESSEL
+            return answer
+        if "kinds" in checked.needs and result.kinds is not None:
+            answer["kinds"] = serve_file(pack(result.kinds), "kinds.bin")
+        if "calibres" in checked.needs:
+            answer["calibres"] = serve_file(pack_calibres(result), "calibres.bin")
+        return answer
 
     def save(self, files: list[str], settings: object) -> str:
         """Write the file of the kind `settings["what"]` with what the page shows; "all" is a ZIP of all kinds.
@@ -204,6 +261,7 @@ class Handlers:
             color=checked.color,
             opacity=checked.opacity,
             um_per_px=checked.um_per_px,
+            safe_kinds=checked.safe_kinds,
         )
         try:
             made = download(checked.what, page)
@@ -226,7 +284,10 @@ class Handlers:
             counts=_counts(levels[result.fov], self._stops),
             height=height,
             width=width,
+            um_per_px=result.um_per_px,
             warnings=list(result.warnings),
+            has_kinds=result.anatomy is not None,
+            shapes=find_shapes(result),
         )
 
     def _shown(self, encoded: _Encoded, path: str) -> ShownPhotograph:
@@ -240,8 +301,12 @@ class Handlers:
             "counts": encoded.counts,
             "stops": self._stops,
             "fitted": self._fitted,
+            "start": None,
+            "um_per_px": encoded.um_per_px,
             "warnings": encoded.warnings,
             "has_truth": path in self._truths,
+            "has_kinds": encoded.has_kinds,
+            "shapes": encoded.shapes,
         }
 
     def _segmentation(self, files: list[str], settings: Settings) -> Segmentation:
@@ -277,7 +342,10 @@ class _Encoded:
     counts: list[int]
     height: int  # px
     width: int
+    um_per_px: float | None
     warnings: list[str]
+    has_kinds: bool
+    shapes: Shapes
 
 
 def known_truth(example: str) -> str | None:
@@ -287,7 +355,7 @@ def known_truth(example: str) -> str | None:
 
 
 def _added(files: list[str], path: str) -> list[str]:
-    return [*files, path][-MAX_FILES:]
+    return [*(file for file in files if file != path), path][-MAX_FILES:]
 
 
 def _counts(levels: np.ndarray, stops: list[float]) -> list[int]:

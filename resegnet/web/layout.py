@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import threading
 from functools import partial
@@ -13,11 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image, ImageOps
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from resegnet.releases.records import DISCLAIMER
-from resegnet.results.render import ERROR_COLORS, OVERLAY_COLOR, OVERLAY_OPACITY, magma
+from resegnet.results.render import (
+    DISC_COLOR,
+    ERROR_COLORS,
+    KIND_COLORS,
+    OVERLAY_COLOR,
+    OVERLAY_OPACITY,
+    SAFE_KIND_COLORS,
+    magma,
+)
 from resegnet.segmenter import Segmenter
 from resegnet.web.about import about, model_name
 from resegnet.web.batch import EMPTY, Batches
@@ -26,9 +32,20 @@ from resegnet.web.files import KEEP_S
 from resegnet.web.guard import Guard, refuse_addresses
 from resegnet.web.handlers import Handlers
 from resegnet.web.numbers import SHOWN_MEASURES
+from resegnet.web.parts import (
+    FIRST_LOOK,
+    HERE,
+    PREVIEW,
+    TAGLINE,
+    answer_preview,
+    as_lists,
+    data_address,
+    links_html,
+    preview_address,
+    real_first,
+    thumbnail,
+)
 from resegnet.web.programs import ADDRESS, programs
-
-HERE = Path(__file__).parent
 
 MAX_BATCHES = 4  # at a time
 MAX_QUEUE = 20  # requests that wait for their turn; further ones are rejected with HTTP 503
@@ -45,7 +62,8 @@ HAS_MCP = find_spec("mcp") is not None  # the extra `mcp`
 OWN_ADDRESS = "(location.origin + location.pathname).replace(/\\/$/, '')"  # of the page, in the browser
 
 # One script after the other, in one scope: what is called while a script runs has to be defined by then.
-VIEWER_SCRIPTS = ("viewer.js", "viewer_numbers.js", "viewer_drawing.js", "viewer_input.js", "viewer_start.js")
+SCRIPT_PARTS = ("", "_numbers", "_drawing", "_layers", "_help", "_session", "_batch", "_input", "_start")
+VIEWER_SCRIPTS = tuple(f"viewer{part}.js" for part in SCRIPT_PARTS)
 VIEWER = "document.querySelector('#viewer .viewer').viewer"  # the object that `viewer.js` offers
 
 # A file is written when somebody asks for it; then the browser saves it.
@@ -60,6 +78,13 @@ _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 _ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "segment", "concurrency_limit": 1}  # forward passes
 
 
+class _Page(gr.Blocks):
+    """Blocks that tell other sites what to show of a link to the page; gradio writes it into the page's head."""
+
+    def get_config_file(self) -> Any:
+        return {**super().get_config_file(), "simple_description": TAGLINE, "thumbnail": preview_address()}
+
+
 def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_examples: bool = False) -> gr.Blocks:
     """Build the page; `.launch(**launch_options())` serves it. Programs call `/segment` and `/compare`.
 
@@ -72,7 +97,7 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
     prepare_examples
         Segment the example photographs in the background, so that the first click on one shows a finished result.
     """
-    pictures = [] if examples is None else sorted([*examples.glob("*.jpg"), *examples.glob("*.png")], key=_real_first)
+    pictures = [] if examples is None else sorted([*examples.glob("*.jpg"), *examples.glob("*.png")], key=real_first)
     photographs = [path for path in pictures if "_vessels" not in path.stem]
     handlers = Handlers(segmenter, photographs)
     if prepare_examples:
@@ -81,13 +106,15 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
         later.start()
 
     # `delete_cache` cleans up where `serve` does not prepare a folder, see `files.py`.
-    with gr.Blocks(
-        title="ReSegNet", fill_width=True, analytics_enabled=False, delete_cache=(KEEP_S // 6, KEEP_S)
+    with _Page(
+        title="ReSegNet: blood vessels of the retina",
+        fill_width=True,
+        analytics_enabled=False,
+        delete_cache=(KEEP_S // 6, KEEP_S),
     ) as app:
-        icon = _data_address((HERE / "icon.svg").read_bytes(), "image/svg+xml")
+        icon = data_address((HERE / "icon.svg").read_bytes(), "image/svg+xml")
         gr.HTML(
-            f"<div class='title'><img src='{icon}' alt=''><div><h1>ReSegNet</h1>"
-            "<p>Finds the blood vessels in a colour photograph of the retina.</p></div></div>",
+            f"<div class='title'><img src='{icon}' alt=''><div><h1>ReSegNet</h1><p>{TAGLINE}</p></div></div>",
             elem_id="title",
             apply_default_css=False,
         )
@@ -95,8 +122,9 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
         with gr.Tab("Segment"):
             viewer = _viewer(photographs, measured_model=segmenter.model == "bundled")
             status = gr.HTML(elem_id="status")  # gradio shows the place in the queue here
-        with gr.Tab("Batch", elem_id="batch"):
-            _batch_tab(Batches(segmenter, handlers.results), segmenter.config.threshold)
+        with gr.Tab("Batch", elem_id="batch") as batch_tab:
+            batch, chosen = _batch_tab(Batches(segmenter, handlers.results), segmenter.config.threshold)
+        batch_tab.select(None, chosen, chosen, js=f"(value) => {VIEWER}.carryThreshold() ?? value", **_QUIET)
         with gr.Tab("About"):
             gr.Markdown(about(segmenter), elem_id="about")
         with gr.Tab("API"):
@@ -104,11 +132,12 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
             calls = gr.Markdown(text, elem_id="programs")
         app.load(None, outputs=calls, js=f"() => {json.dumps(text)}.replaceAll('{ADDRESS}', {OWN_ADDRESS})")
         gr.HTML(
-            f"<p>{DISCLAIMER} Photographs are deleted after about an hour. Model: {escape(model_name(segmenter))}.</p>",
+            f"<p>{DISCLAIMER} Photographs are deleted after about an hour. Model: {escape(model_name(segmenter))}.</p>"
+            + links_html(segmenter.model),
             elem_id="foot",
             apply_default_css=False,
         )
-        _viewer_events(viewer, handlers, files, status)
+        _viewer_events(viewer, handlers, files, batch, status)
         _add_endpoints(Endpoints(handlers.results), segmenter.config.threshold)
     refuse_addresses()
     return app.queue(max_size=MAX_QUEUE, api_open=False)  # requests that bypass the queue are rejected
@@ -121,10 +150,12 @@ def _viewer(photographs: list[Path], measured_model: bool) -> gr.HTML:
         js_on_load="\n".join((HERE / name).read_text(encoding="utf-8") for name in VIEWER_SCRIPTS),
         apply_default_css=False,
         elem_id="viewer",
-        first_look=_data_address((HERE / "viewer_first_look.webp").read_bytes(), "image/webp"),
-        examples=[_thumbnail(path) for path in photographs],
+        first_look=data_address(FIRST_LOOK.read_bytes(), "image/webp"),
+        examples=[thumbnail(path) for path in photographs],
         magma=magma().tolist(),
-        colors={name: list(color) for name, color in ERROR_COLORS.items()},
+        colors=as_lists(ERROR_COLORS),
+        kind_colors={name: as_lists(colors) for name, colors in (("usual", KIND_COLORS), ("safe", SAFE_KIND_COLORS))},
+        disc_color=list(DISC_COLOR),
         color="#{:02x}{:02x}{:02x}".format(*OVERLAY_COLOR),
         opacity=OVERLAY_OPACITY,
         measures=SHOWN_MEASURES,
@@ -132,7 +163,7 @@ def _viewer(photographs: list[Path], measured_model: bool) -> gr.HTML:
     )
 
 
-def _viewer_events(viewer: gr.HTML, handlers: Handlers, files: gr.State, status: gr.HTML) -> None:
+def _viewer_events(viewer: gr.HTML, handlers: Handlers, files: gr.State, batch: gr.State, status: gr.HTML) -> None:
     # The viewer's uploads come as a `gr.File`, so gradio checks that each is one.
     upload = gr.File(visible=False)
     settings = gr.JSON(visible=False)
@@ -155,6 +186,15 @@ def _viewer_events(viewer: gr.HTML, handlers: Handlers, files: gr.State, status:
         viewer.photograph(handlers.show, **with_file, **opening),
         viewer.reference(handlers.show_reference, **with_file, **opening),
         viewer.example(handlers.show_example, outputs=[viewer, files], **with_settings, **opening),
+        viewer.again(handlers.show_again, outputs=[viewer, files], **with_settings, **opening),
+        viewer.restore(handlers.restore, outputs=[viewer, files], **with_settings, **opening),
+        viewer.row(
+            handlers.show_row,
+            inputs=[batch, files, settings],
+            outputs=[viewer, files],
+            js=f"(batch, files) => [batch, files, {VIEWER}.settings()]",
+            **opening,
+        ),
         viewer.truth(handlers.show_truth, outputs=[viewer, files], **with_settings, **opening),
     ]
     for event in openings:  # gradio itself shows the message of a failure
@@ -208,14 +248,16 @@ def _add_endpoints(endpoints: Endpoints, threshold: float) -> None:
     )
 
 
-def _batch_tab(batches: Batches, threshold: float) -> None:
+def _batch_tab(batches: Batches, threshold: float) -> tuple[gr.State, gr.Slider]:
+    """Fill the tab; return its batch and its threshold."""
     batch = gr.State()
     with gr.Row(elem_classes="controls", equal_height=False):
         with gr.Column(scale=3, min_width=300):
             files = gr.File(label="Photographs, or ZIP files of them", file_count="multiple", height=190)
             add = gr.Button("Choose more files", elem_classes="add", size="sm")
         with gr.Column(scale=2, min_width=280):
-            chosen = gr.Slider(0, 1, threshold, step=0.0001, label="Threshold")
+            hint = f"Lower: more and fainter vessels. Recommended: {threshold:.4g}."
+            chosen = gr.Slider(0, 1, threshold, step=0.0001, label="Probability threshold", info=hint)
             probability = gr.Checkbox(label="Also save probability maps (16-bit PNG)")
             with gr.Row(elem_classes="buttons"):
                 start = gr.Button("Find the vessels", variant="primary", min_width=135)
@@ -240,6 +282,7 @@ def _batch_tab(batches: Batches, threshold: float) -> None:
     cancel.click(batches.cancel, batch, shown, **_QUIET)
     saving = save.click(batches.save, batch, saved, api_name="batch_zip", **callable_quietly)
     saving.success(None, saved, js=SAVE_JS, **_QUIET)
+    return batch, chosen
 
 
 def launch_options() -> dict[str, Any]:
@@ -259,24 +302,7 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,
         "enable_monitoring": False,
         "max_file_size": UPLOAD_BYTES,
-        "app_kwargs": {"middleware": [Middleware(Guard, UPLOAD_BYTES)]},
+        "app_kwargs": {"middleware": [Middleware(Guard, UPLOAD_BYTES)], "routes": [Route(PREVIEW, answer_preview)]},
         "share": False,
         "ssr_mode": False,
     }
-
-
-def _real_first(path: Path) -> tuple[bool, Path]:
-    return path.stem.startswith("synthetic"), path
-
-
-def _thumbnail(path: Path) -> dict[str, str]:
-    """Return a small square picture as a data address, its name for visitors, and whether it shows a real eye."""
-    file = io.BytesIO()
-    with Image.open(path) as image:
-        ImageOps.fit(image.convert("RGB"), (144, 144)).save(file, "JPEG", quality=80)
-    kind = "synthetic" if path.stem.startswith("synthetic") else "photograph"
-    return {"name": path.stem.replace("_", " "), "kind": kind, "src": _data_address(file.getvalue(), "image/jpeg")}
-
-
-def _data_address(content: bytes, media_type: str) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

@@ -13,6 +13,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from resegnet.io import write_atomically
+from resegnet.web.layers import Shapes
 
 MAX_UM_PER_PX = 1000  # at 1 mm, an eye would be some 20 px wide
 
@@ -45,6 +46,17 @@ class Settings:
         return self._text("reference")
 
     @property
+    def visit(self) -> str | None:
+        """The secret that a tab of the browser keeps, so that a reload finds its photographs again."""
+        value = self._text("visit")
+        return value if value is not None and re.fullmatch("[0-9a-f]{32}", value) else None
+
+    @property
+    def reopen(self) -> bool:
+        """Whether a tab that is loaded again showed a photograph."""
+        return self._values.get("reopen") is True
+
+    @property
     def what(self) -> str | None:
         """The kind of file to save."""
         return self._text("what")
@@ -58,6 +70,17 @@ class Settings:
     def opacity(self) -> float:
         """The opacity of the overlay in [0, 1]."""
         return self._number("opacity")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the page draws, besides the measures, that depends on the threshold: "kinds", "calibres"."""
+        value = self._values.get("needs")
+        return frozenset(str(item) for item in value) if isinstance(value, list) else frozenset()
+
+    @property
+    def safe_kinds(self) -> bool:
+        """Whether arteries and veins have colours that colour-blind people tell apart."""
+        return self._values.get("safe_kinds") is True
 
     @property
     def um_per_px(self) -> float | None:
@@ -120,8 +143,12 @@ class ShownPhotograph(TypedDict):
     counts: list[int]  # pixels of each level
     stops: list[float]
     fitted: int  # number of the fitted threshold in `stops`
+    start: float | None  # threshold to begin with, None for the fitted one
+    um_per_px: float | None  # of the file
     warnings: list[str]
     has_truth: bool  # whether it is an example whose vessels are known
+    has_kinds: bool  # whether arteries and veins are told apart
+    shapes: Shapes
 
 
 class ShownReference(TypedDict):

@@ -8,6 +8,7 @@ import numpy as np
 
 from resegnet.io import without_nan
 from resegnet.results.segmentation import Segmentation
+from resegnet.web.messages import ServedFile
 
 # Share of the field of view above which a mask is not measured: it has no centrelines of vessels then, and to look for
 # them takes up to 39 s (8 megapixels).
@@ -24,7 +25,7 @@ class ShownMeasure(TypedDict):
     unit: str  # "%", "px" or "": a share, a length, a bare number
     digits: int  # after the point, in pixels or without a unit
     meaning: str
-    icc: tuple[float, float]  # least and greatest of the data sets in docs/measurements.md, of the model "bundled"
+    icc: tuple[float, float] | None  # least and greatest of the data sets in docs/measurements.md, of "bundled"
     reliable: bool
 
 
@@ -75,6 +76,51 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "reliable": True,
     },
     {
+        "key": "crae_px",
+        "title": "CRAE",
+        "unit": "px",
+        "digits": 2,
+        "meaning": "Central retinal artery equivalent: one calibre for the six widest arteries near the disc.",
+        "icc": None,
+        "reliable": True,
+    },
+    {
+        "key": "crve_px",
+        "title": "CRVE",
+        "unit": "px",
+        "digits": 2,
+        "meaning": "Central retinal vein equivalent: one calibre for the six widest veins near the disc.",
+        "icc": None,
+        "reliable": True,
+    },
+    {
+        "key": "avr",
+        "title": "AVR",
+        "unit": "",
+        "digits": 3,
+        "meaning": "Ratio of arteries to veins: CRAE divided by CRVE.",
+        "icc": None,
+        "reliable": True,
+    },
+    {
+        "key": "disc_diameter_px",
+        "title": "Disc diameter",
+        "unit": "px",
+        "digits": 1,
+        "meaning": "Diameter of a circle with the area of the optic disc.",
+        "icc": None,
+        "reliable": True,
+    },
+    {
+        "key": "disc_fovea_distance_dd",
+        "title": "Disc to fovea",
+        "unit": "",
+        "digits": 2,
+        "meaning": "Distance of the fovea from the middle of the disc, in disc diameters.",
+        "icc": None,
+        "reliable": True,
+    },
+    {
         "key": "branch_points",
         "title": "Branch points",
         "unit": "",
@@ -102,6 +148,8 @@ class Measured(TypedDict):
     threshold: float
     measures: dict[str, float | None] | None  # None if the mask is not measured
     reason: str | None  # a sentence: why it is not
+    kinds: ServedFile | None  # packed, see `resegnet.results.kinds`; None if not asked for
+    calibres: ServedFile | None  # see `resegnet.web.layers.pack_calibres`; None if not asked for
 
 
 def shown_measures(result: Segmentation) -> dict[str, float | None] | None:
@@ -109,7 +157,7 @@ def shown_measures(result: Segmentation) -> dict[str, float | None] | None:
     if np.count_nonzero(result.mask & result.fov) > MAX_VESSEL * np.count_nonzero(result.fov):
         return None
     numbers = without_nan(result.measure())
-    return {shown["key"]: numbers[shown["key"]] for shown in SHOWN_MEASURES}
+    return {shown["key"]: numbers[shown["key"]] for shown in SHOWN_MEASURES if shown["key"] in numbers}
 
 
 def write_measure(shown: ShownMeasure, value: float | None, um_per_px: float | None) -> str:

@@ -91,7 +91,7 @@ class RecentResults:
             self._sweep_later()
 
     def _size_bytes(self) -> int:
-        return sum(r.image.nbytes + r.probability.nbytes + r.fov.nbytes for _, r in self._results.values())
+        return sum(_size_bytes(result) for _, result in self._results.values())
 
     def _sweep_later(self) -> None:
         if self._sweeper is None and self._results:
@@ -99,3 +99,8 @@ class RecentResults:
             self._sweeper = threading.Timer(max(0.1, oldest + self._keep_s - self._clock()), self.sweep)
             self._sweeper.daemon = True
             self._sweeper.start()
+
+
+def _size_bytes(result: Segmentation) -> int:
+    arrays = [result.image, result.probability, result.fov]
+    return sum(array.nbytes for array in arrays) + (0 if result.anatomy is None else result.anatomy.planes.nbytes)

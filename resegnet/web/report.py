@@ -73,6 +73,7 @@ def compose_report(
     fitted: float,
     look: tuple[tuple[int, int, int], float],
     um_per_px: float | None,
+    safe_kinds: bool,
     facts: Mapping[str, str],
 ) -> Report:
     """Collect what the report says.
@@ -89,6 +90,8 @@ def compose_report(
         Colour and opacity of the overlay.
     um_per_px
         Micrometres on the retina for a pixel, None if unknown.
+    safe_kinds
+        Whether arteries and veins have colours that colour-blind people tell apart.
     facts
         What only the caller knows; its "Photograph" is the title.
     """
@@ -100,8 +103,12 @@ def compose_report(
             shown["meaning"] + ("" if shown["reliable"] else " Less reliable."),
         )
         for shown in SHOWN_MEASURES
+        if (shown["icc"] is not None if measures is None else shown["key"] in measures)
     ]
     pictures = [("Photograph", result.image), ("Vessels found", result.overlay(*look))]
+    kinds = result.kinds_map(safe_kinds)
+    if kinds is not None:
+        pictures.append((f"Arteries {'orange' if safe_kinds else 'red'}, veins blue", kinds))
     scores = []
     if comparison is not None:
         pictures.append(("Agreed white, missed orange, extra blue", comparison.error_map()))
@@ -118,6 +125,7 @@ def compose_report(
         warnings=[*result.warnings, *([TOO_MUCH_VESSEL] if measures is None else [])],
         facts={
             "Size": f"{width} x {height} px",
+            "Eye": result.eye or "",
             "Scale": "unknown" if um_per_px is None else f"{um_per_px:g} µm per px",
             "Threshold": f"{result.threshold:.4g} ({own})",
             "Model": f"{result.model or 'without a name'}, with ReSegNet {__version__}",

@@ -63,7 +63,7 @@ def list_uploads(files: Sequence[str]) -> list[Photograph]:
     def add(name: str, path: str, entry: zipfile.ZipInfo | None = None, error: str = "") -> None:
         parts = [part for part in re.split(r"[/\\]+", name) if part not in ("", ".", "..")] or ["photograph"]
         file = free_name("_".join([*parts[:-1], Path(parts[-1]).stem]), taken)
-        source = "/".join(parts)
+        source = "/".join(parts if entry is None else [Path(path).name, *parts])  # tells it from the same file alone
         photographs.append(_Upload(file, file, source, error=error, path=path, entry=entry, allowance=allowance))
         if len(photographs) > MAX_PHOTOGRAPHS:
             raise DataError(

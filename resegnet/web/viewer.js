@@ -1,12 +1,12 @@
 // The picture with its threshold slider. gradio runs this file and the other `viewer_*.js`, joined, once, with `element`,
-// `props`, `trigger`, `watch` and `upload` in scope. Every threshold is drawn from one array of levels (see `levels.py`),
+// `props`, `trigger` and `watch` in scope. Every threshold is drawn from one array of levels (see `levels.py`),
 // without the server.
 
 const root = element.querySelector(".viewer");
 const find = (selector) => root.querySelector(selector);
 const all = (selector) => [...root.querySelectorAll(selector)];
 const stage = find(".stage"), sheet = find(".sheet"), divider = find(".divider");
-const photoCanvas = find(".photo"), paintCanvas = find(".paint");
+const photoCanvas = find(".photo"), paintCanvas = find(".paint"), marksCanvas = find(".marks");
 const slider = find("#viewer-threshold"), exact = find(".exact"), opacity = find(".opacity"), um = find(".um");
 
 const SWATCHES = [[props.color, "cyan"], ["#ffe000", "yellow"], ["#ff4fd8", "magenta"], ["#7cff4f", "green"], ["#ffffff", "white"]];
@@ -15,8 +15,8 @@ const MAX_SCALE = 32;  // screen pixels for one of the photograph
 let shown = null;  // the open photograph as the server sent it, `ShownPhotograph` in messages.py
 let photo = null;  // HTMLImageElement
 let levels = null;  // Uint8Array (H * W)
-let codes = null;  // the levels, plus 256 where the reference has a vessel
-let near = null;  // pixels at or above the second stop, row by row: column + 2 ** 23 * code
+let codes = null;  // the levels, plus 256 where the reference has a vessel, plus 512 times the kind of the vessel
+let near = null;  // pixels at or above the second stop, row by row: column + 2 ** 20 * code
 let rowsNear = null;  // where each row begins in `near`
 let reference = null;  // the manual segmentation, `ShownReference` in messages.py, with sums and curve
 let image = null;  // ImageData of the paint canvas
@@ -26,7 +26,8 @@ let color = props.color;
 let place = { scale: 1, x: 0, y: 0, fitted: true };  // screen pixels per photograph pixel, and the upper left corner
 let offered = [];  // files for the Batch tab
 let typing = false;  // the number in the threshold's box is not finished yet
-let measured = null;  // `Measured` in numbers.py, of the open photograph
+let measured = null;  // `Measured` in numbers.py, of the open photograph, with what `loadDetails` unpacked
+let safeKinds = false;  // arteries and veins in colours that colour-blind people tell apart
 let rest = 0;  // timer: the thumb of the slider rests
 let request = 0;  // number of the last request; an answer to an earlier one is ignored
 
@@ -91,20 +92,10 @@ function offerBatch(files) {
   offered = files;
 }
 
-async function openBatch() {
+function openBatch() {
   find(".batch-offer").hidden = true;
-  [...document.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === "Batch").click();
-  const transfer = new DataTransfer();
-  for (const file of offered) transfer.items.add(file);
-  for (let wait = 0; wait < 100; wait++) {  // gradio renders the tab when it is first opened
-    const input = document.querySelector("#batch input[type=file]");
-    if (input) {
-      input.files = transfer.files;
-      input.dispatchEvent(new Event("change", { bubbles: true }));
-      return;
-    }
-    await new Promise((done) => setTimeout(done, 50));
-  }
+  openTab("Batch");
+  giveToBatch(offered);
 }
 
 async function send(files, event) {
@@ -113,9 +104,9 @@ async function send(files, event) {
   if (!file || (event === "reference" && (!shown || "busy" in root.dataset))) return;
   const mine = newRequest("Sending the file");
   try {
-    const sent = await upload(file);
+    const path = await sendFile(file, (share) => { if (mine === request) startBusy(`Sending the file, ${Math.round(100 * share)} %`); });
     if (mine !== request) return;
-    root.viewer.file = { path: sent.path, orig_name: file.name, meta: { _type: "gradio.FileData" } };
+    root.viewer.file = { path, orig_name: file.name, meta: { _type: "gradio.FileData" } };
     startBusy(event === "photograph" ? "Finding the vessels" : "Comparing");
     trigger(event);
   } catch (error) {
@@ -125,10 +116,15 @@ async function send(files, event) {
   }
 }
 
-async function unpack(file) {
-  const answer = await fetch(file.url);
+async function inflate(file) {
+  // gradio gives an address to the files of the viewer only, not to those among the numbers.
+  const answer = await fetch(file.url ?? `${window.gradio_config.root}${window.gradio_config.api_prefix}/file=${file.path}`);
   if (!answer.ok) throw new Error(`the server answered with status ${answer.status}`);
-  const bytes = new Uint8Array(await new Response(answer.body.pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
+  return new Uint8Array(await new Response(answer.body.pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
+}
+
+async function unpack(file) {
+  const bytes = await inflate(file);
   for (let k = 1; k < bytes.length; k++) bytes[k] += bytes[k - 1];
   return bytes;
 }
@@ -145,6 +141,8 @@ function load(url) {
 // Take an answer of the server: a photograph, a manual segmentation of it, or an error, which changes nothing else.
 async function receive(answer) {
   if (!answer || answer.request !== request) return;
+  if (answer.nothing) forgetVisit();
+  if (answer.nothing || answer.kept) return stopBusy();
   if (answer.error || answer.reference?.error) {
     showMessage(answer.error ? ".viewer > .error" : ".reference .error", [answer.error || answer.reference.error]);
     stopBusy();
@@ -168,6 +166,16 @@ async function receive(answer) {
   stopBusy();
 }
 
+// Join levels, manual segmentation and kinds of the vessels to one number a pixel.
+function combine() {
+  const vessels = reference?.vessels, kinds = measured?.kindPixels;
+  if (vessels || kinds) {
+    codes = new Uint16Array(levels.length);
+    for (let k = 0; k < codes.length; k++) codes[k] = levels[k] | (vessels?.[k] << 8) | (kinds?.[k] << 9);
+  } else codes = levels;
+  listNear();
+}
+
 // List the pixels at or above the second stop. Three of four lie below it; to skip those makes a slider step 4 times faster.
 function listNear() {
   const { width, height } = shown;
@@ -176,7 +184,7 @@ function listNear() {
   near = new Uint32Array(count);
   rowsNear = new Int32Array(height + 1);
   for (let row = 0, k = 0, at = 0; row < height; row++) {
-    for (let column = 0; column < width; column++, k++) if (codes[k] > 1) near[at++] = column | (codes[k] << 23);
+    for (let column = 0; column < width; column++, k++) if (codes[k] > 1) near[at++] = column | (codes[k] << 20);
     rowsNear[row + 1] = at;
   }
 }
@@ -185,7 +193,9 @@ function open() {
   const { width, height, stops } = shown;
   root.viewer.saved();  // no download of an earlier photograph keeps its button
   shown.atOrAbove = suffixSums(shown.counts);
-  stop = shown.fitted;
+  const start = shown.start ?? kept;
+  stop = start === null ? shown.fitted : nearestStop(start);
+  drawDensity();
   typing = false;
   exact.setAttribute("aria-invalid", false);
   slider.max = stops.length - 1;
@@ -193,17 +203,22 @@ function open() {
   find(".mark").style.setProperty("--at", shown.fitted / (stops.length - 1));
   find(".name").textContent = shown.name;
   const facts = { Photograph: `${width} × ${height} px`, "Field of view": `${shown.atOrAbove[0].toLocaleString("en")} px` };
+  if (shown.shapes.eye) facts.Eye = shown.shapes.eye;
   find(".numbers dl").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [tag("dt", name), tag("dd", value)]));
   showMessage(".viewer > .warnings", shown.warnings);
   place.fitted = true;
   const size = `${width} x ${height}`;
-  if (um.dataset.size !== size) um.value = "";  // the scale of another camera
+  if (shown.um_per_px !== null) um.value = shown.um_per_px;
+  else if (um.dataset.size !== size) um.value = "";  // the scale of another camera
   um.dataset.size = size;
   measured = null;
+  for (const button of all(".views [data-view=kinds], [data-save=kinds]")) button.hidden = !shown.has_kinds;
+  updateLayerButtons();
   measureLater();
   divide(0.5);
   compareWith(null);
   root.dataset.state = "shown";
+  rememberPhotograph();
   resize();
   if (document.activeElement === document.body) sheet.focus({ preventScroll: true });
   announce(`Finished. ${share()} of the field of view is vessel.`);
@@ -216,6 +231,9 @@ function close() {
   clearTimeout(rest);
   shown = photo = levels = codes = near = reference = measured = null;
   root.dataset.state = "empty";
+  visit.open = false;
+  saveVisit();
+  drawStrip();
   showMessage(".viewer > .warnings", []);
   find("[data-do=pick]").focus();
 }
@@ -223,12 +241,12 @@ function close() {
 // Show a manual segmentation over the levels, or remove it (null).
 function compareWith(sent, vessels) {
   reference = sent;
-  codes = sent ? Uint16Array.from(levels, (level, k) => level + 256 * vessels[k]) : levels;
-  listNear();
+  if (sent) reference.vessels = vessels;
+  combine();
   find(".reference").dataset.reference = sent ? "shown" : "none";
   showMessage(".reference .doubt", []);
   find("[data-do=truth]").hidden = !shown.has_truth || sent !== null;
-  for (const button of all("button[data-view=errors], button[data-save=errors]")) button.hidden = !sent;
+  for (const button of all("[data-view=errors], [data-view=reference], [data-save=errors]")) button.hidden = !sent;
   if (sent) {
     reference.atOrAbove = suffixSums(sent.counts);
     reference.curve = shown.stops.map((_, k) => rates(k)).filter((r) => !Number.isNaN(r.precision));
@@ -237,5 +255,5 @@ function compareWith(sent, vessels) {
     showMessage(".reference .doubt", sent.doubt ? [sent.doubt] : []);
     setView("errors");
     settle();
-  } else setView(view === "errors" ? "overlay" : view);
+  } else setView(["errors", "reference"].includes(view) || (view === "kinds" && !shown.has_kinds) ? "overlay" : view);
 }

@@ -6,7 +6,7 @@ function resize() {
   const box = sheet.getBoundingClientRect();
   const screen = window.devicePixelRatio || 1;
   const wide = Math.max(1, Math.round(box.width * screen)), high = Math.max(1, Math.round(box.height * screen));
-  for (const canvas of [photoCanvas, paintCanvas]) {
+  for (const canvas of [photoCanvas, paintCanvas, marksCanvas]) {
     if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
   }
   if (place.fitted) {
@@ -23,6 +23,7 @@ function resize() {
   find(".scale").textContent = `${Math.round(100 * place.scale)} %`;
   schedule(drawPhoto);
   schedule(drawPaint);
+  schedule(drawMarks);
 }
 
 const fitScale = () => Math.min(photoCanvas.width / shown.width, photoCanvas.height / shown.height);
@@ -40,7 +41,7 @@ function drawPhoto() {
   const context = photoCanvas.getContext("2d");
   context.clearRect(0, 0, photoCanvas.width, photoCanvas.height);
   const box = [place.x, place.y, shown.width * place.scale, shown.height * place.scale];
-  if (view === "mask" || view === "probability") {
+  if (["mask", "probability", "reference"].includes(view)) {
     context.fillStyle = "#000";
     context.fillRect(...box);
     return;
@@ -50,21 +51,43 @@ function drawPhoto() {
   context.drawImage(photo, ...box);
 }
 
-// For each code, the weight that a pixel adds, and to which of the sums of its screen pixel (1 or 3 a view).
+const VESSEL = 4096;  // added to a sum of probabilities for each vessel; a screen pixel never stands for so many pixels
+
+// For each code, the weight that a pixel adds, and to which of the sums of its screen pixel (1, 3 or 4 a view).
 function weights() {
-  const size = 512, part = new Int32Array(size), weight = new Float32Array(size);
+  const size = 2048, part = new Int32Array(size), weight = new Float64Array(size);
   for (let code = 0; code < size; code++) {
-    const level = code & 255, vessel = level > stop;
-    if (view === "probability") {
-      part[code] = 0;
-      weight[code] = level ? shown.stops[level - 1] : 0;
-    } else if (view === "errors") {
-      const truth = code > 255;
+    const level = code & 255, vessel = level > stop, truth = (code & 256) !== 0, kind = code >> 9;
+    if (view === "probability") weight[code] = level ? shown.stops[level - 1] + (vessel ? VESSEL : 0) : 0;
+    else if (view === "reference") weight[code] = truth && level ? 1 : 0;
+    else if (view === "errors") {
       part[code] = truth ? (vessel ? 0 : 1) : 2;
       weight[code] = (truth || vessel) && level ? 1 : 0;
-    } else weight[code] = vessel ? 1 : 0;
+    } else {
+      if (view === "kinds") part[code] = kind ? kind - 1 : 3;  // without a kind until the slider rests
+      weight[code] = vessel ? 1 : 0;
+    }
   }
   return { part, weight };
+}
+
+// Colours of the sums of a view that has several.
+function partColors() {
+  if (view === "errors") return ["hit", "miss", "false alarm"].map((kind) => props.colors[kind]);
+  if (view !== "kinds") return null;
+  const colors = props.kind_colors[safeKinds ? "safe" : "usual"];
+  return [colors.artery, colors.vein, colors.both, [150, 150, 150]];
+}
+
+// Draw the border of the pixels that are mostly vessel, within a box of the screen.
+function drawContour(out, covered, wide, [left, top, right, bottom]) {
+  const [r, g, b] = rgb(props.color), line = (0xff000000 | (b << 16) | (g << 8) | r) >>> 0;
+  for (let row = top; row < bottom; row++) {
+    for (let k = row * wide + left; k < row * wide + right; k++) {
+      const beside = k + 1 < row * wide + right && covered[k] !== covered[k + 1];
+      if (beside || (row + 1 < bottom && covered[k] !== covered[k + wide])) out[k] = line;
+    }
+  }
 }
 
 function rgb(hex) {
@@ -82,13 +105,14 @@ function drawPaint() {
   const out = new Uint32Array(image.data.buffer);  // 0xAABBGGRR: browsers run on little-endian machines only
   out.fill(0);
   const { part, weight } = weights();
-  for (let code = 0; code < 512; code++) part[code] *= wide;
-  const parts = view === "errors" ? 3 : 1;
-  const sums = new Float32Array(parts * wide);
-  const [r, g, b] = view === "mask" ? [255, 255, 255] : rgb(color);
+  for (let code = 0; code < part.length; code++) part[code] *= wide;
+  const colors = partColors();
+  const sums = new Float64Array((colors?.length ?? 1) * wide);
+  const white = view === "mask" || view === "reference";
+  const [r, g, b] = white ? [255, 255, 255] : rgb(color);
   const plain = (b << 16) | (g << 8) | r;
-  const alpha = 255 * (view === "mask" ? 1 : Number(opacity.value));
-  const kinds = ["hit", "miss", "false alarm"].map((kind) => props.colors[kind]);
+  const alpha = 255 * (white ? 1 : Number(opacity.value));
+  const covered = view === "probability" ? new Uint8Array(wide * high) : null;
   const magma = props.magma.map(([red, green, blue]) => (0xff000000 | (blue << 16) | (green << 8) | red) >>> 0);
 
   // Reduced, each pixel of the photograph belongs to one of the screen; enlarged, each of the screen to one of the photograph.
@@ -104,7 +128,8 @@ function drawPaint() {
   const whole = stop === 0;
   const add = (code, k) => { if (weight[code] !== 0 && k >= 0 && k < wide) sums[part[code] + k] += weight[code]; };
   let row = Math.max(0, Math.floor(-y / scale) - 1);
-  for (let line = Math.max(0, Math.floor(y)); line < Math.min(high, Math.ceil(y + height * scale)); line++) {
+  const top = Math.max(0, Math.floor(y)), bottom = Math.min(high, Math.ceil(y + height * scale));
+  for (let line = top; line < bottom; line++) {
     let rows = 1;
     sums.fill(0);
     if (shrunk) {
@@ -113,7 +138,7 @@ function drawPaint() {
       for (; row < height && rowOf(row) === line; row++) {
         if (whole) {
           for (let column = 0, k = row * width; column < width; column++, k++) add(codes[k], columnOf[column]);
-        } else for (let k = rowsNear[row]; k < rowsNear[row + 1]; k++) add(near[k] >>> 23, columnOf[near[k] & 0x7fffff]);
+        } else for (let k = rowsNear[row]; k < rowsNear[row + 1]; k++) add(near[k] >>> 20, columnOf[near[k] & 0xfffff]);
       }
       rows = row - start;
       if (!rows) continue;
@@ -129,15 +154,25 @@ function drawPaint() {
     }
     for (let k = left, at = line * wide + left; k < right; k++, at++) {
       const share = 1 / (shrunk ? rows * columns[k] : 1);
-      if (view === "probability") out[at] = magma[Math.min(255, Math.round(255 * sums[k] * share))];
-      else if (view === "errors") {
-        const counts = [sums[k], sums[wide + k], sums[2 * wide + k]], total = counts[0] + counts[1] + counts[2];
+      if (covered) {
+        const vessels = Math.floor(sums[k] / VESSEL);
+        covered[at] = vessels * share >= 0.5 ? 1 : 0;
+        out[at] = magma[Math.min(255, Math.round(255 * (sums[k] - vessels * VESSEL) * share))];
+      } else if (colors) {
+        let total = 0;
+        const mixed = [0, 0, 0];
+        for (let part = 0; part < colors.length; part++) {
+          const count = sums[part * wide + k];
+          total += count;
+          for (let channel = 0; channel < 3; channel++) mixed[channel] += count * colors[part][channel];
+        }
         if (!total) continue;
-        const mixed = [0, 1, 2].map((channel) => Math.round(counts.reduce((sum, n, kind) => sum + n * kinds[kind][channel], 0) / total));
+        for (let channel = 0; channel < 3; channel++) mixed[channel] = Math.round(mixed[channel] / total);
         out[at] = (Math.round(255 * total * share) << 24) | (mixed[2] << 16) | (mixed[1] << 8) | mixed[0];
       } else if (sums[k]) out[at] = (Math.round(alpha * sums[k] * share) << 24) | plain;
     }
   }
+  if (covered) drawContour(out, covered, wide, [left, top, right, bottom]);
   context.putImageData(image, 0, 0);
 }
 
@@ -145,29 +180,16 @@ function setView(name) {
   view = name;
   root.dataset.view = name;
   all(".views button").forEach((button) => button.setAttribute("aria-pressed", button.dataset.view === name));
-  const legend = find(".legend");
-  legend.hidden = name !== "errors" && name !== "probability";
-  if (name === "errors") {
-    legend.replaceChildren(...Object.entries(props.colors).map(([kind, value]) => {
-      const [word, term] = { hit: ["agreed", "true positive"], miss: ["missed", "false negative"] }[kind] || ["extra", "false positive"];
-      const entry = Object.assign(tag("span", word), { title: term });
-      entry.append(tag("small", `(${kind})`));
-      entry.prepend(Object.assign(document.createElement("i"), { style: `background: rgb(${value})` }));
-      return entry;
-    }));
-  } else if (name === "probability") {
-    const ramp = Object.assign(document.createElement("i"), { className: "ramp" });
-    ramp.style.background = `linear-gradient(to right, ${props.magma.filter((_, k) => k % 15 === 0).map((c) => `rgb(${c})`).join(",")})`;
-    legend.replaceChildren(tag("span", "0"), ramp, tag("span", "1"));
-  }
-  find(".look").disabled = !["overlay", "compare"].includes(name);
-  if (shown) { schedule(drawPhoto); schedule(drawPaint); }
+  find(".look").disabled = !["overlay", "compare", "kinds"].includes(name);
+  updateLegend();
+  if (shown) { measureLater(); schedule(drawPhoto); schedule(drawPaint); schedule(drawMarks); }
 }
 
 function setStop(k) {
   stop = Math.min(shown.stops.length - 1, Math.max(0, k));
   measureLater();
   schedule(drawPaint);
+  schedule(drawMarks);
 }
 
 function divide(share) {

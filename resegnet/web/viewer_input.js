@@ -3,6 +3,7 @@
 const commands = {
   pick: () => find(".pick").click(),
   take: () => find(".take").click(),
+  shortcuts: () => shortcuts.showModal(),
   "pick-reference": () => find(".pick-reference").click(),
   batch: openBatch,
   stay: () => { find(".batch-offer").hidden = true; },
@@ -26,18 +27,23 @@ function settle() {
 root.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
-  const { do: command, zoom: zoomed, view: viewed, save, example, color: chosen } = button.dataset;
+  const { do: command, zoom: zoomed, view: viewed, layer, kinds, again, save, example, color: chosen } = button.dataset;
   if (command || zoomed) commands[command || zoomed]();
   else if (viewed) setView(viewed);
+  else if (layer) toggleLayer(layer);
+  else if (kinds) setKindColors(kinds === "safe");
   else if (save && !("busy" in root.dataset) && !("saving" in button.dataset)) {
     button.dataset.saving = "";
     setTimeout(() => delete button.dataset.saving, 60_000);  // gradio reports nothing if the server is gone
     root.viewer.what = save;
     trigger("save");
   } else if (chosen) { color = chosen; swatches(); }
-  else if (example) {
-    newRequest("Finding the vessels");
-    trigger("example", { index: Number(example) });
+  else if (example || again) {
+    if (again) showAgain(Number(again));
+    else {
+      newRequest("Finding the vessels");
+      trigger("example", { index: Number(example) });
+    }
     if (stage.getBoundingClientRect().top < 0) root.scrollIntoView({ block: "start" });  // the stage is above the examples
   }
 });
@@ -57,8 +63,7 @@ exact.addEventListener("input", () => {
   const good = wanted >= 0 && wanted <= 1;
   exact.setAttribute("aria-invalid", !good);
   if (!good) return;
-  const distance = shown.stops.map((value) => Math.abs(value - wanted));
-  setStop(distance.indexOf(Math.min(...distance)));
+  setStop(nearestStop(wanted));
 });
 exact.addEventListener("change", () => {
   typing = false;
@@ -68,7 +73,14 @@ exact.addEventListener("change", () => {
 });
 opacity.addEventListener("input", () => shown && schedule(drawPaint));
 
-um.addEventListener("input", () => shown && updateMeasures());
+um.addEventListener("input", () => { if (shown) { updateMeasures(); updateCounts(); } });
+
+function setKindColors(safe) {
+  safeKinds = safe;
+  all("[data-kinds]").forEach((button) => button.setAttribute("aria-pressed", (button.dataset.kinds === "safe") === safe));
+  updateLegend();
+  if (shown) schedule(drawPaint);
+}
 
 function swatches() {
   all(".swatches button").forEach((button) => button.setAttribute("aria-pressed", button.dataset.color === color));
@@ -161,10 +173,16 @@ document.addEventListener("dragover", (event) => {
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) delete root.dataset.drag; });
 document.addEventListener("drop", (event) => {
   if (!hasFiles(event)) return;
+  const taken = event.defaultPrevented;  // by gradio's own drop zone
   event.preventDefault();
   delete root.dataset.drag;
-  if (root.getClientRects().length) send([...event.dataTransfer.files], overReference(event) ? "reference" : "photograph");
+  if (batchTab()?.getClientRects().length) {
+    if (!taken) giveToBatch([...event.dataTransfer.files]);
+  } else if (root.getClientRects().length) send([...event.dataTransfer.files], overReference(event) ? "reference" : "photograph");
 });
 document.addEventListener("paste", (event) => {
-  if (root.isConnected && root.getClientRects().length) send([...(event.clipboardData?.files || [])], "photograph");
+  const files = [...(event.clipboardData?.files || [])];
+  if (!root.isConnected || !files.length) return;
+  if (root.getClientRects().length) send(files, "photograph");
+  else if (batchTab()?.getClientRects().length && !event.defaultPrevented) giveToBatch(files);
 });

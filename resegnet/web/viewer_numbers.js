@@ -6,10 +6,15 @@ function suffixSums(counts) {
   return sums;
 }
 
-function rates(k) {
+function confusion(k) {
   const called = shown.atOrAbove[k], field = shown.atOrAbove[0];
   const hits = reference.atOrAbove[k], vessels = reference.atOrAbove[0];
-  const alarms = called - hits, misses = vessels - hits, rejections = field - called - misses;
+  const alarms = called - hits, misses = vessels - hits;
+  return { called, field, hits, vessels, alarms, misses, rejections: field - called - misses };
+}
+
+function rates(k) {
+  const { called, field, hits, vessels, alarms, misses, rejections } = confusion(k);
   return {
     f1: 2 * hits / (called + vessels),
     sensitivity: hits / vessels,
@@ -28,14 +33,25 @@ function share() {
 
 function measureLater() {
   clearTimeout(rest);
-  const stale = measured?.threshold !== shown.stops[stop];
+  const stale = measured?.threshold !== shown.stops[stop] || (!measured.reason && needs().some((key) => !measured[key]));
   find(".measures").setAttribute("aria-busy", stale);
   if (stale) rest = setTimeout(() => ("busy" in root.dataset ? measureLater() : trigger("measure")), root.viewer.restMs);
 }
 
-function showMeasures(value) {
-  if (!shown || (value && (value.photo !== shown.photo || value.threshold !== shown.stops[stop]))) return;  // of another picture
+async function showMeasures(value) {
+  const current = () => shown && !(value && (value.photo !== shown.photo || value.threshold !== shown.stops[stop]));
+  if (!current()) return;  // of another picture
+  try {
+    if (value) await loadDetails(value);
+  } catch {
+    value = null;
+  }
+  if (!current()) return;
+  const hadKinds = measured?.kindPixels;
   measured = value;
+  if (hadKinds || value?.kindPixels) { combine(); schedule(drawPaint); }
+  schedule(drawMarks);
+  updateCounts();
   find(".measures").setAttribute("aria-busy", false);
   const reason = value ? value.reason : "The numbers could not be computed; move the slider to try again.";
   Object.assign(find(".measures .reason"), { textContent: reason ?? "", hidden: !reason });
@@ -43,15 +59,24 @@ function showMeasures(value) {
 }
 
 function updateMeasures() {
-  const scale = umPerPx();
-  for (const { key, unit, digits } of props.measures) {
+  for (const { key, unit, digits, icc } of props.measures) {
     const value = measured?.measures?.[key], box = find(`.tiles [data-measure=${key}]`);
-    const decimals = (number, count) => number.toLocaleString("en", { minimumFractionDigits: count, maximumFractionDigits: count });
+    // What only some models tell has no tile until it comes.
+    box.parentElement.hidden = measured?.measures ? !(key in measured.measures) : icc === null;
     if (key === "vessel_density") box.textContent = share();
     else if (value == null) box.textContent = measured || find(".measures").ariaBusy !== "true" ? "–" : "…";
-    else if (unit === "px" && scale) box.textContent = value * scale < 10000 ? `${decimals(value * scale, 1)} µm` : `${decimals(value * scale / 1000, 1)} mm`;
+    else if (unit === "px") box.textContent = lengthText(value, digits);
     else box.textContent = decimals(value, digits) + (unit ? ` ${unit}` : "");
   }
+}
+
+const decimals = (number, count) => number.toLocaleString("en", { minimumFractionDigits: count, maximumFractionDigits: count });
+
+// A length in micrometres or millimetres if the scale is known, else in pixels.
+function lengthText(px, digits) {
+  const scale = umPerPx();
+  if (!scale) return `${decimals(px, digits)} px`;
+  return px * scale < 10000 ? `${decimals(px * scale, 1)} µm` : `${decimals(px * scale / 1000, 1)} mm`;
 }
 
 const umPerPx = () => (um.value !== "" && um.valueAsNumber > 0 && um.validity.valid ? um.valueAsNumber : null);
@@ -70,9 +95,13 @@ function updateNumbers() {
   slider.setAttribute("aria-valuetext", `${threshold}, ${share()} of the field is vessel`);
   if (!typing) exact.value = threshold;
   updateMeasures();
+  updateCounts();
+  updateDensity();
+  if (kept !== null) kept = shown.stops[stop];
   find("[data-do=reset]").setAttribute("aria-disabled", stop === shown.fitted);
   const views = { overlay: "its vessels coloured", compare: "its vessels coloured on the right", mask: "only its vessels, white on black",
-    probability: "the probability of vessels", errors: "hits, misses and false alarms against the manual segmentation" };
+    probability: "the probability of vessels", reference: "only the manual segmentation, white on black",
+    kinds: "its arteries and veins in two colours", errors: "hits, misses and false alarms against the manual segmentation" };
   sheet.setAttribute("aria-label", `${shown.name}, ${views[view]}; ${share()} of the field of view is vessel at threshold ${threshold}`);
   if (reference) updateScores();
 }

@@ -11,12 +11,19 @@ find(".swatches input").addEventListener("input", (event) => { color = event.tar
 opacity.value = props.opacity;
 swatches();
 
+find(".layers p").append(...Object.entries(LAYERS).map(([layer, title]) => {
+  const button = Object.assign(tag("button", title), { type: "button", className: "pill" });
+  button.dataset.layer = layer;
+  button.setAttribute("aria-pressed", false);
+  return button;
+}));
+
 for (const { key, title, meaning, icc, reliable } of props.measures) {
   const tile = document.createElement("div"), value = tag("strong", "–");
   value.dataset.measure = key;
   value.toggleAttribute("data-live", key === "vessel_density");
   tile.append(tag("h3", title), value, tag("p", meaning));
-  if (props.agreement) tile.append(tag("p", `ICC ${icc[0].toFixed(2)} to ${icc[1].toFixed(2)}`));
+  if (props.agreement && icc) tile.append(tag("p", `ICC ${icc[0].toFixed(2)} to ${icc[1].toFixed(2)}`));
   find(reliable ? ".measures > .tiles" : ".measures details .tiles").append(tile);
 }
 find(".measures .icc").hidden = !props.agreement;
@@ -26,13 +33,13 @@ for (const picture of all(".first img")) picture.src = props.first_look;
 const firstEdge = find(".first input");
 firstEdge.addEventListener("input", () => find(".first").style.setProperty("--edge", `${firstEdge.value}%`));
 
-find(".examples").append(...props.examples.map(({ name, kind, src }, index) => {
+find(".offered").append(...props.examples.map(({ name, kind, src }, index) => {
   const button = Object.assign(document.createElement("button"), { type: "button", title: name });
   button.dataset.example = index;
   button.append(Object.assign(document.createElement("img"), { src, alt: `Example: ${name}`, width: 72, height: 72 }), tag("span", kind));
   return button;
 }));
-find(".examples").hidden = props.examples.length === 0;
+find(".offered").hidden = props.examples.length === 0;
 
 new ResizeObserver(() => resize()).observe(sheet);
 const queue = document.getElementById("status");
@@ -43,12 +50,14 @@ root.viewer = {
   file: null,  // the last upload
   restMs: 400,  // from the last move of the slider until the measures are asked for
   showMeasures,
+  carryThreshold,
   what: null,  // kind of the file to save
   settings: () => ({ request, photo: shown?.photo ?? null, reference: reference?.file ?? null, threshold: shown ? shown.stops[stop] : null, color,
-    opacity: Number(opacity.value), um_per_px: umPerPx(), what: root.viewer.what }),
+    opacity: Number(opacity.value), um_per_px: umPerPx(), needs: shown ? needs() : [], visit: visit.token, reopen: visit.open, safe_kinds: safeKinds, what: root.viewer.what }),
   refine: (value) => { if (reference) { reference.cldice = value?.threshold === undefined ? { threshold: shown.stops[stop], value: null } : value; updateNumbers(); } },
   saved: () => all("[data-saving]").forEach((button) => delete button.dataset.saving),
   stopBusy,
 };
 watch("value", () => receive(props.value));
+restoreVisit();
 if (!window.DecompressionStream) showMessage(".viewer > .error", ["This browser is too old for the page, which needs one of 2023 or later: update it."]);

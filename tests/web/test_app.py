@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import io
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -30,7 +32,7 @@ from resegnet import Config, ImageError, Segmenter
 from resegnet.hub import MODEL_VARIABLE
 from resegnet.results import export
 from resegnet.results.compare import compare
-from resegnet.web import layout, serve
+from resegnet.web import layout, parts, serve
 from resegnet.web.files import KEEP_S, sweep
 
 tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
@@ -157,6 +159,27 @@ def test_programs_see_two_endpoints_with_their_parameters_described(client):
     assert [r["label"] for r in endpoints["/compare"]["returns"]] == ["error_map", "numbers"]
     assert "Find the vessels" in endpoints["/segment"]["description"]
     assert "against a person's manual segmentation" in endpoints["/compare"]["description"]
+
+
+# The page as other sites and visitors see it
+
+
+def test_a_link_to_the_page_has_a_title_a_text_and_a_picture(url, monkeypatch):
+    html = httpx.get(url).text
+    told = dict(re.findall(r'property="og:(\w+)"\s+content="([^"]+)"', html))
+    assert told["title"].startswith("ReSegNet") and told["description"] == parts.TAGLINE
+    picture = httpx.get(url.rstrip("/") + told["image"])
+    with Image.open(io.BytesIO(picture.content)) as image:
+        assert (image.format, image.width) == ("JPEG", 2 * image.height)
+    monkeypatch.setenv("SPACE_HOST", "user-space.hf.space")
+    assert parts.preview_address() == "https://user-space.hf.space/preview.jpg"
+
+
+def test_links_lead_to_what_is_known(monkeypatch):
+    assert parts.links_html("bundled") == ""
+    assert parts.links_html("user/resegnet@v1.0.0").count("https://huggingface.co/user/resegnet'") == 1
+    monkeypatch.setattr(parts, "REPOSITORY_URL", "https://example.org/code")
+    assert parts.links_html("bundled").count("href='https://example.org/code") == 3
 
 
 # /compare

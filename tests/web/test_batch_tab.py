@@ -164,6 +164,14 @@ def test_links_passwords_and_damage_cost_their_line_only(tmp_path, drawings):
     assert eye.read() == drawings[0]
 
 
+def test_the_same_file_alone_and_in_a_zip_is_told_apart(tmp_path, drawings):
+    (tmp_path / "eye.png").write_bytes(drawings[0])
+    zipped(tmp_path / "visit.zip", {"eye.png": drawings[0]})
+    alone, inside = list_uploads([str(tmp_path / "eye.png"), str(tmp_path / "visit.zip")])
+    assert (alone.source, inside.source) == ("eye.png", "visit.zip/eye.png")
+    assert (alone.file, inside.file) == ("eye", "eye_2")
+
+
 # The tab
 
 
@@ -195,11 +203,11 @@ def test_the_results_are_those_of_the_command(client, segmenter, sent, drawings,
         if "/" in name:
             assert got[name] == (out / name).read_bytes()
     expected, rows = rows_of((out / "results.csv").read_bytes()), rows_of(got["results.csv"])
-    assert [row.pop("source") for row in rows] == ["eye.png", "p1/left.png", "p2/left.png"]
+    assert [row.pop("source") for row in rows] == ["eye.png", "visit.zip/p1/left.png", "visit.zip/p2/left.png"]
     for row in expected:
         del row["source"]
     assert rows == expected
-    assert [row["source"] for row in rows_of(got["failures.csv"])] == ["notes.txt"]
+    assert [row["source"] for row in rows_of(got["failures.csv"])] == ["visit.zip/notes.txt"]
 
 
 def test_no_photographs_and_no_results_give_a_sentence(url, tmp_path):

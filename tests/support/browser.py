@@ -1,0 +1,108 @@
+"""Helpers for tests of the page in a browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from resegnet.results.render import OVERLAY_OPACITY
+from support import PATIENCE_S
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 250 * PATIENCE_S
+
+MEASURED = ".viewer .measures[aria-busy=false]"
+SHOWN = ".viewer[data-state=shown]:not([data-busy])"
+
+
+def upload(page, path):
+    page.set_input_files(".viewer .pick", path)
+    page.wait_for_selector(SHOWN)
+    settle(page)
+
+
+def settle(page):
+    """Wait until the changes are drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def actual_size(page):
+    """One pixel of the photograph on one of the screen."""
+    page.click("[data-zoom=one]")
+    settle(page)
+
+
+def canvas(page, name, shape):
+    """(H, W, 4) pixels of a canvas where the photograph lies; it is shown at 1:1 and whole."""
+    width, height, pixels = page.evaluate(
+        """(name) => {
+          const canvas = document.querySelector(`.viewer canvas.${name}`);
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          let text = "";
+          for (let k = 0; k < data.length; k += 32768) text += String.fromCharCode(...data.subarray(k, k + 32768));
+          return [canvas.width, canvas.height, btoa(text)];
+        }""",
+        name,
+    )
+    image = np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(height, width, 4)
+    top, left = (height - shape[0] + 1) // 2, (width - shape[1] + 1) // 2
+    assert top >= 0 and left >= 0
+    inside = image[top : top + shape[0], left : left + shape[1]]
+    assert image.any(axis=2).sum() == inside.any(axis=2).sum()  # nothing beside the photograph
+    return inside
+
+
+def assert_overlay_is(page, result):
+    """The coloured pixels are those of the mask, in the chosen colour and opacity."""
+    drawn = canvas(page, "paint", result.mask.shape)
+    np.testing.assert_array_equal(drawn[:, :, 3] > 0, result.mask)
+    assert (drawn[result.mask][:, 3] == round(255 * OVERLAY_OPACITY)).all()
+
+
+def threshold_of(page):
+    return float(page.input_value(".viewer .exact"))
+
+
+def press(page, selector, *keys):
+    page.focus(selector)
+    for key in keys:
+        page.keyboard.press(key)
+    settle(page)
+
+
+def save(page, button):
+    """Click a download button; return the file's name and content."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=f"Download {button}").click()
+    return download.value.suggested_filename, download.value.path().read_bytes()
+
+
+def pixels(content):
+    with Image.open(io.BytesIO(content)) as image:
+        return np.array(image)
+
+
+def transfer(page, path, type_, target):
+    """Drop a file on an element, or paste it, as a browser does."""
+    page.evaluate(
+        """([bytes, name, type, target]) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([new Uint8Array(bytes)], name));
+          const options = { bubbles: true, cancelable: true, dataTransfer: transfer, clipboardData: transfer };
+          const event = type === "paste" ? new ClipboardEvent(type, options) : new DragEvent(type, options);
+          document.querySelector(target).dispatchEvent(event);
+        }""",
+        [list(path.read_bytes()), path.name, type_, target],
+    )
