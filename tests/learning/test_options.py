@@ -17,7 +17,7 @@ OPTIONS = {
     "--dataset", "--extra", "--teacher", "--unseen", "--anatomy",
     "--encoder", "--encoder-depth", "--decoder-channels", "--encoder-weights", "--start-from",
     "--input-size", "--smallest-input-size", "--crop-size",
-    "--context-size", "--context-channels", "--context-crop-size", "--validate-every",
+    "--context-size", "--context-encoder", "--context-channels", "--context-crop-size", "--validate-every",
     "--batch-size", "--accumulate", "--steps-per-epoch", "--epochs",
     "--optimizer", "--learning-rate", "--weight-decay", "--schedule", "--patience",
     "--dice-weight", "--centreline-weight", "--freeze-norm", "--weak-augmentation-share", "--average-decay",

@@ -145,7 +145,7 @@ COMMANDS = {
     "segment": "photographs --out --resume --model --revision --engine --address --workers --threshold --um-per-px "
     "--probability --quadrants --no-overlay --no-anatomy --split",
     "evaluate": "--dataset --split --model --revision --engine --second-observer --json --numbers --out --worst "
-    "--stress --anatomy",
+    "--stress --anatomy --save",
     "prepare": "name source destination --push-to-hub --private",
     "benchmark": "photographs --model --repeats --files",
     "label": "source destination --model --limit",

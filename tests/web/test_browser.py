@@ -757,7 +757,7 @@ def test_printed_the_photograph_keeps_its_shape_and_the_controls_are_left_out(op
         for match in re.finditer(rb"([\d.]+) 0 0 (-[\d.]+) [\d.]+ [\d.]+ cm\n[^\n]*\n/G\d+ gs\n/X\d+ Do", page_)
     ]
     sizes = re.findall(rb"/Subtype /Image\n/Width (\d+)\n/Height (\d+)", content)
-    assert len(drawn) == 2  # photograph and vessels
+    assert len(drawn) == 3  # photograph, vessels and layers
     wide, high = map(int, sizes[0])
     for width, height in drawn:
         assert width / height == pytest.approx(wide / high, rel=0.01)
