@@ -218,7 +218,7 @@ class Config:
 
     @property
     def context_step(self) -> int:
-        """What the side of the context has to be a multiple of, px."""
+        """Number of px that the side of the context is a multiple of."""
         return 2 ** (len(self.context_channels) + (-1 if self.context_encoder is None else 1))
 
     @property

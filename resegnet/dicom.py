@@ -1,4 +1,4 @@
-"""What the package takes out of a DICOM file: its first frame, the scale, and whether text is burned in.
+"""Reads a DICOM file: its first frame, the scale, and whether text is burned in.
 
 A DICOM file says whose eye it shows. Nothing of that leaves this module: pydicom parses only the elements listed here,
 and its warnings, log lines and errors, which may quote any value, are dropped. `pip install "resegnet[dicom]"`.

@@ -1,4 +1,4 @@
-"""What keeps costly and hostile files from a decoder: limits on reads, scans, tiles and metadata, and silence."""
+"""Keeps costly and hostile files from a decoder: limits on reads, scans, tiles and metadata, and silence."""
 
 from __future__ import annotations
 

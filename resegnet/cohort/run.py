@@ -47,7 +47,7 @@ _LIKE = 1.25
 
 @dataclass
 class Counts:
-    """What a run found.
+    """Counts of the photographs of a run.
 
     Attributes
     ----------

@@ -28,7 +28,7 @@ ZERO_GPU_PYTHON, ZERO_GPU_TORCH = "3.12.12", "2.11.0"
 PICTURE = "picture.jpg"
 _WEB_SUFFIXES = (".css", ".html", ".js", ".svg", ".webp")
 _NOT_SERVED = ("learning", "publishing", "benchmark.py")  # parts of the package that neither page nor prediction needs
-# What `resegnet.model` imports beside torch.
+# Packages that `resegnet.model` imports beside torch.
 _WEIGHTS_PACKAGES = ("torchvision", "segmentation-models-pytorch", "timm", "safetensors")
 
 

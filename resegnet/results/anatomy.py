@@ -1,4 +1,4 @@
-"""What a network of two looks says beside the vessels: optic disc, fovea, which eye it is, arteries and veins."""
+"""Reads the anatomy that a network of two looks gives beside the vessels: optic disc, fovea, which eye it is, arteries and veins."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Anatomy:
 
     @property
     def eye(self) -> Eye | None:
-        """Which eye it is; None if that is unknown, see `tell_eye`."""
+        """The eye, right or left; None if that is unknown, see `tell_eye`."""
         disc = self.disc
         return None if disc is None else tell_eye(disc.centre, self.fovea, disc.diameter)
 
