@@ -64,7 +64,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def _keep(arguments: argparse.Namespace, report: Mapping[str, Any]) -> None:
     """Write the report where the options say."""
     if arguments.save:
-        # Scores that were not measured now stay as they were. Paths of error maps are private, measurements of photographs long.
+        # Scores that were not measured now stay as they were. Paths of error maps are private, and measurements of
+        # photographs long.
         left_out = ("model", "error_maps", "numbers")
         scores = {key: value for key, value in report.items() if key not in left_out and value is not None}
         if scores.get("kinds"):

@@ -1,4 +1,4 @@
-"""Reads the anatomy that a network of two looks gives beside the vessels: optic disc, fovea, which eye it is, arteries and veins."""
+"""Reads the anatomy that a network of two looks gives: optic disc, fovea, which eye it is, arteries and veins."""
 
 from __future__ import annotations
 

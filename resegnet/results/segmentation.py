@@ -118,7 +118,7 @@ class Segmentation:
 
     @property
     def eye(self) -> Eye | None:
-        """Which eye, "right" or "left", if the photograph is not mirrored; None where disc or fovea is unknown."""
+        """The eye, "right" or "left", if the photograph is not mirrored; None where disc or fovea is unknown."""
         return None if self.anatomy is None else self.anatomy.eye
 
     @cached_property

@@ -22,7 +22,7 @@ from resegnet.web.report import Report, compose_report, report_pdf, report_png
 
 @dataclass(frozen=True)
 class OnPage:
-    """What the page shows, of which files are made.
+    """The state of the page that files are made of.
 
     Attributes
     ----------

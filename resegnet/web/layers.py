@@ -1,4 +1,4 @@
-"""What the page draws over a view: outlines and places, centrelines with their calibres, kinds of the vessels."""
+"""Layers that the page draws over a view: outlines, places, centrelines with calibres, kinds of the vessels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DiscShape(TypedDict):
 
 
 class Shapes(TypedDict):
-    """What does not depend on the threshold."""
+    """Layers that do not depend on the threshold."""
 
     field: list[Line]
     disc: DiscShape | None

@@ -73,7 +73,7 @@ class Settings:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the page draws, besides the measures, that depends on the threshold: "kinds", "calibres"."""
+        """Layers of the page that depend on the threshold: "kinds", "calibres"; the measures always do."""
         value = self._values.get("needs")
         return frozenset(str(item) for item in value) if isinstance(value, list) else frozenset()
 

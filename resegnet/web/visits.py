@@ -1,4 +1,4 @@
-"""Which photographs a tab of a browser opened, so that it finds them again when it is loaded again."""
+"""Remembers the photographs that a tab of a browser opened, so that it finds them again when it is loaded again."""
 
 from __future__ import annotations
 
