@@ -46,7 +46,7 @@ def test_kinds_are_counted_as_the_protocol_says() -> None:
     # Arteries: traced at 1 2 3 6 7, told at 1 5 6 7. Veins: traced at 4 5 6 7, told at 2 4 5 6 8.
     assert scores.scores()["artery_f1"] == pytest.approx(2 * 3 / (5 + 4))
     assert scores.scores()["vein_f1"] == pytest.approx(2 * 3 / (4 + 5))
-    # Of one kind and found: 1 right, 2 wrong, 4 right, 5 told as both.
+    # Pixels of one kind that were found: 1 right, 2 wrong, 4 right, 5 told as both.
     assert scores.scores()["accuracy"] == pytest.approx(2 / 4)
     report = scores.report()
     assert report["confusion"] == {

@@ -14,7 +14,7 @@ from resegnet.learning.track import tracked
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What trackio is asked for, in order."""
+    """Calls that trackio gets, in order."""
     made = []
 
     def init(**given):

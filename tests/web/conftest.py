@@ -51,7 +51,7 @@ def open_page(chromium, url):
             outside.append(request.url)
 
     def note_error(text):
-        # What gradio says of its own stream when a page is loaded again.
+        # Message of gradio about its own stream when a page is loaded again.
         if not text.startswith("AbortError: signal is aborted") and "Connection errored out" not in text:
             errors.append(text)
 
