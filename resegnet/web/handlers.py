@@ -224,6 +224,7 @@ class Handlers:
             "threshold": checked.threshold,
             "measures": None,
             "reason": None,
+            "reasons": {},
             "kinds": None,
             "calibres": None,
         }
@@ -232,10 +233,11 @@ class Handlers:
         except gr.Error as error:
             answer["reason"] = error.message
             return answer
-        answer["measures"] = shown_measures(result)
-        if answer["measures"] is None:
+        numbers = shown_measures(result)
+        if numbers is None:
             answer["reason"] = TOO_MUCH_VESSEL
             return answer
+        answer["measures"], answer["reasons"] = numbers.values, numbers.reasons
         if "kinds" in checked.needs and result.kinds is not None:
             answer["kinds"] = serve_file(pack(result.kinds), "kinds.bin")
         if "calibres" in checked.needs:

@@ -10,10 +10,30 @@ import numpy as np
 from resegnet.fov import bounding_box
 from resegnet.results.anatomy import Disc
 from resegnet.results.segmentation import Segmentation
+from resegnet.results.zones import ZONES
 
 Line = list[float]  # x and y of its points in turn, px of the photograph; (0, 0) is its upper left corner
 
 MAX_OUTLINE_PX = 1000  # longer side of the picture in which an outline is found
+
+
+class ShownZone(TypedDict):
+    """A zone round the optic disc as the legend names it."""
+
+    title: str
+    reach: str
+    color: str
+
+
+# The rings of zone C are dashed, too. A dark border lifts all rings off the fundus.
+SHOWN_ZONES: list[ShownZone] = [
+    {
+        "title": f"zone {zone.name[-1].upper()}",
+        "reach": f"{zone.inner:g} to {zone.outer:g} disc diameters from the disc",
+        "color": color,
+    }
+    for zone, color in zip(ZONES, ("#ffd54a", "#e6b3ff"), strict=True)
+]
 
 
 class DiscShape(TypedDict):
@@ -23,6 +43,7 @@ class DiscShape(TypedDict):
     x: float
     y: float
     diameter: float
+    zones: list[tuple[float, float]]  # distances of the borders of `ZONES` from (x, y)
 
 
 class Shapes(TypedDict):
@@ -74,4 +95,10 @@ def pack_calibres(result: Segmentation) -> bytes:
 
 def _disc_shape(disc: Disc) -> DiscShape:
     row, column = disc.centre
-    return {"outline": outlines(disc.mask), "x": column + 0.5, "y": row + 0.5, "diameter": disc.diameter}
+    return {
+        "outline": outlines(disc.mask),
+        "x": column + 0.5,
+        "y": row + 0.5,
+        "diameter": disc.diameter,
+        "zones": [zone.borders_px(disc) for zone in ZONES],
+    }

@@ -31,6 +31,7 @@ from resegnet.web.endpoints import Endpoints
 from resegnet.web.files import KEEP_S
 from resegnet.web.guard import Guard, refuse_addresses
 from resegnet.web.handlers import Handlers
+from resegnet.web.layers import SHOWN_ZONES
 from resegnet.web.numbers import SHOWN_MEASURES
 from resegnet.web.parts import (
     FIRST_LOOK,
@@ -156,6 +157,7 @@ def _viewer(photographs: list[Path], measured_model: bool) -> gr.HTML:
         colors=as_lists(ERROR_COLORS),
         kind_colors={name: as_lists(colors) for name, colors in (("usual", KIND_COLORS), ("safe", SAFE_KIND_COLORS))},
         disc_color=list(DISC_COLOR),
+        zones=SHOWN_ZONES,
         color="#{:02x}{:02x}{:02x}".format(*OVERLAY_COLOR),
         opacity=OVERLAY_OPACITY,
         measures=SHOWN_MEASURES,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 
 from resegnet.io import without_nan
+from resegnet.results.measures import Undefined
 from resegnet.results.segmentation import Segmentation
 from resegnet.web.messages import ServedFile
 
@@ -15,6 +17,20 @@ from resegnet.web.messages import ServedFile
 MAX_VESSEL = 0.5
 UNDEFINED = "\u2013"  # in place of a number
 TOO_MUCH_VESSEL = "More than half of the field of view is vessel at this threshold, which is not measured; raise it."
+
+
+# Why a measure has no number, in words; {vessels} stands for arteries, veins or both.
+REASONS = {
+    Undefined.NO_FIELD: "No field of view was found.",
+    Undefined.NO_SEGMENT: "No vessel is long enough to be measured.",
+    Undefined.FEW_PIXELS: "The field of view is too small, or too little of it is vessel.",
+    Undefined.NO_DISC: "The optic disc was not found.",
+    Undefined.NO_FOVEA: "The fovea was not found.",
+    Undefined.ZONE_OUTSIDE_FIELD: "Less than half of zone B lies in the field of view.",
+    Undefined.FEW_VESSELS: "Fewer than six {vessels} cross zone B.",
+    Undefined.NO_ARCADE: "No arcade was found.",
+}
+_VESSELS = {"crae_px": "arteries", "crve_px": "veins"}
 
 
 class ShownMeasure(TypedDict):
@@ -148,16 +164,32 @@ class Measured(TypedDict):
     threshold: float
     measures: dict[str, float | None] | None  # None if the mask is not measured
     reason: str | None  # a sentence: why it is not
+    reasons: dict[str, str]  # a sentence for each of `measures` that is None
     kinds: ServedFile | None  # packed, see `resegnet.results.kinds`; None if not asked for
     calibres: ServedFile | None  # see `resegnet.web.layers.pack_calibres`; None if not asked for
 
 
-def shown_measures(result: Segmentation) -> dict[str, float | None] | None:
+@dataclass(frozen=True)
+class ShownNumbers:
+    """The measures of `SHOWN_MEASURES` that a result has, by key, and a sentence for each that is None."""
+
+    values: dict[str, float | None]
+    reasons: dict[str, str]
+
+
+def shown_measures(result: Segmentation) -> ShownNumbers | None:
     """Measure what the page shows. None if the mask covers more than `MAX_VESSEL` of the field of view."""
     if np.count_nonzero(result.mask & result.fov) > MAX_VESSEL * np.count_nonzero(result.fov):
         return None
-    numbers = without_nan(result.measure())
-    return {shown["key"]: numbers[shown["key"]] for shown in SHOWN_MEASURES if shown["key"] in numbers}
+    measures = result.measure()
+    keys = [shown["key"] for shown in SHOWN_MEASURES if shown["key"] in measures]
+    numbers = without_nan(measures)
+    reasons = {
+        key: REASONS[measures.undefined[key]].format(vessels=_VESSELS.get(key, "arteries or veins"))
+        for key in keys
+        if key in measures.undefined
+    }
+    return ShownNumbers({key: numbers[key] for key in keys}, reasons)
 
 
 def write_measure(shown: ShownMeasure, value: float | None, um_per_px: float | None) -> str:

@@ -17,7 +17,14 @@ from resegnet.results.compare import Comparison
 from resegnet.results.metrics import SCORES
 from resegnet.results.segmentation import Segmentation
 from resegnet.version import __version__
-from resegnet.web.numbers import SHOWN_MEASURES, TOO_MUCH_VESSEL, UNDEFINED, shown_measures, write_measure
+from resegnet.web.numbers import (
+    SHOWN_MEASURES,
+    TOO_MUCH_VESSEL,
+    UNDEFINED,
+    ShownMeasure,
+    shown_measures,
+    write_measure,
+)
 
 # A4, in points of 1/72 inch.
 WIDTH, HEIGHT, MARGIN = 595, 842, 42
@@ -99,11 +106,11 @@ def compose_report(
     numbers = [
         Number(
             shown["title"],
-            write_measure(shown, None if measures is None else measures[shown["key"]], um_per_px),
-            shown["meaning"] + ("" if shown["reliable"] else " Less reliable."),
+            write_measure(shown, None if measures is None else measures.values[shown["key"]], um_per_px),
+            _meaning(shown, {} if measures is None else measures.reasons),
         )
         for shown in SHOWN_MEASURES
-        if (shown["icc"] is not None if measures is None else shown["key"] in measures)
+        if (shown["icc"] is not None if measures is None else shown["key"] in measures.values)
     ]
     pictures = [("Photograph", result.image), ("Vessels found", result.overlay(*look))]
     kinds = result.kinds_map(safe_kinds)
@@ -132,6 +139,11 @@ def compose_report(
             **{title: text for title, text in facts.items() if title != "Photograph"},
         },
     )
+
+
+def _meaning(shown: ShownMeasure, reasons: Mapping[str, str]) -> str:
+    """Return what a number means, or why there is none."""
+    return reasons.get(shown["key"]) or shown["meaning"] + ("" if shown["reliable"] else " Less reliable.")
 
 
 def _score(value: float | None) -> str:

@@ -203,7 +203,7 @@ function open() {
   find(".mark").style.setProperty("--at", shown.fitted / (stops.length - 1));
   find(".name").textContent = shown.name;
   const facts = { Photograph: `${width} × ${height} px`, "Field of view": `${shown.atOrAbove[0].toLocaleString("en")} px` };
-  if (shown.shapes.eye) facts.Eye = shown.shapes.eye;
+  if (shown.has_kinds) facts.Eye = eyeText(shown.shapes);
   find(".numbers dl").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [tag("dt", name), tag("dd", value)]));
   showMessage(".viewer > .warnings", shown.warnings);
   place.fitted = true;

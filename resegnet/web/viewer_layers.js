@@ -1,13 +1,14 @@
 // ---- what is drawn over any view: outlines and places, and the centrelines with their calibres
 
-const LAYERS = { field: "Outline of the field", calibres: "Calibre map", disc: "Optic disc", fovea: "Fovea" };
+const LAYERS = { field: "Outline of the field", calibres: "Calibre map", disc: "Optic disc", zones: "Zones B and C", fovea: "Fovea" };
 const HALO = "#000000b0";
 const CALIBRE_COLORS_FROM = 90;  // first colour of "magma" that stands out, as in `resegnet.results.render`
 const layersOn = new Set();
 
 // Which layers the open photograph has.
 function hasLayer(name) {
-  return name === "field" ? shown.shapes.field.length > 0 : name === "calibres" || Boolean(shown.shapes[name]);
+  if (name === "field") return shown.shapes.field.length > 0;
+  return name === "calibres" || Boolean(shown.shapes[name === "zones" ? "disc" : name]);
 }
 
 function updateLayerButtons() {
@@ -58,6 +59,16 @@ function drawMarks() {
   if (layersOn.has("field")) { outline(shapes.field); stroke("#ffffff", [7, 5]); }
   const green = `rgb(${props.disc_color})`;
   if (layersOn.has("disc") && shapes.disc) { outline(shapes.disc.outline); stroke(green); }
+  if (layersOn.has("zones") && shapes.disc) {
+    const { x, y, zones } = shapes.disc;
+    for (const [number, radii] of [...zones.entries()].reverse()) {  // both begin at one circle, which is that of zone B
+      for (const radius of radii) {
+        context.beginPath();
+        context.arc(...at(x, y), radius * place.scale, 0, 2 * Math.PI);
+        stroke(props.zones[number].color, number ? [8, 6] : []);
+      }
+    }
+  }
   if (layersOn.has("fovea") && shapes.fovea) {
     const [x, y] = at(...shapes.fovea), arm = 9 * screen;
     context.beginPath();
@@ -122,7 +133,9 @@ function updateLegend() {
   } else if (view === "reference") entries.push(legendEntry("#fff", "manual segmentation", { count: "reference" }));
   const calibres = layersOn.has("calibres") ? ramp(props.magma.slice(CALIBRE_COLORS_FROM), "calibre 0", "\u2026") : [];
   if (calibres.length) calibres[2].className = "widest";
-  for (const [selector, content] of [[".legend", entries], [".calibre-legend", calibres]]) {
+  const zones = shown && layersOn.has("zones") && hasLayer("zones") ? props.zones : [];
+  const zoneEntries = zones.map(({ title, reach, color }) => legendEntry(color, title, { small: reach }));
+  for (const [selector, content] of [[".legend", entries], [".calibre-legend", calibres], [".zone-legend", zoneEntries]]) {
     find(selector).replaceChildren(...content);
     find(selector).hidden = content.length === 0;
   }

@@ -29,6 +29,12 @@ function share() {
   return field ? `${(100 * shown.atOrAbove[stop] / field).toFixed(1)}%` : "–";
 }
 
+// Which eye it is, or why that is unknown.
+function eyeText({ eye, disc, fovea }) {
+  if (eye) return eye;
+  return `unknown (${!disc ? "no optic disc found" : !fovea ? "no fovea found" : "disc and fovea do not lie side by side"})`;
+}
+
 // ---- measures, which the server computes once the thumb rests
 
 function measureLater() {
@@ -63,6 +69,8 @@ function updateMeasures() {
     const value = measured?.measures?.[key], box = find(`.tiles [data-measure=${key}]`);
     // What only some models tell has no tile until it comes.
     box.parentElement.hidden = measured?.measures ? !(key in measured.measures) : icc === null;
+    const why = measured?.reasons?.[key];
+    Object.assign(box.nextElementSibling, { textContent: why ?? "", hidden: !why });
     if (key === "vessel_density") box.textContent = share();
     else if (value == null) box.textContent = measured || find(".measures").ariaBusy !== "true" ? "–" : "…";
     else if (unit === "px") box.textContent = lengthText(value, digits);

@@ -22,7 +22,7 @@ for (const { key, title, meaning, icc, reliable } of props.measures) {
   const tile = document.createElement("div"), value = tag("strong", "–");
   value.dataset.measure = key;
   value.toggleAttribute("data-live", key === "vessel_density");
-  tile.append(tag("h3", title), value, tag("p", meaning));
+  tile.append(tag("h3", title), value, Object.assign(tag("p", ""), { className: "why", hidden: true }), tag("p", meaning));
   if (props.agreement && icc) tile.append(tag("p", `ICC ${icc[0].toFixed(2)} to ${icc[1].toFixed(2)}`));
   find(reliable ? ".measures > .tiles" : ".measures details .tiles").append(tile);
 }

@@ -44,13 +44,18 @@ class GreenTwice:
 
 
 class TwoLooksOnGreen(DarkOnGreen):
-    """The same as a network of two looks: arteries above and veins below, a disc on the left, a fovea on the right."""
+    """The same as a network of two looks: arteries above and veins below, a disc on the left, a fovea on the right.
+
+    It finds no disc while `finds_disc` is False.
+    """
+
+    finds_disc = True
 
     def look_twice(self, rgb: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         side = context.shape[-1]
         down, right = (np.arange(side) + 0.5) / side, (np.arange(side) + 0.5) / side
         upper = np.where(down < 0.5, 0.9, 0.1)[:, None] + np.zeros(side)
-        disc = np.hypot(down[:, None] - 0.5, right - 0.3) < 0.07
+        disc = (np.hypot(down[:, None] - 0.5, right - 0.3) < 0.07) & self.finds_disc
         fovea = np.hypot(down[:, None] - 0.54, right - 0.6) < 0.03
         planes = np.stack([upper, 1 - upper, disc, fovea]).astype(np.float32)
         return self(rgb), np.repeat(planes[None], len(context), axis=0)

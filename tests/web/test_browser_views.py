@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image, ImageColor, ImageDraw
 from scipy import ndimage
 from support.browser import (
     MEASURED,
@@ -21,6 +22,9 @@ from support.stand_in import TwoLooksOnGreen
 from resegnet import Config, Segmenter
 from resegnet.results.compare import compare
 from resegnet.results.render import DISC_COLOR, KIND_COLORS, OVERLAY_COLOR, SAFE_KIND_COLORS, magma
+from resegnet.results.zones import ZONE_B, ZONE_C
+from resegnet.web.layers import SHOWN_ZONES
+from resegnet.web.numbers import SHOWN_MEASURES, write_measure
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -43,6 +47,29 @@ def network():
 @pytest.fixture(scope="module")
 def segmenter(network):
     return Segmenter(network, CONFIG, "two/looks@v1")
+
+
+@pytest.fixture(scope="module")
+def spokes(tmp_path_factory):
+    """Two files of one picture, in which seven vessels of each kind leave the disc."""
+    image = Image.new("RGB", (480, 420))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((40, 10, 440, 410), fill=(190, 120, 60))
+    for angle in (20, 45, 70, 90, 110, 135, 160):
+        for turned in np.radians((angle, -angle)):
+            ends = [(160 + away * np.cos(turned), 210 + away * np.sin(turned)) for away in (40, 105)]
+            draw.line(ends, fill=(90, 40, 20), width=6)
+    folder = tmp_path_factory.mktemp("spokes")
+    for name in ("one.png", "other.png"):
+        image.save(folder / name)
+    return [folder / "one.png", folder / "other.png"]
+
+
+@pytest.fixture
+def without_disc(network):
+    """Calls to this make the network find no disc, until the test ends."""
+    yield lambda: setattr(network, "finds_disc", False)
+    network.finds_disc = True
 
 
 def click(page, name):
@@ -180,3 +207,73 @@ def test_the_manual_segmentation_is_a_view_and_legends_count(open_page, segmente
     assert (drawn[truth] == 255).all()
     click(page, "Remove")
     assert page.get_attribute(".viewer", "data-view") == "overlay"
+
+
+def test_the_zones_are_rings_round_the_disc_as_they_are_measured(open_page, segmenter, spokes, without_disc):
+    page = open_page()
+    upload(page, spokes[0])
+    actual_size(page)
+    assert not page.is_visible(".zone-legend")
+    click(page, "Zones B and C")
+    click(page, "Mask")
+    result = segmenter(spokes[0])
+    drawn = canvas(page, "marks", result.mask.shape)[:, :, :3].astype(int)
+    height, width = result.mask.shape
+    rows, columns = np.mgrid[:height, :width]
+    away = np.hypot(rows - result.disc.centre[0], columns - result.disc.centre[1])
+    borders = {"zone B": ZONE_B.borders_px(result.disc), "zone C": ZONE_C.borders_px(result.disc)[1:]}
+    assert [shown["title"] for shown in SHOWN_ZONES] == list(borders)
+    for shown, least in zip(SHOWN_ZONES, (0.9, 0.3), strict=True):  # the rings of zone C are dashed
+        colored = (np.abs(drawn - ImageColor.getrgb(shown["color"])) < 60).all(axis=2)
+        near = [np.abs(away - border) < 2.5 for border in borders[shown["title"]]]
+        assert not colored[~np.any(near, axis=0)].any()
+        for ring in near:
+            directions = np.degrees(np.arctan2(rows - result.disc.centre[0], columns - result.disc.centre[1])) // 2
+            assert len(np.unique(directions[ring & colored])) > least * len(np.unique(directions[ring]))
+    assert page.locator(".zone-legend span").all_inner_texts() == [
+        "zone B\n0.5 to 1 disc diameters from the disc",
+        "zone C\n0.5 to 2 disc diameters from the disc",
+    ]
+
+    without_disc()
+    upload(page, spokes[1])
+    assert not page.get_by_role("button", name="Zones B and C").is_visible()
+    assert not page.is_visible(".zone-legend")
+    assert not canvas(page, "marks", result.mask.shape).any()
+
+
+def test_numbers_of_arteries_and_veins_are_those_of_measure_or_say_why_there_is_none(
+    open_page, segmenter, spokes, photographs, without_disc
+):
+    page = open_page()
+
+    def assert_numbers_are_shown(path):
+        """Compare the panel with `measure`; return what it says of each number that is undefined."""
+        upload(page, path)
+        page.wait_for_selector(MEASURED)
+        measures = segmenter(path).measure()
+        said = {}
+        for shown in SHOWN_MEASURES:
+            key = shown["key"]
+            value = page.locator(f".tiles [data-measure={key}]")
+            why = page.locator(f".tiles [data-measure={key}] + .why")
+            number = None if key in measures.undefined else measures[key]
+            assert value.text_content() == write_measure(shown, number, None), key
+            assert value.evaluate("(box) => box.parentElement.hidden") is False
+            assert why.is_visible() == (number is None)
+            if number is None:
+                said[key] = why.inner_text()
+        return said
+
+    kinds = ("crae_px", "crve_px", "avr")
+    assert assert_numbers_are_shown(spokes[0]) == {}
+    eye = page.locator(".numbers dt:text('Eye') + dd")
+    assert eye.inner_text() == segmenter(spokes[0]).eye == "left"
+    few = "Fewer than six {} cross zone B."
+    names = ("arteries", "veins", "arteries or veins")
+    expected = {key: few.format(name) for key, name in zip(kinds, names, strict=True)}
+    assert assert_numbers_are_shown(photographs[0]) == expected
+    without_disc()
+    keys = (*kinds, "disc_diameter_px", "disc_fovea_distance_dd")
+    assert assert_numbers_are_shown(spokes[1]) == dict.fromkeys(keys, "The optic disc was not found.")
+    assert eye.inner_text() == "unknown (no optic disc found)"

@@ -30,13 +30,15 @@ from resegnet.cohort.work import CohortOptions, Work
 from resegnet.releases.records import DISCLAIMER
 from resegnet.results import export
 from resegnet.results.compare import compare
+from resegnet.results.measures import Undefined
+from resegnet.results.zones import ZONE_B, ZONE_C
 from resegnet.version import __version__
 from resegnet.web.about import about
 from resegnet.web.endpoints import Endpoints
 from resegnet.web.handlers import Handlers
 from resegnet.web.layout import build_app
 from resegnet.web.levels import pack, probability_levels, slider_stops
-from resegnet.web.numbers import SHOWN_MEASURES
+from resegnet.web.numbers import REASONS, SHOWN_MEASURES
 from resegnet.web.recent import RecentResults
 from resegnet.web.visits import Visits
 
@@ -463,6 +465,8 @@ def test_kinds_and_calibres_come_when_the_page_draws_them(photograph, reference)
     assert (disc["y"], disc["x"]) == pytest.approx(np.array(result.disc.centre) + 0.5)
     assert fovea == pytest.approx([result.fovea[1] + 0.5, result.fovea[0] + 0.5])
     assert shown["shapes"]["eye"] == result.eye and shown["has_kinds"]
+    assert disc["zones"] == [ZONE_B.borders_px(result.disc), ZONE_C.borders_px(result.disc)]
+    assert {measure["key"] for measure in SHOWN_MEASURES} <= result.measure().keys()
     (outline,) = disc["outline"]
     x, y = np.array(outline).reshape(-1, 2).T
     area = abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2
@@ -483,6 +487,16 @@ def test_kinds_and_calibres_come_when_the_page_draws_them(photograph, reference)
     without = Handlers(Segmenter(DarkOnGreen(), Config(input_size=128)), [])
     with pytest.raises(Error, match="The file to save is 'kinds'"):
         without.save(files, settings(photograph, what="kinds"))
+
+
+def test_each_reason_has_its_words_and_the_report_tells_them(photograph):
+    assert REASONS.keys() == set(Undefined)
+    config = Config(encoder="two-looks", encoder_depth=2, decoder_channels=(16, 16), input_size=128, threshold=FITTED,
+                    context_size=96, context_channels=(32, 16, 16))  # fmt: skip
+    handlers = Handlers(Segmenter(TwoLooksOnGreen(), config), [])
+    assert handlers.measure([photograph], settings(photograph))["reasons"].keys() == {"crae_px", "crve_px", "avr"}
+    words = " ".join(texts_of(saved(handlers, [photograph], settings(photograph, what="report-pdf"))[1]))
+    assert "Fewer than six arteries cross zone B." in words and "Fewer than six veins cross zone B." in words
 
 
 def test_a_deleted_photograph_is_not_measured_and_raises_no_alarm(segmenter):
