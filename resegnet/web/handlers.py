@@ -135,6 +135,25 @@ class Handlers:
             return answer(Settings(settings), {"error": GONE}), files
         return self.show(path, files, settings)
 
+    def show_beside(self, files: list[str], settings: object) -> Answer:
+        """Send a photograph that the session opened before, to be shown beside the one on the page.
+
+        Parameters
+        ----------
+        files
+            See `show`.
+        settings
+            See `Settings`; `photo` is the photograph to send.
+        """
+        checked = Settings(settings)
+        path = checked.photo
+        if path is None or path not in files:
+            return answer(checked, {"error": GONE})
+        try:
+            return answer(checked, self._shown(self._prepared.get(path) or self._encode(path), path))
+        except ImageError:  # the file was deleted; it could be read before
+            return answer(checked, {"error": GONE})
+
     def show_row(
         self, batch: Batch | None, files: list[str], settings: object, event: gr.EventData
     ) -> tuple[Answer, list[str]]:

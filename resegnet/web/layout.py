@@ -63,7 +63,7 @@ HAS_MCP = find_spec("mcp") is not None  # the extra `mcp`
 OWN_ADDRESS = "(location.origin + location.pathname).replace(/\\/$/, '')"  # of the page, in the browser
 
 # One script after the other, in one scope: what is called while a script runs has to be defined by then.
-SCRIPT_PARTS = ("", "_numbers", "_drawing", "_layers", "_help", "_session", "_batch", "_input", "_start")
+SCRIPT_PARTS = ("", "_numbers", "_drawing", "_layers", "_help", "_session", "_beside", "_batch", "_input", "_start")
 VIEWER_SCRIPTS = tuple(f"viewer{part}.js" for part in SCRIPT_PARTS)
 VIEWER = "document.querySelector('#viewer .viewer').viewer"  # the object that `viewer.js` offers
 
@@ -169,8 +169,6 @@ def _viewer_events(viewer: gr.HTML, handlers: Handlers, files: gr.State, batch: 
     # The viewer's uploads come as a `gr.File`, so gradio checks that each is one.
     upload = gr.File(visible=False)
     settings = gr.JSON(visible=False)
-    refined = gr.JSON(visible=False)
-    measured = gr.JSON(visible=False)
     saved = gr.DownloadButton(visible="hidden")
 
     quiet = _QUIET | {"trigger_mode": "multiple"}
@@ -202,16 +200,18 @@ def _viewer_events(viewer: gr.HTML, handlers: Handlers, files: gr.State, batch: 
     for event in openings:  # gradio itself shows the message of a failure
         event.failure(None, js=f"() => {VIEWER}.stopBusy()")
     viewer.cancel(None, cancels=openings)
-    settling = viewer.settle(
-        handlers.refine, outputs=refined, **with_settings, **quiet | {"trigger_mode": "always_last"}
-    )
-    settling.success(None, refined, js=f"(value) => {VIEWER}.refine(value)")
-    settling.failure(None, js=f"() => {VIEWER}.refine(null)")
-    measuring = viewer.measure(
-        handlers.measure, outputs=measured, **with_settings, **quiet | {"trigger_mode": "always_last"}
-    )
-    measuring.success(None, measured, js=f"(value) => {VIEWER}.showMeasures(value)")
-    measuring.failure(None, js=f"() => {VIEWER}.showMeasures(null)")
+    with_beside = with_settings | {"js": f"(files) => [files, {VIEWER}.besideSettings()]"}
+    asked_quietly: list[tuple[Any, Any, dict[str, Any], str]] = [  # the last is the function that takes the answer
+        (viewer.settle, handlers.refine, with_settings, "refine"),
+        (viewer.measure, handlers.measure, with_settings, "showMeasures"),
+        (viewer.beside, handlers.show_beside, with_beside | _ONE_AT_A_TIME, "showBeside"),
+        (viewer.measure_beside, handlers.measure, with_beside, "showMeasuresBeside"),
+    ]
+    for event, handler, options, take in asked_quietly:
+        value = gr.JSON(visible=False)
+        asked = event(handler, outputs=value, **options, **quiet | {"trigger_mode": "always_last"})
+        asked.success(None, value, js=f"(value) => {VIEWER}.{take}(value)")
+        asked.failure(None, js=f"() => {VIEWER}.{take}(null)")
     saving = viewer.save(handlers.save, outputs=saved, **with_settings, **quiet)
     saving.success(None, saved, js=SAVE_JS)
     for ended in (saving.success, saving.failure):

@@ -7,6 +7,7 @@ const find = (selector) => root.querySelector(selector);
 const all = (selector) => [...root.querySelectorAll(selector)];
 const stage = find(".stage"), sheet = find(".sheet"), divider = find(".divider");
 const photoCanvas = find(".photo"), paintCanvas = find(".paint"), marksCanvas = find(".marks");
+const board = { photo: photoCanvas, paint: paintCanvas, marks: marksCanvas, image: null };  // `image`: ImageData of `paint`
 const slider = find("#viewer-threshold"), exact = find(".exact"), opacity = find(".opacity"), um = find(".um");
 
 const SWATCHES = [[props.color, "cyan"], ["#ffe000", "yellow"], ["#ff4fd8", "magenta"], ["#7cff4f", "green"], ["#ffffff", "white"]];
@@ -19,7 +20,6 @@ let codes = null;  // the levels, plus 256 where the reference has a vessel, plu
 let near = null;  // pixels at or above the second stop, row by row: column + 2 ** 20 * code
 let rowsNear = null;  // where each row begins in `near`
 let reference = null;  // the manual segmentation, `ShownReference` in messages.py, with sums and curve
-let image = null;  // ImageData of the paint canvas
 let stop = 0;  // number of the chosen threshold in shown.stops
 let view = "overlay";
 let color = props.color;
@@ -116,9 +116,11 @@ async function send(files, event) {
   }
 }
 
+// gradio gives an address to the files of the viewer only, not to those among the numbers.
+const address = (file) => file.url ?? `${window.gradio_config.root}${window.gradio_config.api_prefix}/file=${file.path}`;
+
 async function inflate(file) {
-  // gradio gives an address to the files of the viewer only, not to those among the numbers.
-  const answer = await fetch(file.url ?? `${window.gradio_config.root}${window.gradio_config.api_prefix}/file=${file.path}`);
+  const answer = await fetch(address(file));
   if (!answer.ok) throw new Error(`the server answered with status ${answer.status}`);
   return new Uint8Array(await new Response(answer.body.pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
 }
@@ -168,25 +170,27 @@ async function receive(answer) {
 
 // Join levels, manual segmentation and kinds of the vessels to one number a pixel.
 function combine() {
-  const vessels = reference?.vessels, kinds = measured?.kindPixels;
-  if (vessels || kinds) {
-    codes = new Uint16Array(levels.length);
-    for (let k = 0; k < codes.length; k++) codes[k] = levels[k] | (vessels?.[k] << 8) | (kinds?.[k] << 9);
-  } else codes = levels;
-  listNear();
+  codes = joinCodes(levels, reference?.vessels, measured?.kindPixels);
+  ({ near, rowsNear } = listNear(codes, shown));
+}
+
+function joinCodes(levels, vessels, kinds) {
+  if (!vessels && !kinds) return levels;
+  const codes = new Uint16Array(levels.length);
+  for (let k = 0; k < codes.length; k++) codes[k] = levels[k] | (vessels?.[k] << 8) | (kinds?.[k] << 9);
+  return codes;
 }
 
 // List the pixels at or above the second stop. Three of four lie below it; to skip those makes a slider step 4 times faster.
-function listNear() {
-  const { width, height } = shown;
+function listNear(codes, { width, height }) {
   let count = 0;
   for (let k = 0; k < codes.length; k++) if (codes[k] > 1) count++;
-  near = new Uint32Array(count);
-  rowsNear = new Int32Array(height + 1);
+  const near = new Uint32Array(count), rowsNear = new Int32Array(height + 1);
   for (let row = 0, k = 0, at = 0; row < height; row++) {
     for (let column = 0; column < width; column++, k++) if (codes[k] > 1) near[at++] = column | (codes[k] << 20);
     rowsNear[row + 1] = at;
   }
+  return { near, rowsNear };
 }
 
 function open() {
@@ -218,6 +222,7 @@ function open() {
   divide(0.5);
   compareWith(null);
   root.dataset.state = "shown";
+  if (beside?.entry.photo === shown.photo) closeBeside();
   rememberPhotograph();
   resize();
   if (document.activeElement === document.body) sheet.focus({ preventScroll: true });
@@ -229,6 +234,7 @@ function close() {
   stopBusy();
   trigger("cancel");
   clearTimeout(rest);
+  closeBeside();
   shown = photo = levels = codes = near = reference = measured = null;
   root.dataset.state = "empty";
   visit.open = false;

@@ -1,18 +1,25 @@
 // ---- drawing
 
+// What the drawing functions take: the open photograph, how it is shown, and its canvases. `beside` has the same keys.
+const openPane = () => ({ shown, photo, levels, codes, near, rowsNear, stop, view, place, measured, board });
+
+// Make the canvases as large as their place on the screen.
+function fitCanvases({ photo, paint, marks }) {
+  const box = photo.parentElement.getBoundingClientRect(), screen = window.devicePixelRatio || 1;
+  const width = Math.max(1, Math.round(box.width * screen)), height = Math.max(1, Math.round(box.height * screen));
+  for (const canvas of [photo, paint, marks]) {
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  }
+}
+
 function resize() {
   if (!shown) return;
   const { width, height } = shown;
-  const box = sheet.getBoundingClientRect();
-  const screen = window.devicePixelRatio || 1;
-  const wide = Math.max(1, Math.round(box.width * screen)), high = Math.max(1, Math.round(box.height * screen));
-  for (const canvas of [photoCanvas, paintCanvas, marksCanvas]) {
-    if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
-  }
+  fitCanvases(board);
   if (place.fitted) {
     place.scale = fitScale();
-    place.x = (wide - width * place.scale) / 2;
-    place.y = (high - height * place.scale) / 2;
+    place.x = (photoCanvas.width - width * place.scale) / 2;
+    place.y = (photoCanvas.height - height * place.scale) / 2;
   }
   keepInside();
   all("[data-zoom]").forEach((button) => {
@@ -21,12 +28,15 @@ function resize() {
   });
   sheet.dataset.zoomed = place.fitted ? "no" : "yes";
   find(".scale").textContent = `${Math.round(100 * place.scale)} %`;
-  schedule(drawPhoto);
-  schedule(drawPaint);
-  schedule(drawMarks);
+  redraw();
 }
 
-const fitScale = () => Math.min(photoCanvas.width / shown.width, photoCanvas.height / shown.height);
+function redraw() {
+  for (const draw of [drawPhoto, drawPaint, drawMarks, drawBeside]) schedule(draw);
+}
+
+const scaleToFit = ({ shown, board }) => Math.min(board.photo.width / shown.width, board.photo.height / shown.height);
+const fitScale = () => scaleToFit({ shown, board });
 const leastScale = () => Math.min(1, fitScale());
 
 function keepInside() {
@@ -37,9 +47,12 @@ function keepInside() {
 }
 
 function drawPhoto() {
-  if (!shown) return;
-  const context = photoCanvas.getContext("2d");
-  context.clearRect(0, 0, photoCanvas.width, photoCanvas.height);
+  if (shown) drawPhotoOf(openPane());
+}
+
+function drawPhotoOf({ shown, photo, place, view, board: { photo: canvas } }) {
+  const context = canvas.getContext("2d");
+  context.clearRect(0, 0, canvas.width, canvas.height);
   const box = [place.x, place.y, shown.width * place.scale, shown.height * place.scale];
   if (["mask", "probability", "reference"].includes(view)) {
     context.fillStyle = "#000";
@@ -54,7 +67,7 @@ function drawPhoto() {
 const VESSEL = 4096;  // added to a sum of probabilities for each vessel; a screen pixel never stands for so many pixels
 
 // For each code, the weight that a pixel adds, and to which of the sums of its screen pixel (1, 3 or 4 a view).
-function weights() {
+function weights({ shown, stop, view }) {
   const size = 2048, part = new Int32Array(size), weight = new Float64Array(size);
   for (let code = 0; code < size; code++) {
     const level = code & 255, vessel = level > stop, truth = (code & 256) !== 0, kind = code >> 9;
@@ -72,7 +85,7 @@ function weights() {
 }
 
 // Colours of the sums of a view that has several.
-function partColors() {
+function partColors(view) {
   if (view === "errors") return ["hit", "miss", "false alarm"].map((kind) => props.colors[kind]);
   if (view !== "kinds") return null;
   const colors = props.kind_colors[safeKinds ? "safe" : "usual"];
@@ -97,16 +110,21 @@ function rgb(hex) {
 function drawPaint() {
   if (!shown) return;
   updateNumbers();
-  const { width, height } = shown;
-  const { scale, x, y } = place;
-  const wide = paintCanvas.width, high = paintCanvas.height;
-  const context = paintCanvas.getContext("2d");
-  if (image?.width !== wide || image.height !== high) image = context.createImageData(wide, high);
-  const out = new Uint32Array(image.data.buffer);  // 0xAABBGGRR: browsers run on little-endian machines only
+  drawPaintOf(openPane());
+}
+
+function drawPaintOf(pane) {
+  const { codes, near, rowsNear, stop, view, board } = pane;
+  const { width, height } = pane.shown;
+  const { scale, x, y } = pane.place;
+  const wide = board.paint.width, high = board.paint.height;
+  const context = board.paint.getContext("2d");
+  if (board.image?.width !== wide || board.image.height !== high) board.image = context.createImageData(wide, high);
+  const out = new Uint32Array(board.image.data.buffer);  // 0xAABBGGRR: browsers run on little-endian machines only
   out.fill(0);
-  const { part, weight } = weights();
+  const { part, weight } = weights(pane);
   for (let code = 0; code < part.length; code++) part[code] *= wide;
-  const colors = partColors();
+  const colors = partColors(view);
   const sums = new Float64Array((colors?.length ?? 1) * wide);
   const white = view === "mask" || view === "reference";
   const [r, g, b] = white ? [255, 255, 255] : rgb(color);
@@ -173,7 +191,7 @@ function drawPaint() {
     }
   }
   if (covered) drawContour(out, covered, wide, [left, top, right, bottom]);
-  context.putImageData(image, 0, 0);
+  context.putImageData(board.image, 0, 0);
 }
 
 function setView(name) {
@@ -182,7 +200,7 @@ function setView(name) {
   all(".views button").forEach((button) => button.setAttribute("aria-pressed", button.dataset.view === name));
   find(".look").disabled = !["overlay", "compare", "kinds"].includes(name);
   updateLegend();
-  if (shown) { measureLater(); schedule(drawPhoto); schedule(drawPaint); schedule(drawMarks); }
+  if (shown) { measureLater(); redraw(); }
 }
 
 function setStop(k) {

@@ -19,8 +19,8 @@ function updateDensity() {
   dot.style.setProperty("--high", Math.min(1, share / dot.top));
 }
 
-function nearestStop(threshold) {
-  const distance = shown.stops.map((value) => Math.abs(value - threshold));
+function nearestStop(threshold, stops = shown.stops) {
+  const distance = stops.map((value) => Math.abs(value - threshold));
   return distance.indexOf(Math.min(...distance));
 }
 
@@ -38,18 +38,18 @@ function carryThreshold() {
   return chosen;
 }
 
-sheet.addEventListener("pointermove", (event) => {
-  const box = find(".under");
+// Tell the probability under the pointer; `event` is of the sheet of a pane.
+function tellProbability(event, { shown, levels, place, board }) {
+  const box = event.currentTarget.parentElement.querySelector(".under");
   if (!shown || event.pointerType !== "mouse") { box.hidden = true; return; }
-  const frame = sheet.getBoundingClientRect(), screen = photoCanvas.width / frame.width;
+  const frame = event.currentTarget.getBoundingClientRect(), screen = board.photo.width / frame.width;
   const column = Math.floor(((event.clientX - frame.left) * screen - place.x) / place.scale);
   const row = Math.floor(((event.clientY - frame.top) * screen - place.y) / place.scale);
   box.hidden = column < 0 || row < 0 || column >= shown.width || row >= shown.height;
   if (box.hidden) return;
   const level = levels[row * shown.width + column];
   box.textContent = level ? `probability ${shown.stops[level - 1].toFixed(3)}` : "outside the field of view";
-});
-sheet.addEventListener("pointerleave", () => { find(".under").hidden = true; });
+}
 
 // ---- shortcuts
 
@@ -69,6 +69,7 @@ document.addEventListener("keydown", (event) => {
   if (key === "?") shortcuts.showModal();
   else if (!shown || "busy" in root.dataset) return;
   else if (key === "h") peek(true);
+  else if (key === "s" && otherPhotographs().length) commands.beside();
   else if (key === "[" || key === "]") { typing = false; setStop(stop + (key === "]" ? 1 : -1)); settle(); }
   else if (VIEW_KEYS[key]) {
     const button = find(`.views [data-view=${VIEW_KEYS[key]}]`);

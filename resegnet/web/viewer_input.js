@@ -4,6 +4,8 @@ const commands = {
   pick: () => find(".pick").click(),
   take: () => find(".take").click(),
   shortcuts: () => shortcuts.showModal(),
+  beside: () => (beside ? closeBeside() : openBeside(otherPhotographs()[0])),
+  "same-threshold": sameThreshold,
   "pick-reference": () => find(".pick-reference").click(),
   batch: openBatch,
   stay: () => { find(".batch-offer").hidden = true; },
@@ -27,7 +29,7 @@ function settle() {
 root.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
-  const { do: command, zoom: zoomed, view: viewed, layer, kinds, again, save, example, color: chosen } = button.dataset;
+  const { do: command, zoom: zoomed, view: viewed, layer, kinds, again, pair, save, example, color: chosen } = button.dataset;
   if (command || zoomed) commands[command || zoomed]();
   else if (viewed) setView(viewed);
   else if (layer) toggleLayer(layer);
@@ -38,6 +40,7 @@ root.addEventListener("click", (event) => {
     root.viewer.what = save;
     trigger("save");
   } else if (chosen) { color = chosen; swatches(); }
+  else if (pair) besideFromStrip(visit.strip[Number(pair)]);
   else if (example || again) {
     if (again) showAgain(Number(again));
     else {
@@ -71,7 +74,12 @@ exact.addEventListener("change", () => {
   exact.setAttribute("aria-invalid", false);
   settle();
 });
-opacity.addEventListener("input", () => shown && schedule(drawPaint));
+opacity.addEventListener("input", repaint);
+
+function repaint() {
+  schedule(drawPaint);
+  schedule(drawBeside);
+}
 
 um.addEventListener("input", () => { if (shown) { updateMeasures(); updateCounts(); } });
 
@@ -79,20 +87,39 @@ function setKindColors(safe) {
   safeKinds = safe;
   all("[data-kinds]").forEach((button) => button.setAttribute("aria-pressed", (button.dataset.kinds === "safe") === safe));
   updateLegend();
-  if (shown) schedule(drawPaint);
+  repaint();
 }
 
 function swatches() {
   all(".swatches button").forEach((button) => button.setAttribute("aria-pressed", button.dataset.color === color));
   find(".swatches input").value = color;
   find(".swatches input").dataset.chosen = !SWATCHES.some(([value]) => value === color);
-  if (shown) schedule(drawPaint);
+  repaint();
+}
+
+// ---- zoom and pan, in either pane
+
+const paneOf = (target) => (target === sheet ? openPane() : beside);
+
+// Where a pointer is, in pixels of the open photograph's canvas. In the other pane, that is the same part of the picture.
+function pointOf(event) {
+  const pane = paneOf(event.currentTarget), { width, height } = pane.board.photo;
+  const box = event.currentTarget.getBoundingClientRect(), screen = width / box.width;
+  const ratio = fitScale() / scaleToFit(pane);
+  const across = ratio * shown.width / pane.shown.width, down = ratio * shown.height / pane.shown.height;
+  return [photoCanvas.width / 2 + ((event.clientX - box.left) * screen - width / 2) * across,
+    photoCanvas.height / 2 + ((event.clientY - box.top) * screen - height / 2) * down];
+}
+
+function moveBy(x, y) {
+  place.x += x;
+  place.y += y;
+  resize();
 }
 
 let hintTimer = 0;
-sheet.addEventListener("wheel", (event) => {
+function onWheel(event) {
   // The wheel alone scrolls the page past the picture. Trackpads send a pinch as a wheel with the control key.
-  if (!shown) return;
   if (!(event.ctrlKey || event.metaKey || document.fullscreenElement)) {
     find(".hint").dataset.on = "";
     clearTimeout(hintTimer);
@@ -100,54 +127,51 @@ sheet.addEventListener("wheel", (event) => {
     return;
   }
   event.preventDefault();
-  const box = sheet.getBoundingClientRect(), screen = photoCanvas.width / box.width;
-  zoom(Math.exp(-event.deltaY / 200), (event.clientX - box.left) * screen, (event.clientY - box.top) * screen);
-}, { passive: false });
+  zoom(Math.exp(-event.deltaY / 200), ...pointOf(event));
+}
 
-sheet.addEventListener("dblclick", (event) => {
-  if (!shown) return;
-  const box = sheet.getBoundingClientRect(), screen = photoCanvas.width / box.width;
-  zoom(2, (event.clientX - box.left) * screen, (event.clientY - box.top) * screen);
-});
+const fingers = new Map();  // where each finger was last
+function onDown(event) {
+  if (event.pointerType === "mouse" && event.button !== 0) return;
+  fingers.set(event.pointerId, pointOf(event));
+  if (!place.fitted || fingers.size > 1) event.currentTarget.setPointerCapture(event.pointerId);
+}
 
-const fingers = new Map();
-sheet.addEventListener("pointerdown", (event) => {
-  if (!shown || (event.pointerType === "mouse" && event.button !== 0)) return;
-  fingers.set(event.pointerId, event);
-  if (!place.fitted || fingers.size > 1) sheet.setPointerCapture(event.pointerId);
-});
-sheet.addEventListener("pointermove", (event) => {
+function onMove(event) {
+  tellProbability(event, paneOf(event.currentTarget));
   if (event.buttons === 0) fingers.delete(event.pointerId);  // the button was released outside the picture
   const before = fingers.get(event.pointerId);
-  if (!before || !shown) return;
-  const box = sheet.getBoundingClientRect(), screen = photoCanvas.width / box.width;
-  const other = [...fingers.values()].find((finger) => finger.pointerId !== event.pointerId);
-  fingers.set(event.pointerId, event);
+  if (!before) return;
+  const now = pointOf(event), other = [...fingers].find(([id]) => id !== event.pointerId)?.[1];
+  fingers.set(event.pointerId, now);
   if (other) {
-    const apart = (finger) => Math.hypot(finger.clientX - other.clientX, finger.clientY - other.clientY);
-    zoom(apart(event) / Math.max(1, apart(before)), ((event.clientX + other.clientX) / 2 - box.left) * screen,
-      ((event.clientY + other.clientY) / 2 - box.top) * screen);
-  } else if (!place.fitted) {
-    place.x += (event.clientX - before.clientX) * screen;
-    place.y += (event.clientY - before.clientY) * screen;
-    resize();
-  }
-});
-for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) sheet.addEventListener(name, (event) => fingers.delete(event.pointerId));
+    const apart = (point) => Math.hypot(point[0] - other[0], point[1] - other[1]);
+    zoom(apart(now) / Math.max(1, apart(before)), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
+  } else if (!place.fitted) moveBy(now[0] - before[0], now[1] - before[1]);
+}
 
-sheet.addEventListener("keydown", (event) => {
-  if (!shown || event.ctrlKey || event.metaKey || event.altKey) return;
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
   const step = 60 * (window.devicePixelRatio || 1);
   const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
   const keys = { "+": "in", "=": "in", "-": "out", 0: "fit", 1: "one" };
   if (keys[event.key]) commands[keys[event.key]]();
-  else if (moves[event.key] && !place.fitted) {
-    place.x += moves[event.key][0];
-    place.y += moves[event.key][1];
-    resize();
-  } else return;
+  else if (moves[event.key] && !place.fitted) moveBy(...moves[event.key]);
+  else return;
   event.preventDefault();
-});
+}
+
+function listenTo(target) {
+  const listen = (name, act, options) => target.addEventListener(name, (event) => { if (paneOf(target)?.shown) act(event); }, options);
+  listen("wheel", onWheel, { passive: false });
+  listen("dblclick", (event) => zoom(2, ...pointOf(event)));
+  listen("pointerdown", onDown);
+  listen("pointermove", onMove);
+  listen("keydown", onKey);
+  for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) target.addEventListener(name, (event) => fingers.delete(event.pointerId));
+  target.addEventListener("pointerleave", () => { target.parentElement.querySelector(".under").hidden = true; });
+}
+listenTo(sheet);
 
 divider.addEventListener("pointerdown", (event) => divider.setPointerCapture(event.pointerId));
 divider.addEventListener("pointermove", (event) => {

@@ -24,10 +24,11 @@ function toggleLayer(name) {
   updateLegend();
   measureLater();
   schedule(drawMarks);
+  schedule(drawBeside);
 }
 
 // What has to come from the server whenever the slider rests.
-function needs() {
+function needs(view) {
   const wanted = [];
   if (view === "kinds") wanted.push("kinds");
   if (layersOn.has("calibres")) wanted.push("calibres");
@@ -35,16 +36,20 @@ function needs() {
 }
 
 function drawMarks() {
-  if (!shown) return;
-  const context = marksCanvas.getContext("2d"), screen = window.devicePixelRatio || 1;
-  context.clearRect(0, 0, marksCanvas.width, marksCanvas.height);
+  if (shown) drawMarksOf(openPane());
+}
+
+function drawMarksOf(pane) {
+  const { shown, place, board: { marks: canvas } } = pane;
+  const context = canvas.getContext("2d"), screen = window.devicePixelRatio || 1;
+  context.clearRect(0, 0, canvas.width, canvas.height);
   context.save();
   context.beginPath();
   context.rect(place.x, place.y, shown.width * place.scale, shown.height * place.scale);
   context.clip();
   const at = (x, y) => [place.x + x * place.scale, place.y + y * place.scale];
   const { shapes } = shown;
-  if (layersOn.has("calibres") && freshDetails()?.calibres) drawCalibres(context, measured.calibres, screen);
+  if (layersOn.has("calibres") && freshDetails(pane)?.calibres) drawCalibres(context, pane, screen);
   const stroke = (color, dash = []) => {
     for (const [style, width] of [[HALO, 4], [color, 1.8]]) {
       Object.assign(context, { strokeStyle: style, lineWidth: width * screen });
@@ -79,7 +84,8 @@ function drawMarks() {
 }
 
 // A dot for each point of the centrelines, in one colour after the other, which is much faster than point by point.
-function drawCalibres(context, { points, widest }, screen) {
+function drawCalibres(context, { place, measured: { calibres } }, screen) {
+  const { points } = calibres, { widest } = freshDetails()?.calibres ?? calibres;  // both panes have the colours of the legend
   const colors = props.magma.slice(CALIBRE_COLORS_FROM), size = Math.max(2 * screen, Math.min(place.scale, 4 * screen));
   const groups = new Map();
   for (let k = 0; k < points.length; k += 3) {
@@ -159,8 +165,10 @@ function updateCounts() {
   if (widest) widest.textContent = calibres ? lengthText(calibres.widest, 1) : "\u2026";
 }
 
-// `measured`, if it belongs to the threshold on the page.
-const freshDetails = () => (shown && measured?.threshold === shown.stops[stop] ? measured : null);
+// `measured` of a pane, if it belongs to the pane's threshold.
+function freshDetails({ shown, measured, stop } = openPane()) {
+  return shown && measured?.threshold === shown.stops[stop] ? measured : null;
+}
 
 // Unpack what came with the measures.
 async function loadDetails(value) {

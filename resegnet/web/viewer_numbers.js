@@ -24,7 +24,8 @@ function rates(k) {
   };
 }
 
-function share() {
+// Share of the field that is vessel.
+function share({ shown, stop } = openPane()) {
   const field = shown.atOrAbove[0];
   return field ? `${(100 * shown.atOrAbove[stop] / field).toFixed(1)}%` : "–";
 }
@@ -39,9 +40,10 @@ function eyeText({ eye, disc, fovea }) {
 
 function measureLater() {
   clearTimeout(rest);
-  const stale = measured?.threshold !== shown.stops[stop] || (!measured.reason && needs().some((key) => !measured[key]));
+  const stale = measured?.threshold !== shown.stops[stop] || (!measured.reason && needs(view).some((key) => !measured[key]));
   find(".measures").setAttribute("aria-busy", stale);
   if (stale) rest = setTimeout(() => ("busy" in root.dataset ? measureLater() : trigger("measure")), root.viewer.restMs);
+  measureBeside();
 }
 
 async function showMeasures(value) {
@@ -57,6 +59,7 @@ async function showMeasures(value) {
   measured = value;
   if (hadKinds || value?.kindPixels) { combine(); schedule(drawPaint); }
   schedule(drawMarks);
+  schedule(drawBeside);
   updateCounts();
   find(".measures").setAttribute("aria-busy", false);
   const reason = value ? value.reason : "The numbers could not be computed; move the slider to try again.";
@@ -65,24 +68,30 @@ async function showMeasures(value) {
 }
 
 function updateMeasures() {
-  for (const { key, unit, digits, icc } of props.measures) {
-    const value = measured?.measures?.[key], box = find(`.tiles [data-measure=${key}]`);
+  for (const measure of props.measures) {
+    const { key, icc } = measure, box = find(`.tiles [data-measure=${key}]`);
     // What only some models tell has no tile until it comes.
     box.parentElement.hidden = measured?.measures ? !(key in measured.measures) : icc === null;
     const why = measured?.reasons?.[key];
     Object.assign(box.nextElementSibling, { textContent: why ?? "", hidden: !why });
-    if (key === "vessel_density") box.textContent = share();
-    else if (value == null) box.textContent = measured || find(".measures").ariaBusy !== "true" ? "–" : "…";
-    else if (unit === "px") box.textContent = lengthText(value, digits);
-    else box.textContent = decimals(value, digits) + (unit ? ` ${unit}` : "");
+    box.textContent = measureText(measure, openPane(), umPerPx(), find(".measures").ariaBusy === "true");
   }
+  updatePairNumbers();
+}
+
+// A measure of a pane with its unit; `waiting` tells that the server is still measuring.
+function measureText({ key, unit, digits }, pane, scale, waiting) {
+  const value = pane.measured?.measures?.[key];
+  if (key === "vessel_density") return share(pane);
+  if (value == null) return pane.measured || !waiting ? "–" : "…";
+  if (unit === "px") return lengthText(value, digits, scale);
+  return decimals(value, digits) + (unit ? ` ${unit}` : "");
 }
 
 const decimals = (number, count) => number.toLocaleString("en", { minimumFractionDigits: count, maximumFractionDigits: count });
 
 // A length in micrometres or millimetres if the scale is known, else in pixels.
-function lengthText(px, digits) {
-  const scale = umPerPx();
+function lengthText(px, digits, scale = umPerPx()) {
   if (!scale) return `${decimals(px, digits)} px`;
   return px * scale < 10000 ? `${decimals(px * scale, 1)} µm` : `${decimals(px * scale / 1000, 1)} mm`;
 }
@@ -107,11 +116,18 @@ function updateNumbers() {
   updateDensity();
   if (kept !== null) kept = shown.stops[stop];
   find("[data-do=reset]").setAttribute("aria-disabled", stop === shown.fitted);
+  sheet.setAttribute("aria-label", describe(openPane()));
+  updateBesideTexts();
+  if (reference) updateScores();
+}
+
+// What a pane shows, for screen readers.
+function describe(pane) {
   const views = { overlay: "its vessels coloured", compare: "its vessels coloured on the right", mask: "only its vessels, white on black",
     probability: "the probability of vessels", reference: "only the manual segmentation, white on black",
     kinds: "its arteries and veins in two colours", errors: "hits, misses and false alarms against the manual segmentation" };
-  sheet.setAttribute("aria-label", `${shown.name}, ${views[view]}; ${share()} of the field of view is vessel at threshold ${threshold}`);
-  if (reference) updateScores();
+  const { name, stops } = pane.shown;
+  return `${name}, ${views[pane.view]}; ${share(pane)} of the field of view is vessel at threshold ${written(stops[pane.stop])}`;
 }
 
 function updateScores() {

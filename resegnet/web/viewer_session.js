@@ -40,12 +40,19 @@ function rememberPhotograph() {
 function drawStrip() {
   find(".strip").hidden = visit.strip.length < (shown ? 2 : 1);
   find(".strip div").replaceChildren(...visit.strip.map(({ photo, name, src }, number) => {
-    const button = Object.assign(document.createElement("button"), { type: "button", title: name });
+    const item = document.createElement("div"), button = Object.assign(document.createElement("button"), { type: "button", title: name });
     button.dataset.again = number;
     if (photo === shown?.photo) button.setAttribute("aria-current", "true");
     button.append(Object.assign(document.createElement("img"), { src, alt: `Again: ${name}`, width: 72, height: 72 }));
-    return button;
+    item.append(button);
+    if (shown && photo !== shown.photo) {
+      const pair = Object.assign(tag("button", "Side by side"), { type: "button", ariaLabel: `Side by side: ${name}` });
+      pair.dataset.pair = number;
+      item.append(pair);
+    }
+    return item;
   }));
+  updateBesideButtons();
 }
 
 function showAgain(number) {

@@ -51,9 +51,12 @@ root.viewer = {
   restMs: 400,  // from the last move of the slider until the measures are asked for
   showMeasures,
   carryThreshold,
+  showBeside,
+  showMeasuresBeside,
+  besideSettings,
   what: null,  // kind of the file to save
   settings: () => ({ request, photo: shown?.photo ?? null, reference: reference?.file ?? null, threshold: shown ? shown.stops[stop] : null, color,
-    opacity: Number(opacity.value), um_per_px: umPerPx(), needs: shown ? needs() : [], visit: visit.token, reopen: visit.open, safe_kinds: safeKinds, what: root.viewer.what }),
+    opacity: Number(opacity.value), um_per_px: umPerPx(), needs: shown ? needs(view) : [], visit: visit.token, reopen: visit.open, safe_kinds: safeKinds, what: root.viewer.what }),
   refine: (value) => { if (reference) { reference.cldice = value?.threshold === undefined ? { threshold: shown.stops[stop], value: null } : value; updateNumbers(); } },
   saved: () => all("[data-saving]").forEach((button) => delete button.dataset.saving),
   stopBusy,

@@ -44,24 +44,30 @@ def actual_size(page):
     settle(page)
 
 
-def canvas(page, name, shape):
+def canvas(page, name, shape, pane=".viewer"):
     """(H, W, 4) pixels of a canvas where the photograph lies; it is shown at 1:1 and whole."""
-    width, height, pixels = page.evaluate(
-        """(name) => {
-          const canvas = document.querySelector(`.viewer canvas.${name}`);
-          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-          let text = "";
-          for (let k = 0; k < data.length; k += 32768) text += String.fromCharCode(...data.subarray(k, k + 32768));
-          return [canvas.width, canvas.height, btoa(text)];
-        }""",
-        name,
-    )
-    image = np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(height, width, 4)
+    image = whole_canvas(page, name, pane)
+    height, width = image.shape[:2]
     top, left = (height - shape[0] + 1) // 2, (width - shape[1] + 1) // 2
     assert top >= 0 and left >= 0
     inside = image[top : top + shape[0], left : left + shape[1]]
     assert image.any(axis=2).sum() == inside.any(axis=2).sum()  # nothing beside the photograph
     return inside
+
+
+def whole_canvas(page, name, pane=".viewer"):
+    """(H, W, 4) pixels of a canvas."""
+    width, height, pixels = page.evaluate(
+        """([name, pane]) => {
+          const canvas = document.querySelector(`${pane} canvas.${name}`);
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          let text = "";
+          for (let k = 0; k < data.length; k += 32768) text += String.fromCharCode(...data.subarray(k, k + 32768));
+          return [canvas.width, canvas.height, btoa(text)];
+        }""",
+        [name, pane],
+    )
+    return np.frombuffer(base64.b64decode(pixels), np.uint8).reshape(height, width, 4)
 
 
 def assert_overlay_is(page, result):
@@ -106,3 +112,21 @@ def transfer(page, path, type_, target):
         }""",
         [list(path.read_bytes()), path.name, type_, target],
     )
+
+
+def assert_accessible(page):
+    """axe-core finds nothing serious, nor worse."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    # Half-way through a fade, a button that is being switched on has neither its old nor its new contrast.
+    page.add_style_tag(content="*, *::before, *::after { transition: none !important; animation: none !important; }")
+    page.wait_for_timeout(100)
+
+    found = Axe().run(page).response["violations"]
+    serious = [
+        (rule["id"], node["html"][:200])
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+    assert serious == []

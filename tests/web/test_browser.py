@@ -21,6 +21,7 @@ from support.browser import (
     MEASURED,
     SHOWN,
     actual_size,
+    assert_accessible,
     assert_overlay_is,
     canvas,
     pixels,
@@ -818,24 +819,6 @@ def test_text_can_be_read_in_light_and_dark(open_page, photographs, reference, s
     )
     assert len(texts) > 25
     assert [(text, round(contrast, 2)) for text, contrast in texts if contrast < 4.5] == []
-
-
-def assert_accessible(page):
-    """axe-core finds nothing serious, nor worse."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    # Half-way through a fade, a button that is being switched on has neither its old nor its new contrast.
-    page.add_style_tag(content="*, *::before, *::after { transition: none !important; animation: none !important; }")
-    page.wait_for_timeout(100)
-
-    found = Axe().run(page).response["violations"]
-    serious = [
-        (rule["id"], node["html"][:200])
-        for rule in found
-        if rule["impact"] in ("serious", "critical")
-        for node in rule["nodes"]
-    ]
-    assert serious == []
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])

@@ -18,6 +18,7 @@ from support.browser import (
     upload,
 )
 from support.stand_in import TwoLooksOnGreen
+from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter
 from resegnet.results.compare import compare
@@ -118,6 +119,32 @@ def test_arteries_and_veins_follow_the_threshold_once_the_thumb_rests(open_page,
     np.testing.assert_array_equal(pixels(picture), moved.kinds_map(safe_colors=True))
     assert b"/Subtype /Image" in save(page, "report (PDF)")[1]
     assert page.locator(".numbers dl").inner_text().endswith(segmenter(photographs[0]).eye)
+
+
+def test_arteries_and_veins_of_two_photographs_side_by_side(open_page, segmenter, tmp_path):
+    paths = [tmp_path / "left.png", tmp_path / "right.png"]
+    for seed, path in enumerate(paths, 1):
+        Image.fromarray(draw_fundus(seed, (300, 360)).image).save(path)
+    page = open_page(viewport={"width": 1440, "height": 1000})
+    for path in paths:
+        upload(page, path)
+    click(page, "Arteries/veins")
+    click(page, "Optic disc")
+    page.locator(".bar").get_by_role("button", name="Side by side").click()
+    page.wait_for_selector(".beside .caption span:not(:empty)")
+    page.wait_for_function("() => !document.querySelector('.pair-numbers').textContent.includes('…')")
+    actual_size(page)
+    result = segmenter(paths[0])
+    drawn = canvas(page, "paint", result.mask.shape, ".beside")
+    np.testing.assert_array_equal(drawn[:, :, 3] > 0, result.mask)
+    for kind, name in ((1, "artery"), (2, "vein")):
+        assert (result.kinds == kind).sum() > 300
+        assert (drawn[result.kinds == kind] == (*KIND_COLORS[name], 255)).all()
+    marks = canvas(page, "marks", result.mask.shape, ".beside")[:, :, :3].astype(int)
+    green = (np.abs(marks - DISC_COLOR) < 45).all(axis=2)
+    rim = result.disc.mask ^ ndimage.binary_erosion(result.disc.mask, iterations=2)
+    assert (green & ndimage.binary_dilation(rim)).sum() > 0.9 * np.pi * result.disc.diameter
+    assert not green[~ndimage.binary_dilation(rim, iterations=2)].any()
 
 
 def test_disc_fovea_and_field_are_drawn_over_any_view(open_page, segmenter, photographs):

@@ -201,6 +201,24 @@ def test_a_visit_is_found_by_its_secret_for_an_hour(segmenter, photograph, refer
     assert "no longer on the server" in gone["error"] and files == []  # a file of another session
 
 
+def test_a_photograph_beside_the_one_on_the_page_leaves_both_in_memory(segmenter, network, photograph, tmp_path):
+    second = str(tmp_path / "second.png")
+    Image.fromarray(draw_fundus(2, (140, 170)).image).save(second)
+    handlers = Handlers(segmenter, [])
+    _, files = handlers.show(photograph, [], settings(None))
+    _, files = handlers.show(second, files, settings(photograph))
+    beside = handlers.show_beside(files, settings(photograph, request=3))
+    assert (beside["request"], beside["photo"], beside["height"]) == (3, photograph, 150)
+    calls = network.calls
+    for path in files:
+        assert handlers.measure(files, settings(path))["measures"]["vessel_density"] > 0
+    assert network.calls == calls
+    assert "no longer on the server" in handlers.show_beside([second], settings(photograph))["error"]
+    handlers.results.forget(photograph)
+    Path(photograph).unlink()
+    assert "no longer on the server" in handlers.show_beside(files, settings(photograph))["error"]
+
+
 # Answers for the browser
 
 
