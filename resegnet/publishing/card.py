@@ -17,10 +17,11 @@ from huggingface_hub import EvalResult, ModelCardData
 from resegnet.config import PLAIN, TWO_LOOKS, Config
 from resegnet.hub import CONFIG_NAME, HUB_ID, METRICS_NAME, TRAINING_NAME, check_repo_id
 from resegnet.publishing.card_anatomy import anatomy_scores
-from resegnet.publishing.card_data import Licence, training_and_test_data, weights_licence
+from resegnet.publishing.card_data import training_and_test_data
 from resegnet.publishing.card_scores import Record, Reports, measured_limits, per_dataset, scored_results, split_name
 from resegnet.publishing.card_training import training_runs_table
 from resegnet.releases.datasheets import SOURCES
+from resegnet.releases.licence import Licence, weights_licence
 from resegnet.releases.records import (
     DISCLAIMER,
     NOT_FOR,

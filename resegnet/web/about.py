@@ -24,8 +24,8 @@ from resegnet.releases.records import (
     was_trained_on,
 )
 from resegnet.results.metrics import SCORES
-from resegnet.segmenter import Segmenter
 from resegnet.version import __version__
+from resegnet.web.models import Described
 
 # The scores on the page, each with one line that explains it.
 SHOWN = {
@@ -69,37 +69,43 @@ compare photographs of one camera only, measured by one version of one program.
 """
 
 
-def about(segmenter: Segmenter) -> str:
-    """Return Markdown: the model, its scores, its training data, its limits.
+def about(*models: Described) -> str:
+    """Return Markdown: each model, its scores, its training data; and the limits.
 
-    Records that are missing or broken are left out, because the model works without them.
+    Records that are missing or broken are left out, because a model works without them.
     """
-    config = segmenter.config
-    training, metrics = _record(segmenter, TRAINING_NAME), _record(segmenter, METRICS_NAME)
-    facts = (
-        f"**{escape_markdown(model_name(segmenter))}**: {escape_markdown(config.network)}, input a square of "
+    parts = ["### The models" if len(models) > 1 else "### The model"]
+    for model in models:
+        parts += _about_model(model, "####" if len(models) > 1 else "###")
+    return "\n\n".join([*parts, LIMITS])
+
+
+def _about_model(model: Described, heading: str) -> list[str]:
+    config = model.config
+    training, metrics = _record(model, TRAINING_NAME), _record(model, METRICS_NAME)
+    parts = [
+        f"**{escape_markdown(model_name(model))}**: {escape_markdown(config.network)}, input a square of "
         f"{config.input_sides} px, fitted threshold {config.threshold:.4g}."
-    )
-    parts = ["### The model", facts]
+    ]
     if training:
         parts.append(threshold_origin(training))
     parts.append(_scores(metrics, training) if metrics else "This model came without a record of its scores.")
     if training_datasets(training):
         rows = [_dataset_row(name) for name in training_datasets(training)]
-        parts += ["### Trained on", markdown_table(["data set", "paper", "terms"], rows)]
-    return "\n\n".join([*parts, LIMITS])
+        parts += [f"{heading} Trained on", markdown_table(["data set", "paper", "terms"], rows)]
+    return parts
 
 
-def model_name(segmenter: Segmenter) -> str:
-    """Return the name of the model for visitors."""
-    if segmenter.model in BUNDLED_RELEASES:
-        return f"{segmenter.model} with ReSegNet {__version__}"
-    return segmenter.model or "without a name"
+def model_name(model: Described) -> str:
+    """Return the name of a model for visitors."""
+    if model.model in BUNDLED_RELEASES:
+        return f"{model.model} with ReSegNet {__version__}"
+    return model.model or "without a name"
 
 
-def _record(segmenter: Segmenter, name: str) -> dict[str, Any]:
+def _record(model: Described, name: str) -> dict[str, Any]:
     try:
-        return {} if segmenter.folder is None else read_record(segmenter.folder / name)
+        return {} if model.folder is None else read_record(model.folder / name)
     except ReleaseError:
         return {}
 

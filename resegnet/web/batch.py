@@ -22,8 +22,8 @@ from resegnet.cohort.run import make_folder
 from resegnet.cohort.tables import write_tables
 from resegnet.cohort.work import CohortOptions, Outcome, Work
 from resegnet.errors import OutputError, ResegnetError
-from resegnet.segmenter import Segmenter
 from resegnet.web.messages import user_error
+from resegnet.web.models import Models
 from resegnet.web.recent import RecentResults
 from resegnet.web.uploads import MAX_PHOTOGRAPHS, list_uploads
 
@@ -48,6 +48,7 @@ TABLE_HEAD = (
     + "".join(_head(title, "number more") for title, _ in COLUMNS.values())
     + "<th>Notes</th></tr></thead><tbody>"
 )
+THRESHOLD_STEP = 0.0001  # of the slider
 EMPTY = (
     f"<p>Up to {MAX_PHOTOGRAPHS} photographs, or ZIP files of them. Each gets a row here as soon as it is done. "
     "Masks, overlays and a table of all numbers can be downloaded as one ZIP.</p>"
@@ -63,6 +64,7 @@ class Batch:
 
     folder: Path
     photographs: list[Photograph]
+    model: str  # its name
     outcomes: list[Outcome] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     cancelled: bool = False
@@ -72,11 +74,13 @@ class Batch:
 class Batches:
     """Handlers of the tab. Each photograph waits for its turn among those of all visitors."""
 
-    def __init__(self, segmenter: Segmenter, results: RecentResults) -> None:
-        self._segmenter = segmenter
+    def __init__(self, results: RecentResults) -> None:
+        self._models = results.models
         self._turn = results.turn
 
-    def run(self, files: list[str] | None, threshold: float | None, probability: bool) -> Iterator[Shown]:
+    def run(
+        self, files: list[str] | None, threshold: float | None, probability: bool, model: str | None = None
+    ) -> Iterator[Shown]:
         """Segment the uploaded photographs.
 
         Parameters
@@ -87,6 +91,8 @@ class Batches:
             In [0, 1]. None takes the fitted threshold.
         probability
             Whether to save the probability maps too.
+        model
+            Name of the model; None or "" takes the one that the page was started with.
 
         Yields
         ------
@@ -96,9 +102,10 @@ class Batches:
         Raises
         ------
         gradio.exceptions.Error
-            If no photograph came, the threshold is out of range, or the disk is full.
+            If no photograph came, the threshold is out of range, the model is not offered or cannot be loaded, or the
+            disk is full.
         """
-        batch, work = self._begin(files, threshold, probability)
+        batch, work = self._begin(files, threshold, probability, model or None)
         yield _shown(batch, running=True)
         for photograph in batch.photographs:
             try:
@@ -145,9 +152,12 @@ class Batches:
                     archive.write(file, name)
         return str(path)
 
-    def _begin(self, files: list[str] | None, threshold: float | None, probability: bool) -> tuple[Batch, Work]:
+    def _begin(
+        self, files: list[str] | None, threshold: float | None, probability: bool, model: str | None
+    ) -> tuple[Batch, Work]:
         if not files:
             raise user_error("No photographs came; choose some, or a ZIP of them.")
+        segmenter = self._models(model)
         try:
             photographs = list_uploads(files)
             folder = Path(tempfile.mkdtemp(prefix="batch-", dir=get_upload_folder()))
@@ -155,7 +165,34 @@ class Batches:
             make_folder(options)
         except ResegnetError as error:
             raise user_error(str(error)) from error
-        return Batch(folder, photographs), Work(self._segmenter, options)
+        return Batch(folder, photographs, self._models.name(model)), Work(segmenter, options)
+
+
+def threshold_hint(models: Models, model: str | None) -> str:
+    """Return the sentence beside the threshold."""
+    return f"Lower: more and fainter vessels. Recommended: {models.threshold(model):.4g}."
+
+
+def follow_model(models: Models, model: str | None, threshold: float) -> tuple[dict[str, Any], str]:
+    """Return what the tab shows of the model that is chosen on the other tab.
+
+    Parameters
+    ----------
+    model
+        Its name.
+    threshold
+        On the tab. One that is the fitted one of another model becomes that of this one.
+
+    Returns
+    -------
+    update, line
+        Of the threshold, and a line that names the model, HTML.
+    """
+    name = models.name(model or None)
+    fitted = [models.threshold(other["name"]) for other in models.offered]
+    follows = any(abs(threshold - value) < THRESHOLD_STEP for value in fitted)
+    update = gr.update(value=models.threshold(name) if follows else threshold, info=threshold_hint(models, name))
+    return update, f"<p>Model: <b>{escape(name)}</b>, chosen on the tab Segment.</p>"
 
 
 def _shown(batch: Batch | None, running: bool) -> Shown:

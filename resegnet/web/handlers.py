@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
-from PIL import Image
 
 from resegnet.errors import ImageError
 from resegnet.io import safe_name, without_nan
 from resegnet.results.compare import Comparison, compare
 from resegnet.results.segmentation import Segmentation
-from resegnet.segmenter import Segmenter
 from resegnet.web.batch import Batch
 from resegnet.web.downloads import OnPage, download
+from resegnet.web.encoded import Encoded, encode
 from resegnet.web.files import KEEP_S
-from resegnet.web.layers import Shapes, find_shapes, pack_calibres
-from resegnet.web.levels import pack, probability_levels, slider_stops
+from resegnet.web.layers import pack_calibres
+from resegnet.web.levels import count_levels, pack, probability_levels, slider_stops
 from resegnet.web.messages import (
     Answer,
     ClDice,
@@ -33,13 +30,10 @@ from resegnet.web.messages import (
     user_error,
     without_folder,
 )
+from resegnet.web.models import Models
 from resegnet.web.numbers import TOO_MUCH_VESSEL, Measured, shown_measures
 from resegnet.web.recent import RecentResults
 from resegnet.web.visits import Visits
-
-# For the screen only; downloads are PNG. Colour is kept at full resolution, because the thinnest vessels are one pixel
-# wide. A photograph of 3504 x 2336 px takes 0.8 MB and 0.04 s; as PNG it would take 9 MB and 1 s.
-JPEG_QUALITY, JPEG_SUBSAMPLING = 85, 0
 
 MAX_FILES = 20  # that a session may refer to, the newest ones
 GONE = (
@@ -61,8 +55,8 @@ class Handlers:
 
     Parameters
     ----------
-    segmenter
-        Segments the photographs.
+    models
+        They segment the photographs.
     examples
         Files of the example photographs.
     keep_s
@@ -74,21 +68,20 @@ class Handlers:
         The segmentations in memory.
     """
 
-    def __init__(self, segmenter: Segmenter, examples: Iterable[Path], keep_s: float = KEEP_S) -> None:
-        self.results = RecentResults(segmenter, keep_s)
-        self._segmenter = segmenter
+    def __init__(self, models: Models, examples: Iterable[Path], keep_s: float = KEEP_S) -> None:
+        self.results = RecentResults(models, keep_s)
+        self._models = models
         self._visits = Visits(keep_s)
-        self._stops = slider_stops(segmenter.config.threshold)
-        self._fitted = self._stops.index(segmenter.config.threshold)
         self._examples = [str(path) for path in examples]
         self._truths = {path: truth for path in self._examples if (truth := known_truth(path)) is not None}
-        self._prepared: dict[str, _Encoded] = {}  # examples only
+        self._prepared: dict[tuple[str, str], Encoded] = {}  # by file and model; examples only
 
     def prepare_examples(self) -> None:
         """Segment the example photographs, so that the first click on one shows a finished result."""
+        model = self._models.name(None)
         for path in self._examples:
-            if path not in self._prepared:
-                self._prepared[path] = self._encode(path)
+            if (path, model) not in self._prepared:
+                self._prepared[path, model] = self._encode(path, model)
 
     def show(self, path: str, files: list[str], settings: object) -> tuple[Answer, list[str]]:
         """Open a photograph.
@@ -107,9 +100,14 @@ class Handlers:
         answer, files
             The photograph for `viewer.js`, or the sentence that it shows; and the files of the session.
         """
-        checked = Settings(settings)
+        return self._show(path, files, Settings(settings))
+
+    def _show(
+        self, path: str, files: list[str], checked: Settings, model: str | None = None
+    ) -> tuple[Answer, list[str]]:
+        """Open a photograph, with the model that the page names unless another is given."""
         try:
-            encoded = self._prepared.get(path) or self._encode(path)
+            encoded = self._encoded(path, checked.model if model is None else model)
         except ImageError as error:
             return answer(checked, {"error": without_folder(error, path)}), files
         before = checked.photo
@@ -150,14 +148,14 @@ class Handlers:
         if path is None or path not in files:
             return answer(checked, {"error": GONE})
         try:
-            return answer(checked, self._shown(self._prepared.get(path) or self._encode(path), path))
+            return answer(checked, self._shown(self._encoded(path, checked.model), path))
         except ImageError:  # the file was deleted; it could be read before
             return answer(checked, {"error": GONE})
 
     def show_row(
         self, batch: Batch | None, files: list[str], settings: object, event: gr.EventData
     ) -> tuple[Answer, list[str]]:
-        """Open a photograph of the Batch tab, whose row comes with the event, at the threshold of the batch."""
+        """Open a photograph of the Batch tab, whose row comes with the event, at threshold and model of the batch."""
         row = event._data.get("row") if isinstance(event._data, dict) else None
         checked = Settings(settings)
         if batch is None or not isinstance(row, int) or not 0 <= row < len(batch.outcomes):
@@ -167,8 +165,23 @@ class Handlers:
             path = keep_file(photograph.read(), safe_name(Path(photograph.source).name))
         except ImageError:
             return answer(checked, {"error": GONE}), files
-        shown, files = self.show(path, files, settings)
+        shown, files = self._show(path, files, checked, batch.model)
         return shown | {"start": (batch.outcomes[row].row or {}).get("threshold")}, files
+
+    def show_anew(self, files: list[str], settings: object) -> tuple[Answer, list[str]]:
+        """Segment the photograph on the page with the model that was chosen, and compare it with the same reference.
+
+        Returns the same as `show`, with `reference` as in `show_reference` if there is one.
+        """
+        checked = Settings(settings)
+        if checked.photo is None or checked.photo not in files:
+            return answer(checked, {"error": GONE}), files
+        shown, files = self._show(checked.photo, files, checked)
+        reference = checked.reference
+        if reference is None or reference not in files or "error" in shown:
+            return shown, files
+        compared, files = self.show_reference(reference, files, settings)
+        return shown | ({} if "error" in compared["reference"] else compared), files
 
     def restore(self, files: list[str], settings: object) -> tuple[Answer, list[str]]:
         """Take up the visit of a tab that was loaded again, and open its last photograph if it was open.
@@ -213,7 +226,8 @@ class Handlers:
         except ImageError as error:
             return answer(checked, {"reference": {"error": without_folder(error, reference)}}), files
         vessels = comparison.reference & result.fov
-        levels = probability_levels(result, self._stops)
+        stops = slider_stops(result.threshold)
+        levels = probability_levels(result, stops)
         scores = without_nan(comparison.scores())
         auroc = scores["auroc"]
         shown: ShownReference = {
@@ -222,7 +236,7 @@ class Handlers:
             "pixels": serve_file(pack(vessels.astype(np.uint8)), "reference.bin"),
             "notes": list(comparison.notes),
             "doubt": IMPLAUSIBLE.format(auroc=auroc) if auroc is not None and auroc < MIN_PLAUSIBLE_AUROC else None,
-            "counts": _counts(levels[vessels], self._stops),
+            "counts": count_levels(levels[vessels], stops),
             "auroc": auroc,
             "cldice": {"threshold": result.threshold, "value": scores["cldice"]},
         }
@@ -278,7 +292,7 @@ class Handlers:
             result,
             comparison,
             checked.photo,
-            self._segmenter,
+            self._models(checked.model),
             color=checked.color,
             opacity=checked.opacity,
             um_per_px=checked.um_per_px,
@@ -293,25 +307,13 @@ class Handlers:
         name, content = made
         return keep_file(content, name)
 
-    def _encode(self, path: str) -> _Encoded:
-        result = self.results(path)
-        jpeg = BytesIO()
-        Image.fromarray(result.image).save(jpeg, "JPEG", quality=JPEG_QUALITY, subsampling=JPEG_SUBSAMPLING)
-        levels = probability_levels(result, self._stops)
-        height, width = result.image.shape[:2]
-        return _Encoded(
-            photograph=jpeg.getvalue(),
-            levels=pack(levels),
-            counts=_counts(levels[result.fov], self._stops),
-            height=height,
-            width=width,
-            um_per_px=result.um_per_px,
-            warnings=list(result.warnings),
-            has_kinds=result.anatomy is not None,
-            shapes=find_shapes(result),
-        )
+    def _encoded(self, path: str, model: str | None) -> Encoded:
+        return self._prepared.get((path, self._models.name(model))) or self._encode(path, model)
 
-    def _shown(self, encoded: _Encoded, path: str) -> ShownPhotograph:
+    def _encode(self, path: str, model: str | None) -> Encoded:
+        return encode(self.results(path, model), self._models.name(model))
+
+    def _shown(self, encoded: Encoded, path: str) -> ShownPhotograph:
         return {
             "photo": path,
             "name": Path(path).name,
@@ -320,8 +322,9 @@ class Handlers:
             "photograph": serve_file(encoded.photograph, "photograph.jpg"),
             "levels": serve_file(encoded.levels, "levels.bin"),
             "counts": encoded.counts,
-            "stops": self._stops,
-            "fitted": self._fitted,
+            "stops": encoded.stops,
+            "fitted": encoded.fitted,
+            "model": encoded.model,
             "start": None,
             "um_per_px": encoded.um_per_px,
             "warnings": encoded.warnings,
@@ -336,7 +339,7 @@ class Handlers:
         if path is None or path not in files:
             raise user_error(GONE)
         try:
-            return self.results(path)
+            return self.results(path, settings.model)
         except ImageError as error:  # the file was deleted; it could be read before
             raise user_error(GONE) from error
 
@@ -354,21 +357,6 @@ class Handlers:
             raise user_error(without_folder(error, reference)) from error
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """A segmented photograph, encoded for the browser."""
-
-    photograph: bytes  # JPEG
-    levels: bytes  # packed
-    counts: list[int]
-    height: int  # px
-    width: int
-    um_per_px: float | None
-    warnings: list[str]
-    has_kinds: bool
-    shapes: Shapes
-
-
 def known_truth(example: str) -> str | None:
     """Return the file of an example's exact vessels, `NAME_vessels.png` beside it; None if there is none."""
     truth = Path(example).with_name(f"{Path(example).stem}_vessels.png")
@@ -377,9 +365,3 @@ def known_truth(example: str) -> str | None:
 
 def _added(files: list[str], path: str) -> list[str]:
     return [*(file for file in files if file != path), path][-MAX_FILES:]
-
-
-def _counts(levels: np.ndarray, stops: list[float]) -> list[int]:
-    """Count, for each stop, the pixels whose probability reaches it but not the next stop."""
-    counts: list[int] = np.bincount(levels, minlength=len(stops) + 1)[1:].tolist()
-    return counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from functools import partial
 from html import escape
 from importlib.util import find_spec
@@ -26,13 +27,14 @@ from resegnet.results.render import (
 )
 from resegnet.segmenter import Segmenter
 from resegnet.web.about import about, model_name
-from resegnet.web.batch import EMPTY, Batches
+from resegnet.web.batch import EMPTY, THRESHOLD_STEP, Batches, follow_model, threshold_hint
 from resegnet.web.endpoints import Endpoints
 from resegnet.web.files import KEEP_S
 from resegnet.web.guard import Guard, refuse_addresses
 from resegnet.web.handlers import Handlers
 from resegnet.web.layers import SHOWN_ZONES
-from resegnet.web.numbers import SHOWN_MEASURES
+from resegnet.web.models import Models, Release, other_releases
+from resegnet.web.numbers import MEASURED_MODEL, SHOWN_MEASURES
 from resegnet.web.parts import (
     FIRST_LOOK,
     HERE,
@@ -63,8 +65,8 @@ HAS_MCP = find_spec("mcp") is not None  # the extra `mcp`
 OWN_ADDRESS = "(location.origin + location.pathname).replace(/\\/$/, '')"  # of the page, in the browser
 
 # One script after the other, in one scope: what is called while a script runs has to be defined by then.
-SCRIPT_PARTS = ("", "_numbers", "_drawing", "_layers", "_help", "_session", "_beside", "_batch", "_input", "_start")
-VIEWER_SCRIPTS = tuple(f"viewer{part}.js" for part in SCRIPT_PARTS)
+SCRIPT_PARTS = ("numbers", "drawing", "layers", "help", "session", "model", "beside", "batch", "input", "start")
+VIEWER_SCRIPTS = ("viewer.js", *(f"viewer_{part}.js" for part in SCRIPT_PARTS))
 VIEWER = "document.querySelector('#viewer .viewer').viewer"  # the object that `viewer.js` offers
 
 # A file is written when somebody asks for it; then the browser saves it.
@@ -86,7 +88,13 @@ class _Page(gr.Blocks):
         return {**super().get_config_file(), "simple_description": TAGLINE, "thumbnail": preview_address()}
 
 
-def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_examples: bool = False) -> gr.Blocks:
+def build_app(
+    segmenter: Segmenter,
+    examples: Path | None = None,
+    *,
+    prepare_examples: bool = False,
+    others: Sequence[Release] | None = None,
+) -> gr.Blocks:
     """Build the page; `.launch(**launch_options())` serves it. Programs call `/segment` and `/compare`.
 
     Parameters
@@ -97,10 +105,14 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
         Folder of photographs that a visitor may try; the names of their references contain `_vessels`.
     prepare_examples
         Segment the example photographs in the background, so that the first click on one shows a finished result.
+    others
+        Releases that a visitor may choose instead of the model. None takes those of
+        `resegnet.web.models.other_releases`.
     """
+    models = Models(segmenter, other_releases(segmenter) if others is None else others)
     pictures = [] if examples is None else sorted([*examples.glob("*.jpg"), *examples.glob("*.png")], key=real_first)
     photographs = [path for path in pictures if "_vessels" not in path.stem]
-    handlers = Handlers(segmenter, photographs)
+    handlers = Handlers(models, photographs)
     if prepare_examples:
         later = threading.Timer(EXAMPLES_AFTER_S, handlers.prepare_examples)
         later.daemon = True
@@ -121,19 +133,18 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
         )
         files = gr.State([])  # of the session
         with gr.Tab("Segment"):
-            viewer = _viewer(photographs, measured_model=segmenter.model == "bundled")
+            viewer = _viewer(photographs, models)
             status = gr.HTML(elem_id="status")  # gradio shows the place in the queue here
         with gr.Tab("Batch", elem_id="batch") as batch_tab:
-            batch, chosen = _batch_tab(Batches(segmenter, handlers.results), segmenter.config.threshold)
-        batch_tab.select(None, chosen, chosen, js=f"(value) => {VIEWER}.carryThreshold() ?? value", **_QUIET)
+            batch = _batch_tab(batch_tab, Batches(handlers.results), models)
         with gr.Tab("About"):
-            gr.Markdown(about(segmenter), elem_id="about")
+            gr.Markdown(about(*models.all), elem_id="about")
         with gr.Tab("API"):
             text = programs(mcp=HAS_MCP)
             calls = gr.Markdown(text, elem_id="programs")
         app.load(None, outputs=calls, js=f"() => {json.dumps(text)}.replaceAll('{ADDRESS}', {OWN_ADDRESS})")
         gr.HTML(
-            f"<p>{DISCLAIMER} Photographs are deleted after about an hour. Model: {escape(model_name(segmenter))}.</p>"
+            f"<p>{DISCLAIMER} Photographs are deleted after about an hour. {_names(models)}</p>"
             + links_html(segmenter.model),
             elem_id="foot",
             apply_default_css=False,
@@ -144,7 +155,12 @@ def build_app(segmenter: Segmenter, examples: Path | None = None, *, prepare_exa
     return app.queue(max_size=MAX_QUEUE, api_open=False)  # requests that bypass the queue are rejected
 
 
-def _viewer(photographs: list[Path], measured_model: bool) -> gr.HTML:
+def _names(models: Models) -> str:
+    names = [escape(model_name(model)) for model in models.all]
+    return f"Model{'s' if len(names) > 1 else ''}: {', '.join(names)}."
+
+
+def _viewer(photographs: list[Path], models: Models) -> gr.HTML:
     return gr.HTML(
         html_template=(HERE / "viewer.html").read_text(encoding="utf-8"),
         css_template=(HERE / "viewer.css").read_text(encoding="utf-8"),
@@ -161,7 +177,8 @@ def _viewer(photographs: list[Path], measured_model: bool) -> gr.HTML:
         color="#{:02x}{:02x}{:02x}".format(*OVERLAY_COLOR),
         opacity=OVERLAY_OPACITY,
         measures=SHOWN_MEASURES,
-        agreement=measured_model,  # whether `icc` is of this model
+        agreement=MEASURED_MODEL,
+        models=models.offered,
     )
 
 
@@ -187,6 +204,7 @@ def _viewer_events(viewer: gr.HTML, handlers: Handlers, files: gr.State, batch: 
         viewer.reference(handlers.show_reference, **with_file, **opening),
         viewer.example(handlers.show_example, outputs=[viewer, files], **with_settings, **opening),
         viewer.again(handlers.show_again, outputs=[viewer, files], **with_settings, **opening),
+        viewer.anew(handlers.show_anew, outputs=[viewer, files], **with_settings, **opening),
         viewer.restore(handlers.restore, outputs=[viewer, files], **with_settings, **opening),
         viewer.row(
             handlers.show_row,
@@ -250,16 +268,19 @@ def _add_endpoints(endpoints: Endpoints, threshold: float) -> None:
     )
 
 
-def _batch_tab(batches: Batches, threshold: float) -> tuple[gr.State, gr.Slider]:
-    """Fill the tab; return its batch and its threshold."""
+def _batch_tab(tab: gr.Tab, batches: Batches, models: Models) -> gr.State:
+    """Fill the tab; return its batch."""
     batch = gr.State()
+    model = gr.Textbox("", visible=False)  # the script of the viewer fills it in
+    threshold = models.first.config.threshold
     with gr.Row(elem_classes="controls", equal_height=False):
         with gr.Column(scale=3, min_width=300):
             files = gr.File(label="Photographs, or ZIP files of them", file_count="multiple", height=190)
             add = gr.Button("Choose more files", elem_classes="add", size="sm")
         with gr.Column(scale=2, min_width=280):
-            hint = f"Lower: more and fainter vessels. Recommended: {threshold:.4g}."
-            chosen = gr.Slider(0, 1, threshold, step=0.0001, label="Probability threshold", info=hint)
+            named = gr.HTML(elem_classes="named", apply_default_css=False, visible=bool(models.others))
+            hint = threshold_hint(models, None)
+            chosen = gr.Slider(0, 1, threshold, step=THRESHOLD_STEP, label="Probability threshold", info=hint)
             probability = gr.Checkbox(label="Also save probability maps (16-bit PNG)")
             with gr.Row(elem_classes="buttons"):
                 start = gr.Button("Find the vessels", variant="primary", min_width=135)
@@ -274,9 +295,10 @@ def _batch_tab(batches: Batches, threshold: float) -> tuple[gr.State, gr.Slider]
     callable_quietly = _QUIET | {"api_visibility": "undocumented"}  # tests call these two as programs do
     running = start.click(
         batches.run,
-        [files, chosen, probability],
+        [files, chosen, probability, model],
         shown,
         api_name="batch",
+        js=f"(...values) => [...values.slice(0, 3), {VIEWER}.model()]",
         concurrency_limit=MAX_BATCHES,  # which take turns, photograph by photograph
         **callable_quietly,
     )
@@ -284,7 +306,17 @@ def _batch_tab(batches: Batches, threshold: float) -> tuple[gr.State, gr.Slider]
     cancel.click(batches.cancel, batch, shown, **_QUIET)
     saving = save.click(batches.save, batch, saved, api_name="batch_zip", **callable_quietly)
     saving.success(None, saved, js=SAVE_JS, **_QUIET)
-    return batch, chosen
+    if models.others:
+        tab.select(
+            partial(follow_model, models),
+            [model, chosen],
+            [chosen, named],
+            js=f"(_, value) => [{VIEWER}.model(), {VIEWER}.carryThreshold() ?? value]",
+            **_QUIET,
+        )
+    else:
+        tab.select(None, chosen, chosen, js=f"(value) => {VIEWER}.carryThreshold() ?? value", **_QUIET)
+    return batch
 
 
 def launch_options() -> dict[str, Any]:

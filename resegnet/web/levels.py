@@ -44,6 +44,12 @@ def probability_levels(result: Segmentation, stops: list[float]) -> np.ndarray:
     return levels
 
 
+def count_levels(levels: np.ndarray, stops: list[float]) -> list[int]:
+    """Count, for each stop, the pixels whose probability reaches it but not the next stop."""
+    counts: list[int] = np.bincount(levels, minlength=len(stops) + 1)[1:].tolist()
+    return counts
+
+
 def pack(levels: np.ndarray) -> bytes:
     """Encode levels for the browser.
 

@@ -57,6 +57,11 @@ class Settings:
         return self._values.get("reopen") is True
 
     @property
+    def model(self) -> str | None:
+        """The name of the chosen model, None where there is no choice."""
+        return self._text("model") or None
+
+    @property
     def what(self) -> str | None:
         """The kind of file to save."""
         return self._text("what")
@@ -143,6 +148,7 @@ class ShownPhotograph(TypedDict):
     counts: list[int]  # pixels of each level
     stops: list[float]
     fitted: int  # number of the fitted threshold in `stops`
+    model: str  # name of the model that found the vessels
     start: float | None  # threshold to begin with, None for the fitted one
     um_per_px: float | None  # of the file
     warnings: list[str]

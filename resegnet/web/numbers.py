@@ -15,6 +15,7 @@ from resegnet.web.messages import ServedFile
 # Share of the field of view above which a mask is not measured: it has no centrelines of vessels then, and to look for
 # them takes up to 39 s (8 megapixels).
 MAX_VESSEL = 0.5
+MEASURED_MODEL = "bundled"  # whose agreement with manual segmentations is known
 UNDEFINED = "\u2013"  # in place of a number
 TOO_MUCH_VESSEL = "More than half of the field of view is vessel at this threshold, which is not measured; raise it."
 
@@ -41,7 +42,7 @@ class ShownMeasure(TypedDict):
     unit: str  # "%", "px" or "": a share, a length, a bare number
     digits: int  # after the point, in pixels or without a unit
     meaning: str
-    icc: tuple[float, float] | None  # least and greatest of the data sets in docs/measurements.md, of "bundled"
+    icc: tuple[float, float] | None  # least and greatest of the data sets in docs/measurements.md, of `MEASURED_MODEL`
     reliable: bool
 
 

@@ -43,7 +43,7 @@ let doing = "";  // what the viewer is busy with
 
 // While busy, the page still shows the photograph before, of which nothing can be saved or compared.
 function setIdle(idle) {
-  for (const button of all(".files button, .reference button")) button.disabled = !idle;
+  for (const control of all(".files button, .reference button, .model select")) control.disabled = !idle;
 }
 
 function startBusy(text) {
@@ -62,6 +62,7 @@ function showQueue() {
 function stopBusy() {
   delete root.dataset.busy;
   setIdle(true);
+  if (shown) nameModel(shown.model);  // after a failure that of before
 }
 
 function showMessage(selector, lines) {
@@ -151,15 +152,19 @@ async function receive(answer) {
     return;
   }
   try {
-    if (answer.reference) {
+    if (answer.reference && !answer.levels) {
       const vessels = await unpack(answer.reference.pixels);
       if (answer.request !== request) return;
       compareWith(answer.reference, vessels);
     } else {
-      const [picture, unpacked] = await Promise.all([load(answer.photograph.url), unpack(answer.levels)]);
+      const parts = [load(answer.photograph.url), unpack(answer.levels), answer.reference && unpack(answer.reference.pixels)];
+      const [picture, unpacked, vessels] = await Promise.all(parts);
       if (answer.request !== request) return;
+      const before = shown?.photo === answer.photo ? { place: { ...place }, view } : null;  // the same photograph, by another model
       [shown, photo, levels] = [answer, picture, unpacked];
       open();
+      if (answer.reference) compareWith(answer.reference, vessels);
+      if (before) goBackTo(before);
     }
   } catch (error) {
     if (answer.request !== request) return;
@@ -195,6 +200,8 @@ function listNear(codes, { width, height }) {
 
 function open() {
   const { width, height, stops } = shown;
+  nameModel(shown.model);
+  for (const line of all(".icc")) line.hidden = shown.model !== props.agreement;
   root.viewer.saved();  // no download of an earlier photograph keeps its button
   shown.atOrAbove = suffixSums(shown.counts);
   const start = shown.start ?? kept;
@@ -223,10 +230,17 @@ function open() {
   compareWith(null);
   root.dataset.state = "shown";
   if (beside?.entry.photo === shown.photo) closeBeside();
+  else if (beside && beside.shown?.model !== shown.model) openBeside(beside.entry);  // both are of one model
   rememberPhotograph();
   resize();
   if (document.activeElement === document.body) sheet.focus({ preventScroll: true });
   announce(`Finished. ${share()} of the field of view is vessel.`);
+}
+
+function goBackTo({ place: earlier, view: name }) {
+  if (!find(`.views [data-view=${name}]`).hidden) setView(name);
+  place = earlier;
+  resize();
 }
 
 function close() {

@@ -54,7 +54,7 @@ function tellBeside(text) {
 
 // What the server is told about the second pane.
 function besideSettings() {
-  return { ...root.viewer.settings(), request: beside?.request ?? null, photo: beside?.entry.photo ?? null,
+  return { ...root.viewer.settings(), request: beside?.request ?? null, photo: beside?.entry.photo ?? null, model: beside?.shown?.model ?? chosenModel(),
     threshold: beside?.shown ? beside.shown.stops[beside.stop] : null, needs: beside ? needs(beside.view) : [] };
 }
 

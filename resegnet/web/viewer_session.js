@@ -2,12 +2,13 @@
 
 const STRIP = 8;  // photographs, at most
 const STORE = "resegnet-visit";  // in the browser, until the tab is closed; the photographs themselves stay on the server
-let visit = { token: "", strip: [], open: false };  // each of the strip: file on the server, name and thumbnail
+let visit = { token: "", strip: [], open: false, model: "" };  // each of the strip: file on the server, name and thumbnail
 
 function loadVisit() {
   try {
     const stored = JSON.parse(sessionStorage.getItem(STORE));
     if (stored?.token && Array.isArray(stored.strip)) visit = stored;
+    nameModel(visit.model);
   } catch { /* the browser keeps nothing, or something else */ }
   const returns = visit.token !== "";
   if (!returns) visit.token = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -15,6 +16,7 @@ function loadVisit() {
 }
 
 function saveVisit() {
+  visit.model = chosenModel();
   try {
     sessionStorage.setItem(STORE, JSON.stringify(visit));
   } catch { /* without the store a reload begins anew */ }

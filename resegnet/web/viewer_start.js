@@ -23,10 +23,9 @@ for (const { key, title, meaning, icc, reliable } of props.measures) {
   value.dataset.measure = key;
   value.toggleAttribute("data-live", key === "vessel_density");
   tile.append(tag("h3", title), value, Object.assign(tag("p", ""), { className: "why", hidden: true }), tag("p", meaning));
-  if (props.agreement && icc) tile.append(tag("p", `ICC ${icc[0].toFixed(2)} to ${icc[1].toFixed(2)}`));
+  if (icc) tile.append(Object.assign(tag("p", `ICC ${icc[0].toFixed(2)} to ${icc[1].toFixed(2)}`), { className: "icc" }));
   find(reliable ? ".measures > .tiles" : ".measures details .tiles").append(tile);
 }
-find(".measures .icc").hidden = !props.agreement;
 
 // The pair is one picture, before on the left and after on the right.
 for (const picture of all(".first img")) picture.src = props.first_look;
@@ -51,11 +50,12 @@ root.viewer = {
   restMs: 400,  // from the last move of the slider until the measures are asked for
   showMeasures,
   carryThreshold,
+  model: chosenModel,
   showBeside,
   showMeasuresBeside,
   besideSettings,
   what: null,  // kind of the file to save
-  settings: () => ({ request, photo: shown?.photo ?? null, reference: reference?.file ?? null, threshold: shown ? shown.stops[stop] : null, color,
+  settings: () => ({ request, model: chosenModel(), photo: shown?.photo ?? null, reference: reference?.file ?? null, threshold: shown ? shown.stops[stop] : null, color,
     opacity: Number(opacity.value), um_per_px: umPerPx(), needs: shown ? needs(view) : [], visit: visit.token, reopen: visit.open, safe_kinds: safeKinds, what: root.viewer.what }),
   refine: (value) => { if (reference) { reference.cldice = value?.threshold === undefined ? { threshold: shown.stops[stop], value: null } : value; updateNumbers(); } },
   saved: () => all("[data-saving]").forEach((button) => delete button.dataset.saving),

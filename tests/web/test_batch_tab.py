@@ -176,7 +176,7 @@ def test_the_same_file_alone_and_in_a_zip_is_told_apart(tmp_path, drawings):
 
 
 def test_the_results_are_those_of_the_command(client, segmenter, sent, drawings, tmp_path, monkeypatch):
-    job = client.submit([handle_file(path) for path in sent], 0.55, True, api_name="/batch")
+    job = client.submit([handle_file(path) for path in sent], 0.55, True, "", api_name="/batch")
     job.result()
     shown = job.outputs()
     assert len(shown) == 1 + 4
@@ -214,7 +214,7 @@ def test_no_photographs_and_no_results_give_a_sentence(url, tmp_path):
     client = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
     try:
         with pytest.raises(AppError, match="No photographs came"):
-            client.predict(None, 0.5, False, api_name="/batch")
+            client.predict(None, 0.5, False, "", api_name="/batch")
         with pytest.raises(AppError, match="no results to save yet"):
             client.predict(api_name="/batch_zip")
     finally:
@@ -223,7 +223,7 @@ def test_no_photographs_and_no_results_give_a_sentence(url, tmp_path):
 
 def test_names_are_shown_as_text(client, tmp_path, drawings):
     path = zipped(tmp_path / "a.zip", {"<img src=x onerror=alert(1)>.png": drawings[0], "<b>.txt": b""})
-    lines = client.predict([handle_file(path)], 0.5, False, api_name="/batch")[0]
+    lines = client.predict([handle_file(path)], 0.5, False, "", api_name="/batch")[0]
     assert "&lt;img src=x" in lines and "&lt;b&gt;" in lines
     assert "<img src=x" not in lines and "<b>" not in lines
 
@@ -235,7 +235,7 @@ def test_others_are_served_between_the_photographs_of_a_batch(client, url, netwo
     calls = network.calls
     network.go_on.clear()
     try:
-        running = client.submit([handle_file(path)], 0.5, False, api_name="/batch")
+        running = client.submit([handle_file(path)], 0.5, False, "", api_name="/batch")
         while network.calls == calls:
             time.sleep(0.02)
         asked = other.submit(handle_file(tmp_path / "other.png"), api_name="/segment")
@@ -256,7 +256,7 @@ def test_others_are_served_between_the_photographs_of_a_batch(client, url, netwo
 
 
 def test_all_of_a_batch_is_deleted_after_an_hour(client, sent):
-    client.predict([handle_file(path) for path in sent], 0.5, False, api_name="/batch")
+    client.predict([handle_file(path) for path in sent], 0.5, False, "", api_name="/batch")
     client.predict(api_name="/batch_zip")
     folder = Path(os.environ["GRADIO_TEMP_DIR"])
     assert list(folder.rglob("batch-*/masks/*.png")) and list(folder.rglob("resegnet_batch.zip"))

@@ -292,6 +292,7 @@ def test_numbers_of_arteries_and_veins_are_those_of_measure_or_say_why_there_is_
                 said[key] = why.inner_text()
         return said
 
+    assert not page.is_visible(".viewer .model")  # the page was started with a model that is no bundled one
     kinds = ("crae_px", "crve_px", "avr")
     assert assert_numbers_are_shown(spokes[0]) == {}
     eye = page.locator(".numbers dt:text('Eye') + dd")

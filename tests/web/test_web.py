@@ -38,6 +38,7 @@ from resegnet.web.endpoints import Endpoints
 from resegnet.web.handlers import Handlers
 from resegnet.web.layout import build_app
 from resegnet.web.levels import pack, probability_levels, slider_stops
+from resegnet.web.models import Models
 from resegnet.web.numbers import REASONS, SHOWN_MEASURES
 from resegnet.web.recent import RecentResults
 from resegnet.web.visits import Visits
@@ -112,13 +113,17 @@ def test_the_fitted_threshold_is_a_stop_and_all_fit_into_a_byte(fitted):
 # Memory
 
 
+def paths_of(results):
+    return [path for path, _ in results._results]
+
+
 def test_results_in_memory_are_bounded_and_the_longest_unused_goes_first(tmp_path):
     network = DarkOnGreen()
     paths = [tmp_path / f"{k}.png" for k in range(3)]
     for path in paths:
         Image.fromarray(draw_fundus(3, (130, 130)).image).save(path)
     two = 2 * 130 * 130 * (3 + 4 + 1)  # photograph, probability, field
-    results = RecentResults(Segmenter(network, Config(input_size=64)), limit_bytes=two)
+    results = RecentResults(Models(Segmenter(network, Config(input_size=64))), limit_bytes=two)
     a, b, c = paths
     for path, calls in [(a, 1), (b, 2), (a, 2), (c, 3), (a, 3), (b, 4)]:
         results(path)
@@ -132,19 +137,19 @@ def test_results_in_memory_are_bounded_and_the_longest_unused_goes_first(tmp_pat
 
 def test_results_in_memory_go_when_their_time_is_over(segmenter, network, photograph, reference):
     now = [0.0]
-    results = RecentResults(segmenter, keep_s=3600, clock=lambda: now[0])
+    results = RecentResults(Models(segmenter), keep_s=3600, clock=lambda: now[0])
     results(photograph)
     now[0] = 1800
     results(reference)
     for now[0], kept in [(3599, [photograph, reference]), (3600, [reference]), (5400, [])]:
         results.sweep()
-        assert list(results._results) == kept
+        assert paths_of(results) == kept
     results(photograph)
     assert network.calls == 3
 
 
 def test_they_go_by_themselves(segmenter, photograph):
-    results = RecentResults(segmenter, keep_s=0)
+    results = RecentResults(Models(segmenter), keep_s=0)
     results(photograph)
     sweeper = results._sweeper
     if sweeper is not None:  # it is done otherwise
@@ -153,7 +158,7 @@ def test_they_go_by_themselves(segmenter, photograph):
 
 
 def test_two_who_wait_for_one_photograph_take_one_forward_pass(segmenter, network, photograph, reference):
-    results = RecentResults(segmenter)
+    results = RecentResults(Models(segmenter))
     network.go_on.clear()
     threads = [threading.Thread(target=results, args=[path]) for path in (reference, photograph, photograph)]
     for thread in threads:
@@ -167,14 +172,14 @@ def test_two_who_wait_for_one_photograph_take_one_forward_pass(segmenter, networ
 
 
 def test_a_session_gives_its_memory_back_when_it_opens_another_photograph(segmenter, photograph, reference):
-    handlers = Handlers(segmenter, examples=[reference])
+    handlers = Handlers(Models(segmenter), examples=[reference])
     _, files = handlers.show(photograph, [], None)
     handlers.show(reference, files, settings(photograph))
-    assert list(handlers.results._results) == [reference]
+    assert paths_of(handlers.results) == [reference]
     handlers.show(photograph, [reference], settings(reference))  # examples stay for the other sessions
-    assert set(handlers.results._results) == {reference, photograph}
+    assert set(paths_of(handlers.results)) == {reference, photograph}
     handlers.show(reference, [], settings(photograph))  # nobody drops what is another session's
-    assert set(handlers.results._results) == {reference, photograph}
+    assert set(paths_of(handlers.results)) == {reference, photograph}
 
 
 def test_a_visit_is_found_by_its_secret_for_an_hour(segmenter, photograph, reference):
@@ -188,7 +193,7 @@ def test_a_visit_is_found_by_its_secret_for_an_hour(segmenter, photograph, refer
     now[0] = 3600
     assert visits.find("a" * 32) == []
 
-    handlers = Handlers(segmenter, [])
+    handlers = Handlers(Models(segmenter), [])
     handlers.show(photograph, [], settings(None, visit="c" * 32))
     shown, files = handlers.restore([], settings(None, visit="c" * 32, reopen=True))
     assert (shown["photo"], files[-1]) == (photograph, photograph)
@@ -204,7 +209,7 @@ def test_a_visit_is_found_by_its_secret_for_an_hour(segmenter, photograph, refer
 def test_a_photograph_beside_the_one_on_the_page_leaves_both_in_memory(segmenter, network, photograph, tmp_path):
     second = str(tmp_path / "second.png")
     Image.fromarray(draw_fundus(2, (140, 170)).image).save(second)
-    handlers = Handlers(segmenter, [])
+    handlers = Handlers(Models(segmenter), [])
     _, files = handlers.show(photograph, [], settings(None))
     _, files = handlers.show(second, files, settings(photograph))
     beside = handlers.show_beside(files, settings(photograph, request=3))
@@ -223,7 +228,7 @@ def test_a_photograph_beside_the_one_on_the_page_leaves_both_in_memory(segmenter
 
 
 def test_counts_and_files_tell_the_whole_result(segmenter, photograph):
-    shown, files = Handlers(segmenter, []).show(photograph, ["earlier.png"], settings(None, request=12))
+    shown, files = Handlers(Models(segmenter), []).show(photograph, ["earlier.png"], settings(None, request=12))
     result = segmenter(photograph)
     assert files == ["earlier.png", photograph]
     assert (shown["request"], shown["photo"]) == (12, photograph)
@@ -240,7 +245,7 @@ def test_counts_and_files_tell_the_whole_result(segmenter, photograph):
 
 def test_a_file_that_is_no_picture_gives_its_sentence_and_opens_nothing(segmenter, tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
-    answer, files = Handlers(segmenter, []).show(str(tmp_path / "notes.txt"), ["earlier.png"], settings(None))
+    answer, files = Handlers(Models(segmenter), []).show(str(tmp_path / "notes.txt"), ["earlier.png"], settings(None))
     assert answer.keys() == {"request", "error"}
     assert answer["error"].startswith("'notes.txt' cannot be identified; expected a JPEG")
     assert files == ["earlier.png"]
@@ -248,24 +253,24 @@ def test_a_file_that_is_no_picture_gives_its_sentence_and_opens_nothing(segmente
 
 def test_warnings_of_the_photograph_are_shown(segmenter, tmp_path):
     Image.new("RGB", (200, 200), (40, 90, 200)).save(tmp_path / "sky.png")
-    shown, _ = Handlers(segmenter, []).show(str(tmp_path / "sky.png"), [], None)
+    shown, _ = Handlers(Models(segmenter), []).show(str(tmp_path / "sky.png"), [], None)
     assert shown["warnings"]
     assert shown["warnings"] == list(segmenter(tmp_path / "sky.png").warnings)
 
 
 def test_a_prepared_example_takes_no_forward_pass(segmenter, network, photograph):
-    handlers = Handlers(segmenter, [photograph])
+    handlers = Handlers(Models(segmenter), [photograph])
     handlers.prepare_examples()
     calls = network.calls
     shown, files = handlers.show_example([], settings(None), EventData(None, {"index": 0}))
     assert files == [photograph]
     assert network.calls == calls == 1
-    assert shown == Handlers(segmenter, []).show(photograph, [], settings(None))[0]
+    assert shown == Handlers(Models(segmenter), []).show(photograph, [], settings(None))[0]
 
 
 @pytest.mark.parametrize("data", [{"index": 1}, {"index": -1}, {"index": "0"}, {}, None])
 def test_an_unknown_example_gives_a_sentence(segmenter, photograph, data):
-    answer, files = Handlers(segmenter, [photograph]).show_example([], settings(None), EventData(None, data))
+    answer, files = Handlers(Models(segmenter), [photograph]).show_example([], settings(None), EventData(None, data))
     assert answer["error"].startswith("The example is ")
     assert files == []
 
@@ -274,7 +279,7 @@ def test_an_unknown_example_gives_a_sentence(segmenter, photograph, data):
 
 
 def test_a_reference_comes_with_its_counts_and_scores(segmenter, photograph, reference):
-    handlers = Handlers(segmenter, [])
+    handlers = Handlers(Models(segmenter), [])
     shown, files = handlers.show(photograph, [], None)
     answer, files = handlers.show_reference(reference, files, settings(photograph))
     assert files == [photograph, reference]
@@ -292,7 +297,7 @@ def test_a_reference_comes_with_its_counts_and_scores(segmenter, photograph, ref
 
 
 def test_a_turned_manual_segmentation_is_asked_about(segmenter, photograph, reference, tmp_path):
-    handlers = Handlers(segmenter, [])
+    handlers = Handlers(Models(segmenter), [])
     answer, _ = handlers.show_reference(reference, [photograph], settings(photograph))
     assert answer["reference"]["doubt"] is None
     with Image.open(reference) as image:
@@ -303,7 +308,7 @@ def test_a_turned_manual_segmentation_is_asked_about(segmenter, photograph, refe
 
 def test_a_rejected_reference_gives_its_sentence(segmenter, photograph, tmp_path):
     Image.new("L", (20, 20), 255).save(tmp_path / "small.png")
-    answer, files = Handlers(segmenter, []).show_reference(
+    answer, files = Handlers(Models(segmenter), []).show_reference(
         str(tmp_path / "small.png"), [photograph], settings(photograph)
     )
     assert "20 x 20" in answer["reference"]["error"]
@@ -320,7 +325,7 @@ def saved(handlers, files, settings):
 
 
 def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter, photograph, reference):
-    handlers = Handlers(segmenter, [])
+    handlers = Handlers(Models(segmenter), [])
     files = [photograph, reference]
     result = segmenter(photograph).at(0.55)
     overlay = export.overlay_png(result, color=(255, 128, 0), opacity=0.5)
@@ -358,7 +363,7 @@ def test_saved_files_are_those_of_the_threshold_and_colour_on_the_page(segmenter
 
 
 def test_the_table_is_the_row_of_a_batch_and_the_numbers_say_which_photograph_and_when(segmenter, photograph, tmp_path):
-    handlers = Handlers(segmenter, [])
+    handlers = Handlers(Models(segmenter), [])
     name, table = saved(handlers, [photograph], settings(photograph, what="table", um_per_px=8.5))
     assert name == "my eye_table_0.55.csv"
     (row,) = csv.DictReader(io.StringIO(table.decode()))
@@ -385,7 +390,7 @@ def texts_of(pdf):
 
 
 def test_the_report_has_the_numbers_of_the_api_and_says_how_they_were_made(segmenter, photograph, reference):
-    handlers = Handlers(segmenter, [])
+    handlers = Handlers(Models(segmenter), [])
     changed = {"reference": reference, "um_per_px": 8.5, "what": "report-pdf"}
     name, pdf = saved(handlers, [photograph, reference], settings(photograph, **changed))
     assert name == "my eye_report_0.55.pdf"
@@ -421,7 +426,7 @@ def test_the_report_has_the_numbers_of_the_api_and_says_how_they_were_made(segme
 def test_the_report_shows_warnings_and_long_names_stay_on_the_page(segmenter, tmp_path):
     path = tmp_path / f"{'long name ' * 12}\u7709.png"
     Image.new("RGB", (900, 200), (40, 90, 200)).save(path)
-    handlers = Handlers(segmenter, [])
+    handlers = Handlers(Models(segmenter), [])
     name, pdf = saved(handlers, [str(path)], settings(str(path), what="report-pdf"))
     assert name.startswith("long name long name")
     words = " ".join(texts_of(pdf))
@@ -453,17 +458,17 @@ def test_the_report_shows_warnings_and_long_names_stay_on_the_page(segmenter, tm
 )
 def test_settings_that_viewer_js_would_not_send_are_rejected(segmenter, photograph, changed, sentence):
     with pytest.raises(Error, match=sentence):
-        Handlers(segmenter, []).save([photograph], settings(photograph, **changed))
+        Handlers(Models(segmenter), []).save([photograph], settings(photograph, **changed))
 
 
 @pytest.mark.parametrize("scale", ["8.5", True, 0, -1, 1e9, float("nan")])
 def test_a_scale_that_viewer_js_would_not_send_is_rejected(segmenter, photograph, scale):
     with pytest.raises(Error, match="expected micrometres per pixel"):
-        Handlers(segmenter, []).save([photograph], settings(photograph, what="numbers", um_per_px=scale))
+        Handlers(Models(segmenter), []).save([photograph], settings(photograph, what="numbers", um_per_px=scale))
 
 
 def test_measures_are_those_of_the_threshold_on_the_page(segmenter, photograph):
-    handlers = Handlers(segmenter, [])
+    handlers = Handlers(Models(segmenter), [])
     answer = handlers.measure([photograph], settings(photograph, threshold=0.55))
     expected = segmenter(photograph).at(0.55).measure()
     assert answer["measures"] == {key: expected[key] for key in answer["measures"]}
@@ -476,7 +481,7 @@ def test_kinds_and_calibres_come_when_the_page_draws_them(photograph, reference)
     config = Config(encoder="two-looks", encoder_depth=2, decoder_channels=(16, 16), input_size=128, threshold=FITTED,
                     context_size=96, context_channels=(32, 16, 16))  # fmt: skip
     segmenter = Segmenter(TwoLooksOnGreen(), config)
-    handlers = Handlers(segmenter, [])
+    handlers = Handlers(Models(segmenter), [])
     shown, files = handlers.show(photograph, [], None)
     result = segmenter(photograph)
     disc, fovea = shown["shapes"]["disc"], shown["shapes"]["fovea"]
@@ -502,7 +507,7 @@ def test_kinds_and_calibres_come_when_the_page_draws_them(photograph, reference)
     name, picture = saved(handlers, files, settings(photograph, what="kinds", safe_kinds=True))
     assert name == "my eye_arteries_veins_0.55.png"
     assert picture == export.kinds_map_png(moved, safe_colors=True)
-    without = Handlers(Segmenter(DarkOnGreen(), Config(input_size=128)), [])
+    without = Handlers(Models(Segmenter(DarkOnGreen(), Config(input_size=128))), [])
     with pytest.raises(Error, match="The file to save is 'kinds'"):
         without.save(files, settings(photograph, what="kinds"))
 
@@ -511,14 +516,14 @@ def test_each_reason_has_its_words_and_the_report_tells_them(photograph):
     assert REASONS.keys() == set(Undefined)
     config = Config(encoder="two-looks", encoder_depth=2, decoder_channels=(16, 16), input_size=128, threshold=FITTED,
                     context_size=96, context_channels=(32, 16, 16))  # fmt: skip
-    handlers = Handlers(Segmenter(TwoLooksOnGreen(), config), [])
+    handlers = Handlers(Models(Segmenter(TwoLooksOnGreen(), config)), [])
     assert handlers.measure([photograph], settings(photograph))["reasons"].keys() == {"crae_px", "crve_px", "avr"}
     words = " ".join(texts_of(saved(handlers, [photograph], settings(photograph, what="report-pdf"))[1]))
     assert "Fewer than six arteries cross zone B." in words and "Fewer than six veins cross zone B." in words
 
 
 def test_a_deleted_photograph_is_not_measured_and_raises_no_alarm(segmenter):
-    answer = Handlers(segmenter, []).measure([], settings("deleted.png"))
+    answer = Handlers(Models(segmenter), []).measure([], settings("deleted.png"))
     assert answer["measures"] is None and "no longer on the server" in answer["reason"]
 
 
@@ -536,7 +541,7 @@ def test_agreement_is_that_of_the_documentation():
 
 def test_files_of_others_cannot_be_asked_for(segmenter, photograph, reference):
     """The browser names the photograph and the reference; only those that the session itself opened are given."""
-    handlers = Handlers(segmenter, [])
+    handlers = Handlers(Models(segmenter), [])
     for asked in (None, "", photograph, "/etc/passwd", {}):
         with pytest.raises(Error, match="deletes photographs after an hour"):
             handlers.save([reference], settings(asked))
@@ -548,7 +553,7 @@ def test_files_of_others_cannot_be_asked_for(segmenter, photograph, reference):
 
 def test_a_deleted_photograph_gives_a_sentence(segmenter, tmp_path):
     gone = str(tmp_path / "gone.png")
-    for use in (Handlers(segmenter, []).save, Handlers(segmenter, []).refine):
+    for use in (Handlers(Models(segmenter), []).save, Handlers(Models(segmenter), []).refine):
         with pytest.raises(Error, match="deletes photographs after an hour"):
             use([gone], settings(gone))
 
