@@ -76,11 +76,13 @@ def settings(photo, model, **changed):
 # What is offered
 
 
-def test_the_bundled_releases_are_a_choice_and_only_one_is_loaded():
+def test_the_bundled_releases_are_a_choice():
     segmenter = Segmenter(DarkOnGreen(), FIRST, "bundled", BUNDLED_RELEASES["bundled"])
     (other,) = other_releases(segmenter)
     assert (other.model, other.folder) == ("bundled-cc-by", BUNDLED_RELEASES["bundled-cc-by"])
     assert other.config == Config.load(BUNDLED_RELEASES["bundled-cc-by"] / "config.json")
+    loaded = other.load()
+    assert (loaded.model, loaded.config, loaded.folder) == (other.model, other.config, other.folder)
     own, free = (offered["line"] for offered in Models(segmenter, [other]).offered)
     assert "DRIVE" in own and "Use is restricted by the terms of" in own
     assert "DRIVE" not in free and free.endswith("Licence: CC BY 4.0.")
