@@ -35,7 +35,13 @@ def upload(page, path):
 
 def settle(page):
     """Wait until the changes are drawn."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.evaluate(
+        """(patience) => new Promise((done, fail) => {
+          setTimeout(() => fail(new Error(`no frame was drawn within ${patience} ms`)), patience);
+          requestAnimationFrame(() => requestAnimationFrame(done));
+        })""",
+        PATIENCE_MS,
+    )
 
 
 def actual_size(page):
