@@ -60,6 +60,8 @@ class LookCrops(torch.utils.data.Dataset):
         Place from which most crops are augmented weakly; None for none.
     device
         Where the photographs are kept and the crops are made.
+    detail_from
+        Place from which no crops of disc and fovea are made, as only the detail branch learns; None for none.
     """
 
     def __init__(
@@ -71,10 +73,11 @@ class LookCrops(torch.utils.data.Dataset):
         seed: int,
         weak_from: int | None = None,
         device: torch.device | str = "cpu",
+        detail_from: int | None = None,
     ) -> None:
         self.photographs = [_Photograph(sample, device) for sample in samples]
         self.anatomy = [_Eye(sample, device) for sample in anatomy]
-        self.config, self.seed, self.weak_from = config, seed, weak_from
+        self.config, self.seed, self.weak_from, self.detail_from = config, seed, weak_from, detail_from
         self.crop_size, self.context_crop_size = crop_sizes
         sides = np.array([sample.pixels.shape[0] for sample in samples], float)
         names = np.array([sample.dataset for sample in samples])
@@ -101,7 +104,8 @@ class LookCrops(torch.utils.data.Dataset):
                 )
             )
             cameras.append(draw_look_camera(rng, strength))
-            if self.anatomy and place % ANATOMY_EVERY == ANATOMY_EVERY - 1:
+            learns_all = self.detail_from is None or place < self.detail_from
+            if self.anatomy and learns_all and place % ANATOMY_EVERY == ANATOMY_EVERY - 1:
                 eyes.append(self._eye(rng, self._strength(rng, place)))
         details = cut_looks(
             [p.detail for p in photographs], [v.detail for v in views], [v.detail_finer for v in views], self.crop_size

@@ -18,7 +18,7 @@ from resegnet.errors import TrainingError
 MAY_CHANGE = frozenset(
     {
         *("epochs", "patience", "preview_every", "workers", "threads", "device"),
-        *("unseen", "stress_photographs", "eye_fingerprints", "track", "track_space"),
+        *("unseen", "detail_epochs", "stress_photographs", "eye_fingerprints", "track", "track_space"),
     }
 )
 
@@ -37,8 +37,10 @@ _TWO_LOOKS = {
     "context_crop_size": 256,
     "batch_size": 4,
     "steps_per_epoch": 50,
-    "epochs": 240,
-    "patience": 240,
+    "epochs": 275,
+    "patience": 275,
+    "detail_epochs": 105,
+    "weak_augmentation_share": 0.6,
     "validate_every": 40,
     "preview_every": 40,
     "learning_rate": 2e-3,
@@ -170,6 +172,11 @@ class TrainingOptions:
     weak_augmentation_share: float = _option(
         0.4, "share of the epochs, the last ones, in which most crops are augmented weakly", "SHARE"
     )
+    detail_epochs: int = _option(
+        0,
+        "of a network of two looks: number of epochs, the last ones, in which the context branch is kept as it is and "
+        "only the detail branch learns, in less than half of the time",
+    )
     average_decay: float = _option(0.998, "decay of the running average of the weights; 0 turns averaging off")
     validation_fraction: float = _option(
         0.15,
@@ -247,7 +254,7 @@ class TrainingOptions:
         for name in (*positive, "patience", "preview_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected 1 or more.")
-        at_least_0 = ("seed", "workers", "threads", "stress_photographs")
+        at_least_0 = ("seed", "workers", "threads", "stress_photographs", "detail_epochs")
         for name in (*at_least_0, "weight_decay", "learning_rate", "dice_weight", "centreline_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected 0 or more.")
@@ -275,6 +282,10 @@ class TrainingOptions:
         if self.context_size is None:
             if self.anatomy:
                 raise TrainingError("--anatomy needs a network of two looks: use --preset bundled, or leave it out.")
+            if self.detail_epochs:
+                raise TrainingError(
+                    "--detail-epochs needs a network of two looks: use --preset bundled, or leave it out."
+                )
             return
         step = self.config().context_step
         if self.context_crop_size > self.context_size or self.context_crop_size % step:

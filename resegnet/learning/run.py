@@ -146,7 +146,8 @@ class Run:
         if options.context_size is None:
             return Crops(samples, options.crop_size, options.seed, weak_from, extra, device)
         sizes = (options.crop_size, options.context_crop_size)
-        return LookCrops(samples, anatomy, self.model.config, sizes, options.seed, weak_from, device)
+        detail_from = (options.epochs - options.detail_epochs) * options.steps_per_epoch * self.crops_per_step
+        return LookCrops(samples, anatomy, self.model.config, sizes, options.seed, weak_from, device, detail_from)
 
     def train_epoch(self, crops: Crops | LookCrops) -> dict[str, float]:
         """Train one epoch.
@@ -197,8 +198,16 @@ class Run:
             "waited_for_data": round(waited / seconds, 4),
         }
 
+    @property
+    def _detail_only(self) -> bool:
+        """True in the epochs in which only the detail branch learns."""
+        return self.epoch >= self.options.epochs - self.options.detail_epochs
+
     def _set_training_mode(self) -> None:
         self.model.train()
+        if self._detail_only:
+            for part in (self.model.net.context, self.model.net.context_head):
+                part.requires_grad_(False).eval()
         if self.options.freeze_norm:
             for part in self.model.modules():
                 if isinstance(part, nn.BatchNorm2d):
@@ -230,6 +239,8 @@ class Run:
         batch = batch.to(self.device)
         with self.autocast:
             logits, context_logits = self.network(batch.detail, batch.context, batch.places)
+        if self._detail_only:
+            return {"vessels": self._vessel_loss(logits.float(), batch.detail_masks)}
         weights = _EARLY_WEIGHTS if self.epoch < _EARLY_SHARE * self.options.epochs else _LATE_WEIGHTS
         count = len(batch.detail)
         of_vessels, of_eyes = context_logits[:count].float(), context_logits[count:].float()

@@ -166,9 +166,9 @@ def test_kinds_are_counted_where_a_vessel_is_of_one_kind():
     assert count_kinds(anatomy, np.zeros_like(context)) == (0, 0)
 
 
-@pytest.mark.slow
-def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
-    options = {
+def tiny_options(folder: Path) -> dict:
+    """Options of a run of a few seconds."""
+    return {
         "dataset": (str(folder / "tiny"),),
         "anatomy": (str(folder / "discs"),),
         "encoder": "two-looks",
@@ -187,6 +187,11 @@ def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
         "threads": 1,
         "epochs": 3,
     }
+
+
+@pytest.mark.slow
+def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
+    options = tiny_options(folder)
     with quick_releases():
         release = train(TrainingOptions(**options), tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
@@ -209,3 +214,19 @@ def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
     assert training_datasets(record) == ["tiny", "discs"]
     result = Segmenter.from_pretrained(release)(draw_fundus(9, (150, 170)).image)
     assert result.probability.shape == (150, 170)
+
+
+@pytest.mark.slow
+def test_in_detail_epochs_the_context_branch_stays_as_it_is(folder, tmp_path):
+    options, states = tiny_options(folder), []
+    for epochs, detail_epochs in ((1, 0), (2, 1)):
+        options |= {"epochs": epochs, "detail_epochs": detail_epochs, "validate_every": 1}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("resegnet.learning.training._finish", lambda *_: None)
+            train(TrainingOptions(**options), tmp_path / "run", resume=epochs > 1)
+        states.append(torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["model"])
+    changed = {name for name, value in states[0].items() if not torch.equal(value, states[1][name])}
+    assert changed and not [name for name in changed if name.startswith("net.context")]
+    assert [name for name in changed if name.startswith("net.detail.")]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [name for name in lines[1] if name.startswith("loss_")] == ["loss_vessels"]
