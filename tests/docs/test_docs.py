@@ -34,7 +34,15 @@ PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in [*ROOT.glob("*.md"), ROOT / "examples" / "README.md", *DOCS.glob("*.md"), *ROOT.glob(".github/*.md")]
 )
-NAMES = {"drive": "DRIVE", "chase_db1": "CHASE_DB1", "hrf": "HRF", "les_av": "LES-AV"}
+NAMES = {
+    "drive": "DRIVE",
+    "chase_db1": "CHASE_DB1",
+    "hrf": "HRF",
+    "dr_hagis": "DR-HAGIS",
+    "aria": "ARIA",
+    "orvs": "ORVS",
+    "les_av": "LES-AV",
+}
 
 
 def text(page: str) -> str:
@@ -90,6 +98,13 @@ def test_each_bundled_release_has_its_row_of_scores(release):
     rows = table_rows("docs/results.md", "## Other models")
     (row,) = [cells for first, cells in rows.items() if first.startswith(f"`{release}`: ")]
     assert row == [f"{metrics[name]['pooled']['f1']:.3f}" for name in NAMES]
+
+
+@pytest.mark.parametrize("name", ["drive", "hrf", "les_av"])
+def test_scores_of_arteries_and_veins_are_those_of_the_bundled_release(name):
+    report = json.loads((BUNDLED_RELEASES["bundled"] / "metrics.json").read_text())[name]["kinds"]
+    row = table_rows("docs/results.md", "## Scores of arteries, veins, disc and fovea")[NAMES[name]]
+    assert row == [str(report["count"]), *(f"{report[score]:.3f}" for score in ("artery_f1", "vein_f1", "accuracy"))]
 
 
 def test_the_threshold_is_that_of_the_bundled_release():
@@ -199,7 +214,7 @@ def test_commands_have_the_options_of_today(page):
 
 
 def test_commands_are_found():
-    assert len(commands("docs/experiments.md")) == 17
+    assert len(commands("docs/experiments.md")) == 18
     assert commands("docs/publishing.md")[1][-2:] == ["--space-id", "user/resegnet-demo"]
 
 
