@@ -70,8 +70,9 @@ class Segmenter:
         Parameters
         ----------
         name
-            `bundled`, which None stands for; `bundled-cc-by`, trained without DRIVE, whose terms restrict its use; a
-            folder with `config.json` and `model.safetensors`; or a Hub id such as `user/resegnet`.
+            `bundled`, which None stands for; `bundled-anatomy`, which also tells arteries, veins, optic disc and fovea;
+            `bundled-cc-by`, trained without DRIVE, whose terms restrict its use; a folder with `config.json` and
+            `model.safetensors`; or a Hub id such as `user/resegnet`.
         revision
             Branch, tag or commit on the Hub.
         engine

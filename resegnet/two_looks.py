@@ -125,7 +125,7 @@ class _EncoderBranch(nn.Module):
         """Return the features of RGB in [0, 1]; pretrained encoders expect a mean of about 0."""
         if not torch.is_autocast_enabled("cpu"):
             return self.decoder(self.encoder(2 * picture - 1))
-        # On a CPU its convolutions of single channels are slower in bfloat16: 0.44 instead of 0.33 s for a training step.
+        # On a CPU, convolutions of single channels are slower in bfloat16: 0.44 instead of 0.33 s for a training step.
         with torch.autocast("cpu", enabled=False):
             features = self.encoder(2 * picture - 1)
         return self.decoder(features)

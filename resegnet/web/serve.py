@@ -25,7 +25,10 @@ from resegnet.web.zero_gpu import is_zero_gpu, load_for_zero_gpu
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `serve` to a parser; `app.py` and `python -m resegnet serve` share them."""
-    models = f"bundled, bundled-cc-by, a folder, a Hub id or ID@REVISION (default: ${MODEL_VARIABLE}, else bundled)"
+    models = (
+        "bundled, bundled-anatomy, bundled-cc-by, a folder, a Hub id or ID@REVISION "
+        f"(default: ${MODEL_VARIABLE}, else bundled)"
+    )
     parser.add_argument("--model", help=f"release: {models}")
     parser.add_argument("--revision", help="branch, tag or commit of a release on the Hub")
     parser.add_argument("--host", help="address to listen at (default: this machine only)")

@@ -78,17 +78,20 @@ def settings(photo, model, **changed):
 
 def test_the_bundled_releases_are_a_choice():
     segmenter = Segmenter(DarkOnGreen(), FIRST, "bundled", BUNDLED_RELEASES["bundled"])
-    (other,) = other_releases(segmenter)
+    others = other_releases(segmenter)
+    anatomy, other = others
+    assert (anatomy.model, anatomy.folder) == ("bundled-anatomy", BUNDLED_RELEASES["bundled-anatomy"])
     assert (other.model, other.folder) == ("bundled-cc-by", BUNDLED_RELEASES["bundled-cc-by"])
     assert other.config == Config.load(BUNDLED_RELEASES["bundled-cc-by"] / "config.json")
     loaded = other.load()
     assert (loaded.model, loaded.config, loaded.folder) == (other.model, other.config, other.folder)
-    own, free = (offered["line"] for offered in Models(segmenter, [other]).offered)
+    own, told, free = (offered["line"] for offered in Models(segmenter, others).offered)
+    assert "Tells arteries from veins" in told and "arteries" not in own + free
     assert "DRIVE" in own and "Use is restricted by the terms of" in own
     assert "DRIVE" not in free and free.endswith("Licence: CC BY 4.0.")
     page = build_app(segmenter)
     viewer = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "viewer")
-    assert [offered["name"] for offered in viewer.props["models"]] == ["bundled", "bundled-cc-by"]
+    assert [offered["name"] for offered in viewer.props["models"]] == ["bundled", "bundled-anatomy", "bundled-cc-by"]
 
 
 @pytest.mark.parametrize("name", ["bundled-cc-by", "user/resegnet@v1", ""])
@@ -105,7 +108,8 @@ def test_without_the_other_release_or_on_zero_gpu_there_is_no_choice(tmp_path, m
         patch.setenv("SPACES_ZERO_GPU", "true")
         assert other_releases(segmenter) == []
     (tmp_path / "config.json").write_text((BUNDLED_RELEASES["bundled"] / "config.json").read_text())
-    monkeypatch.setitem(BUNDLED_RELEASES, "bundled-cc-by", tmp_path)  # has no weights
+    for name in ("bundled-anatomy", "bundled-cc-by"):
+        monkeypatch.setitem(BUNDLED_RELEASES, name, tmp_path)  # has no weights
     assert other_releases(segmenter) == []
 
 
