@@ -27,6 +27,7 @@ from resegnet.learning.options import TrainingOptions
 from resegnet.learning.validation import score_validation
 from resegnet.model import ReSegNet
 from resegnet.segmenter import predict
+from resegnet.two_looks import TwoLooks
 
 # Weights in the loss of two looks: in the first tenth of the epochs, and from then on. Few crops of a step show a disc,
 # a fovea or labelled kinds, and their gradients are large and noisy: with disc and fovea at three times the early
@@ -206,7 +207,8 @@ class Run:
     def _set_training_mode(self) -> None:
         self.model.train()
         if self._detail_only:
-            for part in (self.model.net.context, self.model.net.context_head):
+            net = cast(TwoLooks, self.model.net)
+            for part in (net.context, net.context_head):
                 part.requires_grad_(False).eval()
         if self.options.freeze_norm:
             for part in self.model.modules():

@@ -254,9 +254,11 @@ def test_the_examples_are_made_again(workplace):
 def test_the_python_page_runs(workplace, capsys):
     names = run_blocks("docs/python.md")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "True" and lines[-1] == "True"
-    assert [line.split()[0] for line in lines[3:6]] == [f"synthetic_{name}.jpg" for name in ("brown", "orange", "pink")]
-    assert {"mask.png", "overlay.png", "errors.png", "out"} <= {path.name for path in workplace.iterdir()}
+    assert lines[0].endswith(" left") and lines[2] == "True" and lines[-1] == "True"
+    assert [line.split()[0] for line in lines[5:8]] == [f"synthetic_{name}.jpg" for name in ("brown", "orange", "pink")]
+    assert {"mask.png", "overlay.png", "arteries_veins.png", "errors.png", "out"} <= {
+        path.name for path in workplace.iterdir()
+    }
 
     # The network that the page loads into segmentation_models_pytorch is that of the release.
     net, model = names["net"].eval(), ReSegNet.from_pretrained(BUNDLED_RELEASES["bundled-cc-by"])

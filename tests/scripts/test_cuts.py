@@ -27,6 +27,7 @@ from resegnet.__main__ import main
 from resegnet.releases.release import verify_release, write_release
 from resegnet.results.export import save
 from resegnet.web.endpoints import Endpoints
+from resegnet.web.models import Models
 from resegnet.web.recent import RecentResults
 
 pytestmark = pytest.mark.usefixtures("quick_releases")
@@ -182,7 +183,7 @@ def test_the_page_on_a_full_disk_says_so_and_keeps_no_half_file(stand_in, tmp_pa
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "files"))
     photograph = tmp_path / "eye.png"
     Image.fromarray(draw_fundus(1, (230, 300)).image).save(photograph)
-    endpoints = Endpoints(RecentResults(stand_in))
+    endpoints = Endpoints(RecentResults(Models(stand_in)))
     with full_disk(3000), pytest.raises(gr.Error, match="no room for files"):
         endpoints.segment(str(photograph), 0.55)
     for path in contents(tmp_path / "files"):
