@@ -13,8 +13,8 @@ import torch
 from resegnet.config import PLAIN, TWO_LOOKS, Config
 from resegnet.errors import TrainingError
 
-# Options that --resume accepts with another value. More epochs stretch the schedule from there on. The others do not
-# change what is trained, but `threads` and `device` change the rounding.
+# Options that --resume accepts with another value. `epochs` stretches the schedule from there on, and `detail_epochs`
+# counts back from its end. The others do not change what is trained, but `threads` and `device` change the rounding.
 MAY_CHANGE = frozenset(
     {
         *("epochs", "patience", "preview_every", "workers", "threads", "device"),
@@ -287,6 +287,11 @@ class TrainingOptions:
                     "--detail-epochs needs a network of two looks: use --preset bundled, or leave it out."
                 )
             return
+        if 0 < self.epochs <= self.detail_epochs and not self.start_from:
+            raise TrainingError(
+                f"--detail-epochs is {self.detail_epochs}, expected fewer than the {self.epochs} of --epochs: the "
+                "context branch would never learn."
+            )
         step = self.config().context_step
         if self.context_crop_size > self.context_size or self.context_crop_size % step:
             raise TrainingError(

@@ -22,7 +22,7 @@ LICENCES = {"mit": "MIT", "cc-by-4.0": "CC BY 4.0"}
 
 
 class Described(Protocol):
-    """What is known of a model without its weights; a `Segmenter` is one."""
+    """Facts about a model that need no weights; a `Segmenter` has them too."""
 
     @property
     def model(self) -> str:

@@ -13,12 +13,13 @@ from PIL import Image
 from support.exports import quick_releases
 
 from resegnet.config import Config
+from resegnet.errors import TrainingError
 from resegnet.learning.anatomy import AnatomySample, load_anatomy
 from resegnet.learning.anatomy_scores import count_kinds, score_centres
 from resegnet.learning.crops import WorkingSample
 from resegnet.learning.look_views import cut_looks, detail_positions, distances_to, draw_view
 from resegnet.learning.looks import LookCrops
-from resegnet.learning.options import TrainingOptions
+from resegnet.learning.options import PRESETS, TrainingOptions
 from resegnet.learning.samples import Sample
 from resegnet.learning.training import train
 from resegnet.model import ReSegNet
@@ -230,3 +231,16 @@ def test_in_detail_epochs_the_context_branch_stays_as_it_is(folder, tmp_path):
     assert [name for name in changed if name.startswith("net.detail.")]
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [name for name in lines[1] if name.startswith("loss_")] == ["loss_vessels"]
+
+
+def test_a_context_branch_that_would_never_learn_is_refused():
+    short = {**PRESETS["bundled"], "dataset": ("any",), "epochs": 20}
+    with pytest.raises(TrainingError, match="--detail-epochs is 90, expected fewer than the 20 of --epochs"):
+        TrainingOptions(**short)
+    assert TrainingOptions(**short | {"detail_epochs": 19}).epochs == 20
+    assert TrainingOptions(**short | {"start_from": "parent"}).detail_epochs == 90  # its context has learned
+
+
+def test_detail_epochs_need_a_detail_branch():
+    with pytest.raises(TrainingError, match="--detail-epochs needs a network of two looks"):
+        TrainingOptions(dataset=("any",), detail_epochs=1)
