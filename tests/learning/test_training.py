@@ -804,7 +804,7 @@ def test_a_preset_gives_way_to_what_is_given(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(train_script, "train", lambda options, out, resume: seen.append(options))
     for preset, values in PRESETS.items():
-        line = ["--preset", preset, "--dataset", "synthetic", "--out", str(tmp_path), "--epochs", "7"]
+        line = ["--preset", preset, "--dataset", "synthetic", "--out", str(tmp_path), "--epochs", "97"]
         assert train_script.main(line) == 0
-        expected = values | {"epochs": 7}
+        expected = values | {"epochs": 97}
         assert {name: getattr(seen[-1], name) for name in expected} == expected
