@@ -43,6 +43,7 @@ class ShownMeasure(TypedDict):
     digits: int  # after the point, in pixels or without a unit
     meaning: str
     icc: tuple[float, float] | None  # least and greatest of the data sets in docs/measurements.md, of `MEASURED_MODEL`
+    needs_anatomy: bool  # only models that tell arteries, veins, disc and fovea have it
     reliable: bool
 
 
@@ -54,6 +55,7 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "digits": 1,
         "meaning": "Share of the field of view that is vessel.",
         "icc": (0.34, 0.91),
+        "needs_anatomy": False,
         "reliable": True,
     },
     {
@@ -63,6 +65,7 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "digits": 0,
         "meaning": "Length of all centrelines together.",
         "icc": (0.13, 0.92),
+        "needs_anatomy": False,
         "reliable": True,
     },
     {
@@ -72,6 +75,7 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "digits": 2,
         "meaning": "Width at right angles to the centreline, over all centrelines.",
         "icc": (0.04, 0.77),
+        "needs_anatomy": False,
         "reliable": True,
     },
     {
@@ -81,6 +85,7 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "digits": 3,
         "meaning": "Length of a vessel segment divided by the distance of its ends; 1 is straight.",
         "icc": (0.02, 0.78),
+        "needs_anatomy": False,
         "reliable": True,
     },
     {
@@ -90,6 +95,7 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "digits": 3,
         "meaning": "How densely the vessels fill the field at all scales (D0): 1 for a line, 2 for an area.",
         "icc": (0.26, 0.94),
+        "needs_anatomy": False,
         "reliable": True,
     },
     {
@@ -98,7 +104,8 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "unit": "px",
         "digits": 2,
         "meaning": "Central retinal artery equivalent: one calibre for the six widest arteries near the disc.",
-        "icc": None,
+        "icc": (0.51, 0.78),
+        "needs_anatomy": True,
         "reliable": True,
     },
     {
@@ -107,7 +114,8 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "unit": "px",
         "digits": 2,
         "meaning": "Central retinal vein equivalent: one calibre for the six widest veins near the disc.",
-        "icc": None,
+        "icc": (0.26, 0.60),
+        "needs_anatomy": True,
         "reliable": True,
     },
     {
@@ -116,7 +124,8 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "unit": "",
         "digits": 3,
         "meaning": "Ratio of arteries to veins: CRAE divided by CRVE.",
-        "icc": None,
+        "icc": (0.35, 0.70),
+        "needs_anatomy": True,
         "reliable": True,
     },
     {
@@ -126,6 +135,7 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "digits": 1,
         "meaning": "Diameter of a circle with the area of the optic disc.",
         "icc": None,
+        "needs_anatomy": True,
         "reliable": True,
     },
     {
@@ -135,6 +145,7 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "digits": 2,
         "meaning": "Distance of the fovea from the middle of the disc, in disc diameters.",
         "icc": None,
+        "needs_anatomy": True,
         "reliable": True,
     },
     {
@@ -144,6 +155,7 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "digits": 0,
         "meaning": "Places where vessels part, join or cross.",
         "icc": (0.07, 0.62),
+        "needs_anatomy": False,
         "reliable": False,
     },
     {
@@ -153,6 +165,7 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "digits": 0,
         "meaning": "Places where vessels end inside the field of view.",
         "icc": (0.04, 0.18),
+        "needs_anatomy": False,
         "reliable": False,
     },
 ]

@@ -110,7 +110,7 @@ def compose_report(
             _meaning(shown, {} if measures is None else measures.reasons),
         )
         for shown in SHOWN_MEASURES
-        if (shown["icc"] is not None if measures is None else shown["key"] in measures.values)
+        if (not shown["needs_anatomy"] if measures is None else shown["key"] in measures.values)
     ]
     pictures = [("Photograph", result.image), ("Vessels found", result.overlay(*look))]
     kinds = result.kinds_map(safe_kinds)

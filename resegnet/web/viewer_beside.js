@@ -162,7 +162,7 @@ function updatePairNumbers() {
   table.hidden = !shown || !beside;
   if (table.hidden) return;
   const known = [measured?.measures, beside.measured?.measures];
-  const rows = props.measures.filter(({ key, icc, reliable }) => reliable && (icc !== null || known.some((measures) => measures && key in measures)));
+  const rows = props.measures.filter(({ key, needs_anatomy, reliable }) => reliable && (!needs_anatomy || known.some((measures) => measures && key in measures)));
   const sameSize = beside.shown && shown.width === beside.shown.width && shown.height === beside.shown.height;
   const scale = beside.shown?.um_per_px ?? (sameSize ? umPerPx() : null);  // the field of the page is of the open photograph
   const line = (title, values, kind) => {

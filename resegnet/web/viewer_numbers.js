@@ -69,9 +69,9 @@ async function showMeasures(value) {
 
 function updateMeasures() {
   for (const measure of props.measures) {
-    const { key, icc } = measure, box = find(`.tiles [data-measure=${key}]`);
+    const { key, needs_anatomy } = measure, box = find(`.tiles [data-measure=${key}]`);
     // What only some models tell has no tile until it comes.
-    box.parentElement.hidden = measured?.measures ? !(key in measured.measures) : icc === null;
+    box.parentElement.hidden = measured?.measures ? !(key in measured.measures) : needs_anatomy;
     const why = measured?.reasons?.[key];
     Object.assign(box.nextElementSibling, { textContent: why ?? "", hidden: !why });
     box.textContent = measureText(measure, openPane(), umPerPx(), find(".measures").ariaBusy === "true");

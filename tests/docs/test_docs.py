@@ -27,6 +27,7 @@ from resegnet.learning.options import PRESETS
 from resegnet.learning.stress import STRESSES, stress_table
 from resegnet.publishing.card import model_card
 from resegnet.publishing.card_scores import PEER_F1
+from resegnet.web.numbers import SHOWN_MEASURES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -102,6 +103,22 @@ def test_scores_of_arteries_and_veins_are_those_of_the_bundled_release(name):
     report = json.loads((BUNDLED_RELEASES["bundled-anatomy"] / "metrics.json").read_text())[name]["kinds"]
     row = table_rows("docs/results.md", "## Scores of arteries, veins, disc and fovea")[NAMES[name]]
     assert row == [str(report["count"]), *(f"{report[score]:.3f}" for score in ("artery_f1", "vein_f1", "accuracy"))]
+
+
+def test_the_page_shows_the_agreement_of_the_tables():
+    """Of each measure with a row, the least and greatest ICC of all data sets; no agreement of the others."""
+    tables = [
+        table_rows("docs/measurements.md", heading)
+        for heading in ("## Agreement with manual segmentations", "### Arteries and veins")
+    ]
+    iccs = {
+        row.lower(): [float(cell.split()[0]) for cell in cells if cell != "not measured"]
+        for row, cells in (tables[1] | tables[0]).items()
+    }
+    rows = {"Length": "skeleton length", "Fractal dimension": "d0"}
+    found = {shown["title"]: iccs.get(rows.get(shown["title"], shown["title"].lower())) for shown in SHOWN_MEASURES}
+    expected = {title: (min(values), max(values)) if values else None for title, values in found.items()}
+    assert {shown["title"]: shown["icc"] for shown in SHOWN_MEASURES} == expected
 
 
 def test_the_threshold_is_that_of_the_bundled_release():

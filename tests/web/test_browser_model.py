@@ -22,6 +22,7 @@ from support.stand_in import DarkOnGreen
 from resegnet import Config, Segmenter
 from resegnet.errors import WeightsError
 from resegnet.web.models import Release, describe
+from resegnet.web.numbers import SHOWN_MEASURES
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -45,6 +46,7 @@ def url(segmenter, others, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        patch.setattr("resegnet.web.layout.MEASURED_MODEL", "other")
         page = build_app(segmenter, others=others)
         _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
         yield address
@@ -98,6 +100,18 @@ def test_another_model_segments_the_open_photograph_anew_and_holds(
     page.wait_for_selector(SHOWN)
     settle(page)
     assert (model_of(page), threshold_of(page)) == ("other", 0.55)
+
+
+def test_agreement_is_told_of_the_model_that_was_measured(open_page, photographs):
+    page = open_page()
+    upload(page, photographs[0])
+    page.get_by_text("Less reliable").click()
+    assert not page.locator(".icc").locator("visible=true").all()
+    choose(page, "other")
+    page.wait_for_selector(MEASURED)
+    told = page.locator(".tiles .icc").locator("visible=true").all_inner_texts()
+    measured = [shown["icc"] for shown in SHOWN_MEASURES if not shown["needs_anatomy"]]  # the model tells no arteries
+    assert told == [f"ICC {least:.2f} to {greatest:.2f}" for least, greatest in measured]
 
 
 def test_two_photographs_side_by_side_are_of_one_model(open_page, others, photographs):
