@@ -231,6 +231,7 @@ function open() {
   root.dataset.state = "shown";
   if (beside?.entry.photo === shown.photo) closeBeside();
   else if (beside && beside.shown?.model !== shown.model) openBeside(beside.entry);  // both are of one model
+  else if (!beside) reopenBeside();
   rememberPhotograph();
   resize();
   if (document.activeElement === document.body) sheet.focus({ preventScroll: true });

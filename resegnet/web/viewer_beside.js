@@ -18,7 +18,16 @@ function openBeside(entry) {
   updateBesideButtons();
   updateBesideTexts();
   updatePairNumbers();
+  visit.beside = entry.photo;
+  saveVisit();
   trigger("beside");
+}
+
+// Once the page is loaded again, with the photograph that was open before: `shown`, not yet put first in the strip.
+function reopenBeside() {
+  const entry = visit.strip.find(({ photo }) => photo === visit.beside);
+  if (entry && visit.strip[0].photo === shown.photo) openBeside(entry);
+  else visit.beside = null;
 }
 
 // The strip is below the picture: go up to it, from where Tab leads on to the panes.
@@ -36,6 +45,8 @@ function closeBeside() {
   element.remove();
   fingers.clear();
   delete root.dataset.beside;
+  visit.beside = null;
+  saveVisit();
   updateBesideButtons();
   updatePairNumbers();
   if (focused) find(".bar [data-do=beside]").focus({ preventScroll: true });

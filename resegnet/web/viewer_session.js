@@ -2,7 +2,8 @@
 
 const STRIP = 8;  // photographs, at most
 const STORE = "resegnet-visit";  // in the browser, until the tab is closed; the photographs themselves stay on the server
-let visit = { token: "", strip: [], open: false, model: "" };  // each of the strip: file on the server, name and thumbnail
+// Each of the strip: file on the server, name and thumbnail. `beside`: file of the one in the second pane, null if there is none.
+let visit = { token: "", strip: [], open: false, model: "", beside: null };
 
 function loadVisit() {
   try {

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from support.browser import (
     MEASURED,
+    SHOWN,
     actual_size,
     assert_accessible,
     assert_overlay_is,
@@ -173,6 +174,28 @@ def test_keys_alone_open_reach_and_close_the_second_pane(open_page, eyes):
     page.get_by_role("button", name="Again: left.png").click()  # it cannot be beside itself
     page.wait_for_function("() => document.querySelector('.viewer .name').textContent === 'left.png'")
     page.wait_for_selector(".beside", state="detached")
+
+
+def test_a_reload_and_back_restore_both_panes(open_page, segmenter, eyes):
+    page = open_page()
+    open_two(page, *eyes[:2])
+    page.keyboard.press("s")
+    page.wait_for_selector(OPENED)
+    mask = segmenter(eyes[0]).mask
+    address = page.url
+    for leave_and_return in (page.reload, lambda: (page.goto("about:blank"), page.go_back())):
+        leave_and_return()
+        page.wait_for_selector(OPENED)
+        assert page.url == address
+        assert page.locator(".caption b").all_inner_texts() == ["right.png", "left.png"]
+        actual_size(page)
+        np.testing.assert_array_equal(canvas(page, "paint", mask.shape, ".beside")[:, :, 3] > 0, mask)
+
+    page.keyboard.press("Escape")
+    page.reload()
+    page.wait_for_selector(SHOWN)
+    settle(page)
+    assert not page.is_visible(".beside")  # what was closed stays closed
 
 
 def test_a_photograph_that_was_deleted_is_told_in_its_pane(open_page, eyes):
