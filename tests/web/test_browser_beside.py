@@ -231,6 +231,13 @@ def test_two_panes_are_accessible_and_fit_the_screen(open_page, eyes, width, sch
     assert first["width"] > (340 if width == 390 else 400)
     assert (second["y"] > first["y"] + first["height"]) == (width == 390)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    cut_off = """() => [...document.querySelectorAll(".pane .caption")].flatMap((caption) => {
+      const [text, ...lines] = caption.querySelectorAll("p, b, span");
+      const low = text.scrollHeight > caption.clientHeight;
+      return lines.filter((line) => low || line.scrollWidth > line.clientWidth).map((line) => line.textContent);
+    })"""
+    assert page.locator(".caption").get_by_role("button", name="Use ").is_visible()
+    assert page.evaluate(cut_off) == []
     if width == 390:
         heights = [
             button.bounding_box()["height"]
