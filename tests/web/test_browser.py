@@ -819,6 +819,18 @@ def test_text_can_be_read_in_light_and_dark(open_page, photographs, reference, s
     )
     assert len(texts) > 25
     assert [(text, round(contrast, 2)) for text, contrast in texts if contrast < 4.5] == []
+    # The browser draws sliders and scroll bars for the same theme.
+    assert (page.evaluate("getComputedStyle(document.body).colorScheme") == "dark") == (scheme == "dark")
+
+
+def test_a_tablet_shows_two_cards_in_a_row_and_all_controls_of_the_picture_in_one(open_page, photographs):
+    page = open_page(viewport={"width": 820, "height": 1180})
+    upload(page, photographs[0])
+    for row in (".numbers", ".files"), (".look", ".layers"), (".views", ".zoom"):
+        left, right = (page.locator(f".viewer {part}").bounding_box() for part in row)
+        assert left["x"] + left["width"] <= right["x"]
+        assert max(left["y"], right["y"]) < min(left["y"] + left["height"], right["y"] + right["height"])
+    assert page.evaluate("document.documentElement.scrollWidth") <= 820
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
