@@ -83,7 +83,9 @@ class Anatomy:
         if disc is None:
             return None
         # Blurred by one pixel, the outline has no stairs when it is enlarged. Only the part round the disc is enlarged.
-        soft = ndimage.gaussian_filter(disc.mask.astype(np.float32), 1.0)
+        soft = disc.mask.astype(np.float32)
+        near = _box_round(disc.mask, 8)
+        soft[near] = ndimage.gaussian_filter(soft[near], 1.0)
         (top, left, side), size = self.geometry.box, self.geometry.input_size
         corner, places = np.array((top, left)), np.argwhere(disc.mask) * (side / size)
         margin = 4 * side / size
@@ -107,8 +109,9 @@ class Anatomy:
         if self._small_disc is not None:
             rows, columns = np.ogrid[: plane.shape[0], : plane.shape[1]]
             row, column = self._small_disc.centre
-            distance = np.hypot(rows - row, columns - column) / self._small_disc.diameter
-            plane = np.where((distance >= FOVEA_DISTANCES[0]) & (distance <= FOVEA_DISTANCES[1]), plane, 0)
+            square = (rows - row) ** 2 + (columns - column) ** 2
+            nearest, farthest = (times * self._small_disc.diameter for times in FOVEA_DISTANCES)
+            plane = np.where((square >= nearest**2) & (square <= farthest**2), plane, 0)
         place = find_fovea(plane)
         if place is None:
             return None
@@ -153,9 +156,11 @@ class Anatomy:
 
 def disc_of(mask: np.ndarray) -> Disc | None:
     """Return the disc that a mask, (H, W) bool, shows; None if it is empty. For example, of a person's mask."""
-    rows, columns = np.nonzero(mask)
+    near = _box_round(mask, 0)
+    rows, columns = np.nonzero(mask[near])
     if not len(rows):
         return None
+    rows, columns = rows + near[0].start, columns + near[1].start
     return Disc((float(rows.mean()), float(columns.mean())), math.sqrt(4 / math.pi * len(rows)), mask)
 
 
@@ -175,13 +180,23 @@ def find_disc(probability: np.ndarray) -> Disc | None:
     from scipy import ndimage  # `import resegnet` does without
 
     side = min(probability.shape)
-    smooth = ndimage.gaussian_filter(np.asarray(probability, np.float32), SMOOTHING * side)
+    sigma = SMOOTHING * side
+    plane = np.asarray(probability, np.float32)
+    # Beyond four sigma the filter ends. What lies farther than that from all likely pixels is no part of a disc.
+    near = _box_round(plane >= DISC_OUTLINE * DISC_PEAK, 2 * math.ceil(4 * sigma + 1))
+    if not plane[near].size:
+        return None
+    smooth = ndimage.gaussian_filter(plane[near], sigma)
     peak = float(smooth.max())
     if peak < DISC_PEAK:
         return None
-    parts, count = ndimage.label(smooth >= DISC_OUTLINE * peak)
-    sums = ndimage.sum_labels(smooth, parts, np.arange(1, count + 1))
-    disc = disc_of(ndimage.binary_fill_holes(parts == 1 + int(np.argmax(sums))))
+    parts, _ = ndimage.label(smooth >= DISC_OUTLINE * peak)
+    boxes = ndimage.find_objects(parts)
+    sums = [smooth[box][parts[box] == part].sum(dtype=np.float64) for part, box in enumerate(boxes, 1)]
+    part = 1 + int(np.argmax(sums))
+    mask = np.zeros(plane.shape, bool)
+    mask[near][boxes[part - 1]] = ndimage.binary_fill_holes(parts[boxes[part - 1]] == part)
+    disc = disc_of(mask)
     smallest, largest = (share * side for share in DISC_DIAMETERS)
     return disc if disc is not None and smallest <= disc.diameter <= largest else None
 
@@ -203,14 +218,31 @@ def find_fovea(probability: np.ndarray) -> Place | None:
 
     width = round(SPOT * min(probability.shape)) // 2 * 2 + 1
     plane = np.asarray(probability, np.float32)
-    smooth = ndimage.uniform_filter(plane, width, mode="constant")
-    row, column = divmod(int(smooth.argmax()), plane.shape[1])
+    near = _box_round(plane >= FOVEA_PROBABILITY, width)  # a likely spot has a likely pixel
+    if not plane[near].size:
+        return None
+    smooth = ndimage.uniform_filter(plane[near], width, mode="constant")
+    row, column = divmod(int(smooth.argmax()), smooth.shape[1])
     if smooth[row, column] < FOVEA_PROBABILITY:
         return None
+    row, column = row + near[0].start, column + near[1].start
     top, left = max(row - width, 0), max(column - width, 0)
     spot = plane[top : row + width + 1, left : column + width + 1]
     centre = ndimage.center_of_mass(spot)
     return float(top + centre[0]), float(left + centre[1])
+
+
+def _box_round(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the True pixels of a mask, (H, W) bool, and of a margin; both empty if all False.
+
+    The box is much smaller than the mask, and so is what takes time.
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    first_row, first_column = max(int(rows[0]) - margin, 0), max(int(columns[0]) - margin, 0)
+    return slice(first_row, int(rows[-1]) + margin + 1), slice(first_column, int(columns[-1]) + margin + 1)
 
 
 def tell_eye(disc_centre: Place | None, fovea_centre: Place | None, disc_diameter: float | None = None) -> Eye | None:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
-from resegnet.results.thinning import thin
+from resegnet.results.thinning import thin_padded
 
 # Standard deviation of a Gaussian over the coordinates, as a share of the field's diameter and at least in px. Pixel
 # steps make a line up to 8 % too long; smoothed by 2 px it is 0.3 % too long, and an arc of 20 px radius loses 0.5 %.
@@ -27,8 +27,8 @@ _CIRCLE = np.stack([np.sin(np.arange(16) * math.pi / 8), np.cos(np.arange(16) * 
 
 
 @dataclass(frozen=True, eq=False)
-class Centrelines:
-    """The centrelines of a mask with N points on S segments. Coordinates are (row, column) in its frame, px.
+class Tree:
+    """The N points of the centrelines of a mask on S segments. Coordinates are (row, column) in its frame, px.
 
     A segment runs from a branch point or end to the next. Points lie about 1 px apart, segment after segment.
     """
@@ -36,23 +36,40 @@ class Centrelines:
     points: np.ndarray  # (N, 2) float64, smoothed to fractions of a pixel
     segments: np.ndarray  # (N,) int, number of each point's segment, ascending from 0
     steps_px: np.ndarray  # (N,) float64, the length that each point stands for
-    calibres_px: np.ndarray  # (N,) float64; nan near branch points and where the vessel reaches the rim of the field
-    curvatures_per_px: np.ndarray  # (N,) float64, without sign; nan near the ends of segments
+    clear: np.ndarray  # (N,) bool, farther from each branch point than the calibre there
     lengths_px: np.ndarray  # (S,) float64
-    chords_px: np.ndarray  # (S,) float64, distance between both ends; 0 if they are the same point
-    middles: np.ndarray  # (S, 2) float64, the point half-way along each segment
     nodes: np.ndarray  # (S, 2) int, number of the node where each segment begins and ends; -1 for a free end
     node_points: np.ndarray  # (K, 2) float64, branch points and joints of two segments
     node_calibres_px: np.ndarray  # (K,) float64
+
+
+@dataclass(frozen=True, eq=False)
+class Centrelines(Tree):
+    """The centrelines of a mask, and what is measured on them."""
+
+    calibres_px: np.ndarray  # (N,) float64; nan near branch points and where the vessel reaches the rim of the field
+    curvatures_per_px: np.ndarray  # (N,) float64, without sign; nan near the ends of segments
+    chords_px: np.ndarray  # (S,) float64, distance between both ends; 0 if they are the same point
+    middles: np.ndarray  # (S, 2) float64, the point half-way along each segment
     branch_points: np.ndarray  # (B, 2) float64
     end_points: np.ndarray  # (E, 2) float64, without those of vessels that leave the field
 
 
-def find_centrelines(mask: np.ndarray, fov: np.ndarray) -> Centrelines:
-    """Thin the vessels to their centrelines and trace them.
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A tree and what `measure_trace` needs beside it. The points here are in the frame of the padded mask."""
 
-    A part that is shorter than the vessel is wide there is no vessel of its own: spurs are cut off, specks are left
-    out, and branch points so near to one another count as one, for example where two vessels cross.
+    tree: Tree
+    points: np.ndarray  # (N, 2) float64, smoothed
+    traced: np.ndarray  # (N, 2) float64, not smoothed
+    sizes: np.ndarray  # (S,) int, points of each segment
+    free: np.ndarray  # (2, S) bool, whether the segment just ends at its first and last point
+    to_end_px: np.ndarray  # (N,) float64, length to the nearer end of the segment
+    diameter_px: float  # of the field
+
+
+def find_centrelines(mask: np.ndarray, fov: np.ndarray) -> Centrelines:
+    """Thin the vessels to their centrelines, trace them and measure them.
 
     The calibre is the chord of the mask at right angles to the centreline. It is not measured within one calibre of a
     branch point, since the chord would run into the other vessel, nor where it reaches the rim of the field.
@@ -62,9 +79,48 @@ def find_centrelines(mask: np.ndarray, fov: np.ndarray) -> Centrelines:
     mask, fov : (H, W) bool
         Vessels and field of view. Pixels outside the field do not count.
     """
+    return measure_trace(trace_vessels(mask, fov), mask, fov)
+
+
+def trace_vessels(mask: np.ndarray, fov: np.ndarray) -> Trace:
+    """Thin the vessels to their centrelines and trace them.
+
+    A part that is shorter than the vessel is wide there is no vessel of its own: spurs are cut off, specks are left
+    out, and branch points so near to one another count as one, for example where two vessels cross.
+
+    Parameters
+    ----------
+    mask, fov : (H, W) bool
+        Vessels and field of view. Pixels outside the field do not count.
+    """
     vessel = np.pad(mask & fov, 1)  # padded, so that every ray ends
-    graph = _prune(np.flatnonzero(thin(vessel)), vessel)
-    return _measure(graph, vessel, np.pad(fov, 1))
+    graph = _prune(thin_padded(vessel), vessel)
+    diameter_px = field_diameter_px(fov)
+    traced, sizes, nodes, free = _trace(graph)
+    lasts = np.cumsum(sizes) - 1
+    firsts = lasts - sizes + 1
+    segments = np.repeat(np.arange(len(sizes)), sizes)
+    points = _smooth(traced, sizes, max(MIN_SMOOTHING_PX, SMOOTHING * diameter_px))
+    gaps = np.hypot(*np.diff(points, axis=0).T)
+    gaps[lasts[:-1]] = 0  # from one segment to the next
+    steps = (np.append(gaps, 0) + np.append(0, gaps))[: len(points)] / 2
+    along = np.append(0, np.cumsum(gaps))[: len(points)]
+    from_first, to_last = along - along[firsts][segments], along[lasts][segments] - along
+    # Calibre of each branch point, by part. The last element stands for the number -1: no branch point.
+    widths = np.zeros(len(graph.lengths) + 1)
+    np.maximum.at(widths, graph.part[graph.links[1]], graph.link_calibres)
+    joined = np.unique(nodes[nodes >= 0])
+    tree = Tree(
+        points=points - 1,
+        segments=segments,
+        steps_px=steps,
+        clear=(from_first >= widths[nodes[0]][segments]) & (to_last >= widths[nodes[1]][segments]),
+        lengths_px=np.bincount(segments, weights=steps, minlength=len(sizes)),
+        nodes=np.where(nodes < 0, -1, np.searchsorted(joined, nodes)).T,
+        node_points=_find_centres(graph)[joined] - 1,
+        node_calibres_px=widths[joined],
+    )
+    return Trace(tree, points, traced, sizes, free, np.minimum(from_first, to_last), diameter_px)
 
 
 def field_diameter_px(fov: np.ndarray) -> float:
@@ -91,62 +147,74 @@ class _Graph:
         return np.bincount(self.part[self.links[0]], minlength=len(self.lengths))
 
 
+@dataclass(frozen=True)
+class _Skeleton:
+    """P skeleton pixels and their pairs of neighbours."""
+
+    positions: np.ndarray  # (P, 2) float64
+    degrees: np.ndarray  # (P,) int, number of neighbours
+    edges: tuple[np.ndarray, np.ndarray]
+    edge_lengths: np.ndarray
+    radii: np.ndarray  # (P,) float64, see `_find_radii`; nan where it was not needed yet
+
+
 def _prune(pixels: np.ndarray, vessel: np.ndarray) -> _Graph:
     """Remove spurs and specks until there are none, then merge branch points that are near to each other."""
-    index = np.full(vessel.size, -1, np.int32)
+    index = np.zeros(vessel.size, np.int32)
+    radii = np.full(len(pixels), np.nan)
     while True:
         edges, lengths = _find_neighbours(pixels, vessel.shape[1], index)
         degrees = np.bincount(np.concatenate(edges), minlength=len(pixels))
         positions = np.stack(np.divmod(pixels, vessel.shape[1]), axis=1).astype(float)
-        graph = _find_parts(positions, degrees, degrees > 2, edges, lengths, vessel)
+        skeleton = _Skeleton(positions, degrees, edges, lengths, radii)
+        graph = _find_parts(skeleton, degrees > 2, vessel)
         short = graph.lengths < graph.calibres
         kept = graph.branching | ~(short & (graph.count_links() < 2))[graph.part]
         if kept.all():
             break
-        pixels = pixels[kept]
-    branching = graph.branching | short[graph.part]
-    return _find_parts(positions, degrees, branching, edges, lengths, vessel)
+        pixels, radii = pixels[kept], radii[kept]
+    return _find_parts(skeleton, graph.branching | short[graph.part], vessel)
 
 
 def _find_neighbours(
     pixels: np.ndarray, width: int, index: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Return pairs of neighbouring pixels and their distances; diagonal pairs only if no third pixel is beside both."""
-    index[pixels] = np.arange(len(pixels))
+    """Return pairs of neighbouring pixels and their distances; diagonal pairs only if no third pixel is beside both.
+
+    `index`, an int for each pixel of the mask, holds 0 before and after.
+    """
+    index[pixels] = np.arange(1, len(pixels) + 1)
     right, below, left = (index[pixels + offset] for offset in (1, width, -1))
-    below_right = np.where((right < 0) & (below < 0), index[pixels + width + 1], -1)
-    below_left = np.where((left < 0) & (below < 0), index[pixels + width - 1], -1)
-    index[pixels] = -1
+    below_right = np.where((right == 0) & (below == 0), index[pixels + width + 1], 0)
+    below_left = np.where((left == 0) & (below == 0), index[pixels + width - 1], 0)
+    index[pixels] = 0
     neighbours = np.stack([right, below, below_right, below_left])
-    direction, first = np.nonzero(neighbours >= 0)
-    return (first, neighbours[direction, first]), np.where(direction < 2, 1.0, math.sqrt(2))
+    direction, first = np.nonzero(neighbours)
+    return (first, neighbours[direction, first] - 1), np.where(direction < 2, 1.0, math.sqrt(2))
 
 
-def _find_parts(
-    positions: np.ndarray,
-    degrees: np.ndarray,
-    branching: np.ndarray,
-    edges: tuple[np.ndarray, np.ndarray],
-    edge_lengths: np.ndarray,
-    vessel: np.ndarray,
-) -> _Graph:
+def _find_parts(skeleton: _Skeleton, branching: np.ndarray, vessel: np.ndarray) -> _Graph:
     """Divide the skeleton into paths and branch points, and measure both."""
-    one, other = edges
+    (one, other), degrees = skeleton.edges, skeleton.degrees
     within = branching[one] == branching[other]
     inner = one[within], other[within]
-    pixel_count = len(positions)
-    matrix = sparse.coo_array((np.ones(len(inner[0]), np.int8), inner), shape=(pixel_count, pixel_count))
+    matrix = sparse.coo_array((np.ones(len(inner[0]), np.int8), inner), shape=(len(degrees), len(degrees)))
     count, part = csgraph.connected_components(matrix, directed=False)
     one, other = one[~within], other[~within]
     links = np.where(branching[one], other, one), np.where(branching[one], one, other)
     paths = np.concatenate([part[inner[0]], part[links[0]]])
-    lengths = np.bincount(paths, weights=np.concatenate([edge_lengths[within], edge_lengths[~within]]), minlength=count)
+    edge_lengths = np.concatenate([skeleton.edge_lengths[within], skeleton.edge_lengths[~within]])
+    lengths = np.bincount(paths, weights=edge_lengths, minlength=count)
     ends = np.flatnonzero((degrees < 2) & ~branching)
     where = np.concatenate([links[1], ends])
-    widths = 2 * _find_radii(positions[where], vessel)
+    unknown = np.unique(where)
+    unknown = unknown[np.isnan(skeleton.radii[unknown])]
+    skeleton.radii[unknown] = _find_radii(skeleton.positions[unknown], vessel)
+    widths = 2 * skeleton.radii[where]
     calibres = np.zeros(count)
     np.maximum.at(calibres, part[np.concatenate([links[0], ends])], widths)
-    return _Graph(positions, degrees, branching, part, lengths, calibres, inner, links, widths[: len(links[0])])
+    link_calibres = widths[: len(links[0])]
+    return _Graph(skeleton.positions, degrees, branching, part, lengths, calibres, inner, links, link_calibres)
 
 
 def _find_radii(points: np.ndarray, vessel: np.ndarray) -> np.ndarray:
@@ -177,49 +245,27 @@ def _cast_rays(points: np.ndarray, directions: np.ndarray, vessel: np.ndarray) -
     return reach, ended
 
 
-def _measure(graph: _Graph, vessel: np.ndarray, field: np.ndarray) -> Centrelines:
-    """Measure a graph of padded masks; the result is in the frame without the padding."""
-    diameter_px = field_diameter_px(field)
-    sigma = max(MIN_SMOOTHING_PX, SMOOTHING * diameter_px)
-    curvature_sigma = max(MIN_CURVATURE_SMOOTHING_PX, CURVATURE_SMOOTHING * diameter_px)
-
-    traced, sizes, nodes, free = _trace(graph)
+def measure_trace(trace: Trace, mask: np.ndarray, fov: np.ndarray) -> Centrelines:
+    """Measure the centrelines that `trace_vessels` made of the same vessels and field of view."""
+    vessel, field = np.pad(mask & fov, 1), np.pad(fov, 1)
+    tree, points, sizes = trace.tree, trace.points, trace.sizes
     lasts = np.cumsum(sizes) - 1
     firsts = lasts - sizes + 1
-    segments = np.repeat(np.arange(len(sizes)), sizes)
-    points = _smooth(traced, sizes, sigma)
-    gaps = np.hypot(*np.diff(points, axis=0).T)
-    gaps[lasts[:-1]] = 0  # from one segment to the next
-    steps = (np.append(gaps, 0) + np.append(0, gaps))[: len(points)] / 2
-    along = np.append(0, np.cumsum(gaps))[: len(points)]
-    from_first, to_last = along - along[firsts][segments], along[lasts][segments] - along
-
-    slopes = _smooth(traced, sizes, sigma, order=1)
+    slopes = _smooth(trace.traced, sizes, max(MIN_SMOOTHING_PX, SMOOTHING * trace.diameter_px), order=1)
     directions = slopes / np.maximum(np.hypot(*slopes.T), 1e-9)[:, None]
-    # Calibre of each branch point, by part. The last element stands for the number -1: no branch point.
-    widths = np.zeros(len(graph.lengths) + 1)
-    np.maximum.at(widths, graph.part[graph.links[1]], graph.link_calibres)
-    clear = np.flatnonzero((from_first >= widths[nodes[0]][segments]) & (to_last >= widths[nodes[1]][segments]))
-    away = np.minimum(from_first, to_last) >= 2 * curvature_sigma
-
-    tips = np.concatenate([firsts[free[0]], lasts[free[1]]])
-    outward = np.concatenate([-directions[firsts[free[0]]], directions[lasts[free[1]]]])
+    tips = np.concatenate([firsts[trace.free[0]], lasts[trace.free[1]]])
+    outward = np.concatenate([-directions[firsts[trace.free[0]]], directions[lasts[trace.free[1]]]])
     ends_inside = tips[_end_inside(points[tips], outward, vessel, field)]
-    branches = np.bincount(nodes[nodes >= 0], minlength=len(graph.lengths)) > 2
-    centres, joined = _find_centres(graph), np.unique(nodes[nodes >= 0])
+    branches = np.bincount(tree.nodes[tree.nodes >= 0], minlength=len(tree.node_points)) > 2
+    sigma = max(MIN_CURVATURE_SMOOTHING_PX, CURVATURE_SMOOTHING * trace.diameter_px)
+    away = trace.to_end_px >= 2 * sigma
     return Centrelines(
-        points=points - 1,
-        segments=segments,
-        steps_px=steps,
-        calibres_px=_measure_calibres(points, directions, lasts, clear, vessel, field),
-        curvatures_per_px=_measure_curvatures(traced, sizes, segments, steps, away, curvature_sigma),
-        lengths_px=np.bincount(segments, weights=steps, minlength=len(sizes)),
+        **vars(tree),
+        calibres_px=_measure_calibres(points, directions, lasts, np.flatnonzero(tree.clear), vessel, field),
+        curvatures_per_px=_measure_curvatures(trace.traced, sizes, tree.segments, tree.steps_px, away, sigma),
         chords_px=np.hypot(*(points[lasts] - points[firsts]).T),
         middles=points[(firsts + lasts) // 2] - 1,
-        nodes=np.where(nodes < 0, -1, np.searchsorted(joined, nodes)).T,
-        node_points=centres[joined] - 1,
-        node_calibres_px=widths[joined],
-        branch_points=centres[branches] - 1,
+        branch_points=tree.node_points[branches],
         end_points=points[ends_inside] - 1,
     )
 

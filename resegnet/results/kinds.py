@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy import ndimage
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from resegnet.results.anatomy import ARTERY, VEIN, Anatomy
-from resegnet.results.centrelines import Centrelines
+from resegnet.results.centrelines import Tree
 
 STRAIGHT_DEGREES = 40  # by which a vessel may turn where it passes a crossing
 DIRECTION_CALIBRES = 3  # length of the stretch that gives the direction of a branch, in calibres of the node
@@ -28,7 +29,7 @@ PASSES = 60
 _SIDES, _CORNERS = ((0, 1), (-1, 0), (0, -1), (1, 0)), ((-1, 1), (-1, -1), (1, -1), (1, 1))
 
 
-def tell_kinds(mask: np.ndarray, lines: Centrelines, anatomy: Anatomy) -> np.ndarray:
+def tell_kinds(mask: np.ndarray, lines: Tree, anatomy: Anatomy) -> np.ndarray:
     """Tell the kind of each vessel pixel.
 
     Each segment of the centrelines has one kind, by the vote of its points: the sum of the log-odds of an artery
@@ -53,19 +54,24 @@ def tell_kinds(mask: np.ndarray, lines: Centrelines, anatomy: Anatomy) -> np.nda
     kinds
         (H, W) uint8: 0 no vessel, 1 artery, 2 vein, 3 both.
     """
-    crossings = find_crossings(lines)
-    kind = np.where(_combine(_sum_votes(lines, anatomy), find_links(lines, crossings)) >= 0, ARTERY, VEIN)
+    joints = _find_joints(lines)
+    crossings = _find_crossings(lines, joints)
+    kind = np.where(_combine(_sum_votes(lines, anatomy), _find_links(joints, crossings)) >= 0, ARTERY, VEIN)
     kind = kind.astype(np.uint8)
     for crossing in crossings:
         if crossing.bridge is not None and crossing.pairs:
             kind[crossing.bridge] = np.bitwise_or.reduce(kind[[one for one, _ in crossing.pairs]])
 
-    kinds = np.zeros(mask.shape, np.uint8)
-    rows, columns = np.rint(lines.points).astype(int).T
-    kinds[rows, columns] = kind[lines.segments]
-    kinds[~mask] = 0
-    spread(kinds, mask)
-    _fill_specks(kinds, mask, anatomy)
+    unknown = np.pad(mask, 1)
+    found = np.zeros(unknown.shape, np.uint8)
+    pixels = np.ravel_multi_index(tuple(np.rint(lines.points).astype(int).T + 1), unknown.shape)
+    inside = unknown.reshape(-1)[pixels]
+    pixels = pixels[inside]
+    found.reshape(-1)[pixels] = kind[lines.segments[inside]]
+    unknown.reshape(-1)[pixels] = False
+    _spread(found, unknown, np.unique(pixels))
+    _fill_specks(found, unknown, anatomy)
+    kinds = np.ascontiguousarray(found[1:-1, 1:-1])
     for crossing in crossings:
         if {ARTERY, VEIN} <= {int(kind[one]) for one, _ in crossing.pairs}:
             _mark_both(kinds, mask, lines, crossing)
@@ -85,10 +91,58 @@ class Crossing:
     pairs: list[tuple[int, int]]
 
 
-def find_crossings(lines: Centrelines) -> list[Crossing]:
+def find_crossings(lines: Tree) -> list[Crossing]:
     """Find the crossings among the nodes, and pair the segments that carry on there, the straightest pair first."""
-    ends = _ends_by_node(lines)
-    first = np.searchsorted(lines.segments, np.arange(len(lines.nodes) + 1))
+    return _find_crossings(lines, _find_joints(lines))
+
+
+@dataclass(frozen=True)
+class _Joints:
+    """How segments meet. An end is the number of a segment, and 0 or 1 for its first or last point."""
+
+    ends: dict[int, list[tuple[int, int]]]  # that lie at each node
+    directions: np.ndarray  # (S, 2, 2) float64, unit vector in which each segment leaves the node at its end 0 and 1
+
+
+def _find_joints(lines: Tree) -> _Joints:
+    ends: dict[int, list[tuple[int, int]]] = {}
+    for segment, end in zip(*np.nonzero(lines.nodes >= 0), strict=True):
+        ends.setdefault(int(lines.nodes[segment, end]), []).append((int(segment), int(end)))
+    return _Joints(ends, _find_directions(lines))
+
+
+def _find_directions(lines: Tree) -> np.ndarray:
+    """Return the directions of `_Joints`; nonsense where a segment ends at no node."""
+    directions = np.zeros((len(lines.nodes), 2, 2))
+    if not len(directions):
+        return directions
+    bounds = np.searchsorted(lines.segments, np.arange(len(directions) + 1))
+    firsts, lasts = bounds[:-1], bounds[1:] - 1
+    sizes = lasts - firsts + 1
+    along = np.arange(len(lines.points)) - firsts[lines.segments]
+    # The last element stands for the number -1: no node.
+    nodes, calibres = np.append(lines.node_points, [[np.nan] * 2], axis=0), np.append(lines.node_calibres_px, np.nan)
+
+    def find_first(beyond: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Return the fewest steps from its end at which each segment is beyond, its size if it never is."""
+        return np.minimum.reduceat(np.where(beyond, steps, sizes[lines.segments]), firsts)
+
+    for end, steps in ((0, along), (1, sizes[lines.segments] - 1 - along)):
+        node = lines.nodes[:, end]
+        distances = np.hypot(*(lines.points - nodes[node][lines.segments]).T)
+        reach = np.maximum(DIRECTION_CALIBRES * calibres[node], MIN_DIRECTION_PX)
+        far = np.minimum(find_first(distances >= reach[lines.segments], steps), sizes - 1)
+        beyond_bends = distances >= calibres[node][lines.segments] / 2  # those inside the crossing
+        near = find_first(beyond_bends, steps)
+        near = np.minimum(np.where(near == sizes, 0, near), np.maximum(far - 1, 0))
+        places = (lasts - far, lasts - near) if end else (firsts + far, firsts + near)
+        step = lines.points[places[0]] - lines.points[places[1]]
+        directions[:, end] = step / np.maximum(np.hypot(*step.T), 1e-9)[:, None]
+    return directions
+
+
+def _find_crossings(lines: Tree, joints: _Joints) -> list[Crossing]:
+    ends = joints.ends
     crossings: list[Crossing] = []
     taken: set[int] = set()
     for bridge in _find_bridges(lines):
@@ -96,22 +150,14 @@ def find_crossings(lines: Centrelines) -> list[Crossing]:
         if len(ends[one]) == len(ends[other]) == 3 and one != other and not taken & {one, other}:
             taken |= {one, other}
             outer = [end for node in (one, other) for end in ends[node] if end[0] != bridge]
-            crossings.append(Crossing((one, other), int(bridge), _pair(lines, first, outer)))
+            crossings.append(Crossing((one, other), int(bridge), _pair(joints, outer)))
     for node, around in ends.items():
         if len(around) >= 4:
-            crossings.append(Crossing((node,), None, _pair(lines, first, around)))
+            crossings.append(Crossing((node,), None, _pair(joints, around)))
     return crossings
 
 
-def _ends_by_node(lines: Centrelines) -> dict[int, list[tuple[int, int]]]:
-    """Return the segments that meet at each node, each with the end, 0 or 1, that lies there."""
-    ends: dict[int, list[tuple[int, int]]] = {}
-    for segment, end in zip(*np.nonzero(lines.nodes >= 0), strict=True):
-        ends.setdefault(int(lines.nodes[segment, end]), []).append((int(segment), int(end)))
-    return ends
-
-
-def _find_bridges(lines: Centrelines) -> np.ndarray:
+def _find_bridges(lines: Tree) -> np.ndarray:
     """Return the numbers of the segments between nodes that may be bridges, the shortest first."""
     between = np.flatnonzero((lines.nodes >= 0).all(axis=1))
     calibres = lines.node_calibres_px[lines.nodes[between]].mean(axis=1)
@@ -119,9 +165,9 @@ def _find_bridges(lines: Centrelines) -> np.ndarray:
     return short[np.argsort(lines.lengths_px[short], kind="stable")]
 
 
-def _pair(lines: Centrelines, first: np.ndarray, around: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _pair(joints: _Joints, around: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Pair the segments round a crossing, each given with the end that lies there, that carry on straight."""
-    directions = np.array([_direction(lines, first, segment, end) for segment, end in around])
+    directions = joints.directions[tuple(np.transpose(around))]
     turns = directions @ directions.T  # -1 is straight on
     pairs, free = [], np.ones(len(around), bool)
     for place in np.argsort(turns, axis=None):
@@ -134,31 +180,16 @@ def _pair(lines: Centrelines, first: np.ndarray, around: list[tuple[int, int]]) 
     return pairs
 
 
-def _direction(lines: Centrelines, first: np.ndarray, segment: int, end: int) -> np.ndarray:
-    """Return the direction in which a segment leaves the node at its end 0 or 1, a unit vector (2,)."""
-    points = lines.points[first[segment] : first[segment + 1]]
-    points = points[::-1] if end else points
-    node = lines.nodes[segment, end]
-    distances = np.hypot(*(points - lines.node_points[node]).T)
-    calibre = lines.node_calibres_px[node]
-    beyond = distances >= max(DIRECTION_CALIBRES * calibre, MIN_DIRECTION_PX)
-    far = int(np.argmax(beyond)) if beyond.any() else len(points) - 1
-    near = min(int(np.argmax(distances >= calibre / 2)), max(far - 1, 0))  # beyond the bends inside the crossing
-    step = points[far] - points[near]
-    return step / max(float(np.hypot(*step)), 1e-9)
-
-
-def find_links(lines: Centrelines, crossings: list[Crossing]) -> list[tuple[int, int, float]]:
+def _find_links(joints: _Joints, crossings: list[Crossing]) -> list[tuple[int, int, float]]:
     """List the segments that say something of each other's kind: two numbers, and the strength from `LINKS`."""
     links = []
     for crossing in crossings:
         links += [(*pair, LINKS["through a crossing"]) for pair in crossing.pairs]
         links += [(one, other, LINKS["across a crossing"]) for (one, _), (other, _) in combinations(crossing.pairs, 2)]
-    first = np.searchsorted(lines.segments, np.arange(len(lines.nodes) + 1))
     crossed = {node for crossing in crossings for node in crossing.nodes}
-    for node, around in _ends_by_node(lines).items():
+    for node, around in joints.ends.items():
         if node not in crossed:
-            straight = {frozenset(pair) for pair in _pair(lines, first, around)[:1]}
+            straight = {frozenset(pair) for pair in _pair(joints, around)[:1]}
             for (one, _), (other, _) in combinations(around, 2):
                 name = "straight" if frozenset((one, other)) in straight else "branch"
                 links.append((one, other, LINKS[name]))
@@ -184,11 +215,11 @@ def _combine(votes: np.ndarray, links: list[tuple[int, int, float]]) -> np.ndarr
     return votes + np.bincount(target, weights=message, minlength=len(votes))
 
 
-def _sum_votes(lines: Centrelines, anatomy: Anatomy) -> np.ndarray:
+def _sum_votes(lines: Tree, anatomy: Anatomy) -> np.ndarray:
     """Return half of the log-odds of an artery that each segment's own points give, (S,)."""
     probability = anatomy.kinds_at(lines.points)
     artery, vein = np.log(probability + DOUBT) - np.log(1 - probability + DOUBT)
-    weights = lines.steps_px * np.where(np.isnan(lines.calibres_px), 0.1, 1)  # near a node another vessel mixes in
+    weights = lines.steps_px * np.where(lines.clear, 1, 0.1)  # near a node another vessel mixes in
     sums = np.bincount(lines.segments, weights=(artery - vein) * weights, minlength=len(lines.nodes))
     return sums / (2 * VOTE_LENGTH * anatomy.geometry.box[2])
 
@@ -205,38 +236,69 @@ def spread(kinds: np.ndarray, mask: np.ndarray) -> None:
     mask
         (H, W) bool.
     """
-    unknown, width = np.pad(mask & (kinds == 0), 1).reshape(-1), mask.shape[1] + 2
     padded = np.pad(kinds, 1)
-    found = padded.reshape(-1)
-    sides, corners = ([row * width + column for row, column in around] for around in (_SIDES, _CORNERS))
-    for steps in ((sides, sides + corners), (sides + corners,)):  # the second round reaches what touches by a corner
-        frontier, step = np.flatnonzero(found), 0
-        while len(frontier):
-            reached = []
-            for offset in steps[step % len(steps)]:
-                there = frontier + offset
-                new = unknown[there]
-                there = there[new]
-                unknown[there] = False
-                found[there] = found[frontier[new]]
-                reached.append(there)
-            frontier, step = np.concatenate(reached), step + 1
+    _spread(padded, np.pad(mask & (kinds == 0), 1), np.flatnonzero(padded))
     kinds[...] = padded[1:-1, 1:-1]
 
 
-def _fill_specks(kinds: np.ndarray, mask: np.ndarray, anatomy: Anatomy) -> None:
-    """Give each part of the mask that has no centreline the kind that its own pixels vote for, in place."""
-    places = np.nonzero(mask & (kinds == 0))
-    if not len(places[0]):
+def _spread(kinds: np.ndarray, unknown: np.ndarray, seeds: np.ndarray) -> None:
+    """Spread the kinds as `spread` does, with a margin of one pixel; `unknown`, (H, W) bool, keeps what is not reached.
+
+    `seeds` are the pixels with a kind, (N,) int, places in the flattened array.
+    """
+    width = kinds.shape[1]
+    sides, corners = ([row * width + column for row, column in around] for around in (_SIDES, _CORNERS))
+    _grow(kinds, unknown, seeds, (sides, sides + corners))
+    # The second round reaches what touches by a corner.
+    left = np.ravel_multi_index(_find_true(unknown), unknown.shape)
+    beside = np.unique(np.concatenate([left + offset for offset in sides + corners]))
+    _grow(kinds, unknown, beside[kinds.reshape(-1)[beside] != 0], (sides + corners,))
+
+
+def _grow(kinds: np.ndarray, unknown: np.ndarray, frontier: np.ndarray, steps: tuple[list[int], ...]) -> None:
+    """Carry the kinds from the frontier on by the offsets of each step in turn, in place, to where they are unknown."""
+    found, free, step = kinds.reshape(-1), unknown.reshape(-1), 0
+    while len(frontier):
+        values, reached = found[frontier], []
+        for offset in steps[step % len(steps)]:
+            there = frontier + offset
+            new = np.flatnonzero(free[there])
+            there = there[new]
+            free[there] = False
+            found[there] = values[new]
+            reached.append(there)
+        frontier, step = np.concatenate(reached), step + 1
+
+
+def _find_true(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows and columns of the few pixels that are True, (N,) int each: `np.nonzero`, many times as fast."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    row, column = np.nonzero(mask[rows])
+    return rows[row], column
+
+
+def _fill_specks(kinds: np.ndarray, unknown: np.ndarray, anatomy: Anatomy) -> None:
+    """Give each part of the mask that has no centreline the kind that its own pixels vote for, in place.
+
+    Both arrays have a margin of one pixel.
+    """
+    places = _find_true(unknown)
+    count = len(places[0])
+    if not count:
         return
-    specks = np.zeros(mask.shape, bool)
-    specks[places] = True
-    part = ndimage.label(specks, np.ones((3, 3)))[0][places]
-    artery, vein = anatomy.kinds_at(np.stack(places, axis=1).astype(float))
+    width = unknown.shape[1]
+    pixels = places[0] * width + places[1]
+    beside = pixels + np.array([[1], [width - 1], [width], [width + 1]])
+    other = np.minimum(np.searchsorted(pixels, beside), count - 1)
+    pairs = np.nonzero(pixels[other] == beside)
+    edges = np.ones(len(pairs[1]), np.int8), (pairs[1], other[pairs])
+    matrix = sparse.coo_array(edges, shape=(count, count))
+    part = csgraph.connected_components(matrix, directed=False)[1]
+    artery, vein = anatomy.kinds_at(np.stack(places, axis=1) - 1.0)
     kinds[places] = np.where(np.bincount(part, weights=artery - vein)[part] >= 0, ARTERY, VEIN)
 
 
-def _mark_both(kinds: np.ndarray, mask: np.ndarray, lines: Centrelines, crossing: Crossing) -> None:
+def _mark_both(kinds: np.ndarray, mask: np.ndarray, lines: Tree, crossing: Crossing) -> None:
     """Mark the pixels round the nodes of a crossing as both kinds, in place."""
     height, width = mask.shape
     for node in crossing.nodes:

@@ -28,7 +28,7 @@ from resegnet.results.render import (
 if TYPE_CHECKING:
     from resegnet.image import ImageSource
     from resegnet.quality import PhotographWarning
-    from resegnet.results.centrelines import Centrelines
+    from resegnet.results.centrelines import Centrelines, Trace
     from resegnet.results.compare import Comparison
     from resegnet.results.measures import Measures
 
@@ -96,7 +96,7 @@ class Segmentation:
             return None
         from resegnet.results.kinds import tell_kinds
 
-        return tell_kinds(self.mask, self.centrelines, self.anatomy)
+        return tell_kinds(self.mask, self._trace.tree, self.anatomy)
 
     @property
     def kind_probability(self) -> np.ndarray | None:
@@ -124,9 +124,16 @@ class Segmentation:
     @cached_property
     def centrelines(self) -> Centrelines:
         """The centrelines of the vessels, see `resegnet.results.centrelines`."""
-        from resegnet.results.centrelines import find_centrelines
+        from resegnet.results.centrelines import measure_trace
 
-        return find_centrelines(self.mask, self.fov)
+        return measure_trace(self._trace, self.mask, self.fov)
+
+    @cached_property
+    def _trace(self) -> Trace:
+        """The centrelines before they are measured. The kinds of the vessels need no more."""
+        from resegnet.results.centrelines import trace_vessels
+
+        return trace_vessels(self.mask, self.fov)
 
     def at(self, threshold: float) -> Segmentation:
         """Return the same result at another threshold in [0, 1], without running the network again.

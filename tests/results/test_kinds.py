@@ -124,6 +124,19 @@ def test_specks_without_a_centreline_are_told_by_their_own_pixels() -> None:
     assert (kinds[artery] == ARTERY).all()
 
 
+def test_a_speck_votes_as_a_whole_and_apart_from_its_neighbours() -> None:
+    specks = np.zeros(SIZE, bool)
+    specks[60:64, 100:104] = specks[60:64, 106:110] = True
+    anatomy = anatomy_of(np.zeros(SIZE, bool), np.zeros(SIZE, bool))
+    anatomy.planes[0, 54:58, 49:51] = 0.9  # the left half of the first speck, in the square of half the size
+    anatomy.planes[1, 54:58, 51:53] = 0.4  # its right half says the other kind, less surely
+    anatomy.planes[1, 54:58, 53:56] = 0.95
+    kinds = kinds_of(specks, anatomy)
+    assert np.array_equal(kinds != 0, specks)
+    assert (kinds[60:64, 100:104] == ARTERY).all()
+    assert (kinds[60:64, 106:110] == VEIN).all()
+
+
 def test_an_empty_mask_has_no_kinds() -> None:
     nothing = np.zeros(SIZE, bool)
     assert not kinds_of(nothing, anatomy_of(nothing, nothing)).any()
