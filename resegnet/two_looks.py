@@ -11,28 +11,27 @@ from torch import nn
 from torch.nn import functional as F
 
 from resegnet.config import ANATOMY
-from resegnet.unet import Residual, convolution
+from resegnet.unet import PlainUNet, Residual, convolution
 
 PASSED_CHANNELS = 16  # from the context branch to the detail branch
 
 
 class TwoLooks(nn.Module):
-    """A deep branch sees the field of view at one fixed size, a thin one the photograph's own pixels.
+    """A deep branch sees the field of view at one fixed size, a `PlainUNet` the photograph's own pixels.
 
     The context branch sees every eye at the same scale, so that a vessel of 40 blurred pixels and one of 4 sharp
-    pixels look alike to it. It hands its features to the detail branch, which needs few levels to place the walls.
-    Coarse to fine as in W-Net: Galdran et al. 2022, doi:10.1038/s41598-022-09675-y. Arteries, veins, optic disc and
-    fovea need context and no fine pixels, and come from the same features.
+    pixels look alike to it. It hands its features to the detail branch, which places the walls. Coarse to fine as in
+    W-Net: Galdran et al. 2022, doi:10.1038/s41598-022-09675-y. Arteries, veins, optic disc and fovea need context and
+    no fine pixels, and come from the same features.
 
-    Both branches decode to half of their input's side, and give four logits for each of these pixels: Shi et al. 2016,
-    doi:10.1109/CVPR.2016.207. Layers at full size would take most of the time, for reading and writing.
+    The context branch decodes to half of its input's side, and gives four logits for each of these pixels: Shi et al.
+    2016, doi:10.1109/CVPR.2016.207. Layers at full size would take most of the time, for reading and writing.
 
     Parameters
     ----------
     context_channels, detail_channels
         Channels of the levels of each branch, coarse to fine; each level has twice the side of the one before. The
-        finest level of the detail has half of its input's side; that of the context the side of its input, or half of
-        it with an encoder.
+        finest level has the side of the branch's input; that of the context half of it with an encoder.
     context_encoder
         Encoder of the context branch, as in `Config.context_encoder`.
     """
@@ -41,21 +40,22 @@ class TwoLooks(nn.Module):
         self, context_channels: Sequence[int], detail_channels: Sequence[int], context_encoder: str | None = None
     ) -> None:
         super().__init__()
-        fine = detail_channels[-1]
         self.context: nn.Module
         if context_encoder is None:
             half = context_channels[-2]
-            self.context = _Branch(context_channels, convolution(3, context_channels[-1]), len(context_channels) - 1)
+            self.context = _ContextBranch(context_channels)
         else:
             half = context_channels[-1]
             self.context = _EncoderBranch(context_encoder, context_channels)
         self.passed = nn.Conv2d(half, PASSED_CHANNELS, 1)
-        self.context_head = _head(half, 1 + len(ANATOMY))
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, fine, 4, 2, padding=1, bias=False), nn.BatchNorm2d(fine), nn.ReLU(inplace=True)
-        )
-        self.detail = _Branch(detail_channels, Residual(fine + PASSED_CHANNELS, fine), len(detail_channels))
-        self.segmentation_head = _head(fine, 1)
+        planes = 1 + len(ANATOMY)
+        self.context_head = nn.Sequential(nn.Conv2d(half, 4 * planes, 1), nn.PixelShuffle(2))
+        self.detail = PlainUNet(detail_channels, beside=PASSED_CHANNELS)
+
+    @property
+    def segmentation_head(self) -> nn.Sequential:
+        """Last layer of the detail branch."""
+        return self.detail.segmentation_head
 
     def look_around(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (N, 16, C / 2, C / 2) and logits (N, 5, C, C), vessel and `ANATOMY`, of (N, 3, C, C) float32."""
@@ -64,7 +64,7 @@ class TwoLooks(nn.Module):
 
     def look_closely(self, detail: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Vessel logits (N, 1, S, S) of (N, 3, S, S) float32 and features (N, 16, S / 2, S / 2) of the same place."""
-        return self.segmentation_head(self.detail(torch.cat([self.stem(detail), features], dim=1)))
+        return self.detail(detail, features)
 
     def forward(
         self, detail: torch.Tensor, context: torch.Tensor, places: torch.Tensor | None = None
@@ -103,14 +103,6 @@ def sample_squares(planes: torch.Tensor, places: torch.Tensor, size: tuple[int, 
     return F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _head(features: int, planes: int) -> nn.Sequential:
-    """Build a layer from features to logits at twice the side."""
-    logits = nn.Conv2d(features, 4 * planes, 1)
-    # Most pixels are no vessel. To begin with that spares the first steps.
-    nn.init.constant_(logits.bias, -2.0)  # type: ignore[arg-type]
-    return nn.Sequential(logits, nn.PixelShuffle(2))
-
-
 class _EncoderBranch(nn.Module):
     """Encoder and decoder of `segmentation_models_pytorch`, from a picture to features of half its side."""
 
@@ -131,32 +123,28 @@ class _EncoderBranch(nn.Module):
         return self.decoder(features)
 
 
-class _Branch(nn.Module):
-    """Down through residual blocks and up again, from a picture or features to features.
+class _ContextBranch(nn.Module):
+    """Down through residual blocks and up again, from a picture to features of half its side.
 
     Parameters
     ----------
     channels
         Number of channels of each level, coarse to fine. Each level has twice the side of the one before.
-    first
-        Block that makes the finest level of the input.
-    decoded
-        Number of levels that the way up reaches. With one fewer than `channels`, the output has half of the side of the
-        finest level.
     """
 
-    def __init__(self, channels: Sequence[int], first: nn.Module, decoded: int) -> None:
+    def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         fine_to_coarse = channels[::-1]
         pairs = list(pairwise(fine_to_coarse))
-        self.down = nn.ModuleList([first, *(Residual(thin, wide, stride=2) for thin, wide in pairs)])
-        pairs = pairs[len(channels) - decoded :]
+        self.down = nn.ModuleList(
+            [convolution(3, fine_to_coarse[0]), *(Residual(thin, wide, stride=2) for thin, wide in pairs)]
+        )
         # The number of channels is reduced before the side is doubled, which is cheaper than after it.
-        self.narrow = nn.ModuleList(nn.Conv2d(wide, thin, 1) for thin, wide in pairs)
-        self.up = nn.ModuleList(Residual(2 * thin, thin) for thin, _ in pairs)
+        self.narrow = nn.ModuleList(nn.Conv2d(wide, thin, 1) for thin, wide in pairs[1:])
+        self.up = nn.ModuleList(Residual(2 * thin, thin) for thin, _ in pairs[1:])
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the features of the finest level that is decoded."""
+        """Return the features of the level of half the side."""
         levels: list[torch.Tensor] = []
         for block in self.down:
             features = block(features)

@@ -21,25 +21,47 @@ class PlainUNet(nn.Module):
     channels
         Number of channels of each level, coarse to fine, as in `Config.decoder_channels`. Each level has twice the side
         of the one before.
+    beside
+        Number of channels of the features that another network adds to the level of half the side; 0 for none.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], beside: int = 0) -> None:
         super().__init__()
         fine, *coarser = reversed(channels)
         widths = [fine, *coarser]
         self.down = nn.ModuleList(
             [convolution(3, fine), *(Residual(*pair, stride=2) for pair in zip(widths, coarser, strict=False))]
         )
+        self.beside: nn.Conv2d | None = None
+        if beside:
+            self.beside = nn.Conv2d(beside, widths[1], 1, bias=False)
+            nn.init.zeros_(self.beside.weight)  # weights of a network without them give the same result to begin with
         # The number of channels is reduced before the side is doubled, which is cheaper than after it.
         self.narrow = nn.ModuleList(nn.Conv2d(wide, thin, 1) for thin, wide in zip(widths, coarser, strict=False))
         self.up = nn.ModuleList([convolution(2 * fine, fine), *(Residual(2 * width, width) for width in coarser[:-1])])
         self.segmentation_head = nn.Sequential(nn.Conv2d(fine, 1, 1))
 
-    def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        """Return logits, (N, 1, S, S), of RGB, (N, 3, S, S) float32; S is a multiple of 2 ** (levels - 1)."""
+    def forward(self, picture: torch.Tensor, beside: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the logits of RGB.
+
+        Parameters
+        ----------
+        picture
+            (N, 3, S, S) float32; S is a multiple of 2 ** (levels - 1).
+        beside
+            Features of the same place, (N, beside, S / 2, S / 2), if the network was built for them.
+
+        Returns
+        -------
+        logits
+            (N, 1, S, S).
+        """
         levels = [picture]
         for block in self.down:
-            levels.append(block(levels[-1]))
+            features = block(levels[-1])
+            if beside is not None and self.beside is not None and len(levels) == 2:
+                features = features + self.beside(beside)
+            levels.append(features)
         features = levels.pop()
         for narrow, block in zip(reversed(self.narrow), reversed(self.up), strict=True):
             features = F.interpolate(narrow(features), scale_factor=2.0, mode="bilinear")

@@ -23,11 +23,10 @@ MAY_CHANGE = frozenset(
 )
 
 # Many small steps, on two CPU threads.
-_TWO_LOOKS = {
+_TWO_LOOKS: dict[str, Any] = {
     "encoder": TWO_LOOKS,
     "encoder_weights": "imagenet",
-    "encoder_depth": 3,
-    "decoder_channels": (48, 32, 24),
+    "decoder_channels": (192, 128, 64, 32, 16),
     "context_size": 640,
     "context_encoder": "tu-tf_efficientnet_lite0",
     "context_channels": (96, 64, 48, 32),
@@ -64,7 +63,21 @@ _LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48
 
 # Named sets of options for `train.py --preset`.
 PRESETS: dict[str, dict[str, Any]] = {
-    "bundled": _TWO_LOOKS,
+    "two-looks": _TWO_LOOKS,
+    # The detail branch alone, from networks that the package brings. Their statistics of batch normalisation are better
+    # than those of small batches.
+    "bundled": {
+        **_TWO_LOOKS,
+        "start_from": "bundled",
+        "detail_from": "bundled-vessels",
+        "freeze_norm": True,
+        "epochs": 220,
+        "patience": 220,
+        "detail_epochs": 220,
+        "learning_rate": 8e-4,
+        "validate_every": 25,
+        "preview_every": 100,
+    },
     "plain": {**_PLAIN, "decoder_channels": (192, 128, 64, 32, 16)},
     "teacher": {**_PLAIN, "decoder_channels": (256, 192, 128, 64, 32)},  # for --teacher: too slow for everyday use
     "lite": {
@@ -137,6 +150,9 @@ class TrainingOptions:
     encoder_weights: str = _option("imagenet", "`imagenet` (from the Hub), `none` (random) or a file of tensors")
     start_from: str = _option(
         "", "parent release to fine-tune, with the same encoder, in place of --encoder-weights", "RELEASE"
+    )
+    detail_from: str = _option(
+        "", "release of a plain network whose weights the detail branch of two looks starts from", "RELEASE"
     )
     input_size: int = _option(768, "side of the square that the field of view is scaled to, in pixels", "PX")
     smallest_input_size: int | None = _option(
@@ -281,10 +297,14 @@ class TrainingOptions:
     def _check_context(self) -> None:
         if self.context_size is None:
             if self.anatomy:
-                raise TrainingError("--anatomy needs a network of two looks: use --preset bundled, or leave it out.")
+                raise TrainingError("--anatomy needs a network of two looks: use --preset two-looks, or leave it out.")
+            if self.detail_from:
+                raise TrainingError(
+                    "--detail-from needs a network of two looks: use --preset two-looks, or leave it out."
+                )
             if self.detail_epochs:
                 raise TrainingError(
-                    "--detail-epochs needs a network of two looks: use --preset bundled, or leave it out."
+                    "--detail-epochs needs a network of two looks: use --preset two-looks, or leave it out."
                 )
             return
         if 0 < self.epochs <= self.detail_epochs and not self.start_from:

@@ -122,6 +122,8 @@ class Parents:
     ----------
     start
         Parent release, whose weights are fine-tuned; None for a run that starts from an encoder's weights.
+    detail
+        Release of a plain network that the detail branch of two looks starts from, or None.
     teachers
         Releases whose mean probability is mixed into the references.
     calibration
@@ -129,13 +131,14 @@ class Parents:
     """
 
     start: ParentRelease | None
+    detail: ParentRelease | None
     teachers: tuple[ParentRelease, ...]
     calibration: Calibration | None
 
     @property
     def commits(self) -> dict[str, str]:
         """Commit of each release from the Hub, by the name that the user gave."""
-        found = (*self.teachers, *([self.start] if self.start else []))
+        found = (*self.teachers, *(parent for parent in (self.start, self.detail) if parent))
         return {release.source: release.commit for release in found if release.commit is not None}
 
 
@@ -155,12 +158,14 @@ def find_parents(options: TrainingOptions, commits: Mapping[str, str]) -> Parent
         If a release cannot be had, or its calibration is needed and missing.
     """
     found: dict[str, ParentRelease] = {}
-    named = [("--start-from", options.start_from)] if options.start_from else []
+    named = [("--start-from", options.start_from), ("--detail-from", options.detail_from)]
     for option, source in (*named, *(("--teacher", source) for source in options.teacher)):
-        if source not in found:
+        if source and source not in found:
             found[source] = ParentRelease.find(option, source, commits.get(source))
-    start = found[options.start_from] if options.start_from else None
+    start = found.get(options.start_from)
     calibration = None
     if start is not None and not options.validation_fraction:
         calibration = start.calibration(options.config())
-    return Parents(start, tuple(found[source] for source in options.teacher), calibration)
+    return Parents(
+        start, found.get(options.detail_from), tuple(found[source] for source in options.teacher), calibration
+    )

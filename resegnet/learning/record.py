@@ -57,6 +57,7 @@ def training_record(
         "anatomy_train_ids": [sample.image_id for sample in samples.anatomy],
         "anatomy_validation_ids": [sample.image_id for sample in samples.anatomy_validation],
         "earlier": dict(parents.start.record) if parents.start else {},
+        "detail_earlier": dict(parents.detail.record) if parents.detail else {},
         **({"start_from_commit": parents.start.commit} if parents.start and parents.start.commit else {}),
         "teachers": [_teacher_record(teacher) for teacher in parents.teachers],
         "data_sha256": _fingerprint(data.train, data.validation, data.extra),
@@ -83,6 +84,7 @@ def published_options(options: TrainingOptions, parents: Parents) -> dict[str, A
             "anatomy": [short_name(source) for source in options.anatomy],
             "encoder_weights": short_name(options.encoder_weights),
             "start_from": parents.start.name if parents.start else "",
+            "detail_from": parents.detail.name if parents.detail else "",
         }
         | dict.fromkeys(("track", "track_space"), "")
     )  # private names, without effect on the weights

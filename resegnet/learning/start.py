@@ -11,11 +11,13 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from resegnet.config import PLAIN, TWO_LOOKS
+from resegnet.config import PLAIN, TWO_LOOKS, Config
 from resegnet.errors import ResegnetError, TrainingError, first_line
+from resegnet.hub import CONFIG_NAME, WEIGHTS_NAME, check_hashes
 from resegnet.learning.parents import ParentRelease
 from resegnet.model import ReSegNet
 
@@ -35,28 +37,53 @@ def load_release(model: ReSegNet, parent: ParentRelease) -> None:
     TrainingError
         If the release cannot be loaded, has another encoder, or normalises photographs in another way.
     """
-    try:
-        donor = ReSegNet.from_pretrained(parent.folder)
-    except (ResegnetError, OSError) as error:
-        raise TrainingError(f"--start-from {parent.source}: {first_line(error)}.") from error
-    own, given = model.state_dict(), donor.state_dict()
+    donor, given = _read_release("--start-from", parent)
+    own = model.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     missing = [name for name in own if name not in fitting]
-    if donor.config.encoder != model.config.encoder or any(name.startswith("net.encoder.") for name in missing):
+    if donor.encoder != model.config.encoder or any(name.startswith("net.encoder.") for name in missing):
         raise TrainingError(
-            f"--start-from {parent.source}: its encoder is {donor.config.encoder} of depth "
-            f"{donor.config.encoder_depth}, this run's {model.config.encoder} of depth {model.config.encoder_depth}. "
+            f"--start-from {parent.source}: its encoder is {donor.encoder} of depth "
+            f"{donor.encoder_depth}, this run's {model.config.encoder} of depth {model.config.encoder_depth}. "
             "Give a release of the same encoder."
         )
-    if (donor.config.mean, donor.config.std) != (model.config.mean, model.config.std):
+    if (donor.mean, donor.std) != (model.config.mean, model.config.std):
         raise TrainingError(
-            f"--start-from {parent.source}: it normalises photographs by mean {donor.config.mean} and std "
-            f"{donor.config.std}, this run by {model.config.mean} and {model.config.std}. Give a release that "
+            f"--start-from {parent.source}: it normalises photographs by mean {donor.mean} and std "
+            f"{donor.std}, this run by {model.config.mean} and {model.config.std}. Give a release that "
             "`train.py` made."
         )
     model.load_state_dict(own | fitting)
     if missing:
         logger.info("%d of %d tensors start from random weights, such as %s", len(missing), len(own), missing[0])
+
+
+def load_detail(model: ReSegNet, parent: ParentRelease) -> None:
+    """Load the weights of a plain network into the detail branch of two looks, in place.
+
+    Raises
+    ------
+    TrainingError
+        If the release cannot be loaded, or has another network than the detail branch.
+    """
+    donor, given = _read_release("--detail-from", parent)
+    if (donor.encoder, donor.decoder_channels) != (PLAIN, model.config.decoder_channels):
+        raise TrainingError(
+            f"--detail-from {parent.source}: its network is {donor.encoder} with the channels "
+            f"{donor.decoder_channels}, expected {PLAIN} with {model.config.decoder_channels}. Give such a release."
+        )
+    detail = model.net.get_submodule("detail")
+    detail.load_state_dict(detail.state_dict() | {name.removeprefix("net."): tensor for name, tensor in given.items()})
+
+
+def _read_release(option: str, parent: ParentRelease) -> tuple[Config, dict[str, torch.Tensor]]:
+    """Read the configuration and the tensors of a release."""
+    try:
+        config = Config.load(parent.folder / CONFIG_NAME)
+        check_hashes(parent.folder)
+        return config, load_file(parent.folder / WEIGHTS_NAME)
+    except (ResegnetError, SafetensorError, OSError) as error:
+        raise TrainingError(f"{option} {parent.source}: {first_line(error)}.") from error
 
 
 def load_encoder_weights(model: ReSegNet, source: str) -> None:

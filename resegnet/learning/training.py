@@ -28,7 +28,7 @@ from resegnet.learning.photographs import TrainingData, WorkingSamples
 from resegnet.learning.preview import write_preview
 from resegnet.learning.record import published_options, training_record
 from resegnet.learning.run import Run
-from resegnet.learning.start import load_encoder_weights, load_release
+from resegnet.learning.start import load_detail, load_encoder_weights, load_release
 from resegnet.learning.stress import format_stress_table, small_photographs, stress_table
 from resegnet.learning.track import Log, tracked
 from resegnet.releases.records import add_scores
@@ -79,8 +79,9 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
         folder.make()
     parents = find_parents(options, folder.read_commits() if resume else {})
     data = TrainingData.load(options)
-    if parents.start:
-        data.warn_of_known_eyes(parents.start)
+    for parent in (parents.start, parents.detail):
+        if parent:
+            data.warn_of_known_eyes(parent)
     samples = WorkingSamples.read(data, options, parents, folder.samples)
     if resume:
         _resume(run, folder)
@@ -140,6 +141,8 @@ def _start(run: Run, parents: Parents) -> None:
         load_release(run.model, parents.start)
         if parents.calibration:
             parents.calibration.undo_scaling(run.model)
+    if parents.detail is not None:
+        load_detail(run.model, parents.detail)
     run.restart_average()
 
 

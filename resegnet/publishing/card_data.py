@@ -13,11 +13,11 @@ from resegnet.releases.records import (
     anatomy_datasets,
     artery_vein_datasets,
     as_list,
-    as_object,
     dataset_title,
     escape_markdown,
     markdown_table,
     pseudo_labelled_datasets,
+    published_weights,
     teacher_releases,
     training_datasets,
     training_runs,
@@ -76,7 +76,7 @@ def training_and_test_data(scored: Sequence[str], training: Mapping[str, Any], l
             for terms, titles in _by_text((name, _terms(name)) for name in used if not _is_free(name)).items()
         ],
         unrecorded_parent=escape_markdown(unrecorded_parent(training)) if unrecorded_parent(training) else "",
-        encoder=_encoder_weights(training),
+        encoder=", ".join(map(escape_markdown, published_weights(training))),
         teachers=", ".join(map(escape_markdown, teachers)),
         unrecorded_teachers=", ".join(escape_markdown(name) for name, recorded in teachers.items() if not recorded),
     )
@@ -99,14 +99,6 @@ def _training_use(name: str, training: Mapping[str, Any]) -> str:
         "training of optic disc and fovea": anatomy_datasets(training),
     }
     return ", ".join(purpose for purpose, names in purposes.items() if name in names) or "training of teachers"
-
-
-def _encoder_weights(training: Mapping[str, Any]) -> str:
-    """Return the name of the weights of others that the encoder of the first recorded run started from, or ""."""
-    if unrecorded_parent(training):
-        return ""
-    weights = as_object(training_runs(training)[-1].get("options")).get("encoder_weights")
-    return "" if weights in (None, "", "none") else escape_markdown(weights)
 
 
 def _is_free(name: str) -> bool:

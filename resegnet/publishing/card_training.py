@@ -1,4 +1,4 @@
-"""Training in the model card: a row for each run, and what the first one started from."""
+"""Training in the model card: a row for each run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resegnet.releases.records import (
+    PARENTS,
     as_list,
     as_number,
     as_object,
@@ -18,8 +19,13 @@ from resegnet.releases.records import (
     markdown_table,
     one_line,
     training_runs,
-    unrecorded_parent,
 )
+
+_WEIGHTS = {
+    "none": "random weights",
+    "imagenet": "an encoder trained on ImageNet (everyday photographs)",
+    "None": "weights that are not recorded",
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,6 @@ class Training:
     """Values of the section on training, as Markdown."""
 
     runs: int
-    start: str
     table: str
     validation_f1: str
     noted_runs: str
@@ -37,15 +42,15 @@ def training_runs_table(training: Mapping[str, Any]) -> Training:
     """Collect the values of the card's section on training. Without recorded options, `runs` is 0."""
     runs = training_runs(training)[::-1]  # oldest first
     if not as_object(training.get("options")):
-        return Training(0, "", "", "", "")
-    rows = [[str(number), *_row(run)] for number, run in enumerate(runs, start=1)]
+        return Training(0, "", "", "")
+    numbers = {id(run): number for number, run in enumerate(runs, start=1)}
+    rows = [[str(number), *_row(run), _start(run, numbers)] for number, run in enumerate(runs, start=1)]
     header = ["run", "data sets", "teachers", "training photographs", "validation photographs", "epochs", "steps"]
     f1 = as_number(training.get("validation_f1"))
     noted = [str(number) for number, run in enumerate(runs, start=1) if as_object(run.get("environment")).get("note")]
     return Training(
         runs=len(runs),
-        start=escape_markdown(_start(training)),
-        table=markdown_table([*header, "crops per step", "device"], rows),
+        table=markdown_table([*header, "crops per step", "device", "started from"], rows),
         validation_f1="" if f1 is None else format_score(f1),
         noted_runs=f"run{'s' if len(noted) > 1 else ''} {_join(noted)}" if noted else "",
     )
@@ -70,17 +75,18 @@ def _row(run: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _start(training: Mapping[str, Any]) -> str:
-    """Return what the first recorded run started from, as text that is not escaped yet."""
-    if unrecorded_parent(training):
-        return f'the weights of an earlier release, named "{unrecorded_parent(training)}"'
-    weights = one_line(as_object(training_runs(training)[-1].get("options")).get("encoder_weights"))
-    known = {
-        "none": "random weights",
-        "imagenet": "an encoder trained on ImageNet (everyday photographs)",
-        "None": "weights that are not recorded",
-    }
-    return known.get(weights, f'an encoder that others trained, from the file "{weights}"')
+def _start(run: Mapping[str, Any], numbers: Mapping[int, int]) -> str:
+    """Return what a run started from, as Markdown; `numbers` has the number of each run in the table, by its id."""
+    options = as_object(run.get("options"))
+    parents = {}
+    for entry, option in PARENTS.items():
+        if run.get(entry):
+            parents[option] = f"run {numbers[id(as_object(run[entry]))]}"
+        elif options.get(option):
+            parents[option] = f'the earlier release "{escape_markdown(options[option])}"'
+    weights = one_line(options.get("encoder_weights"))
+    start = parents.get("start_from") or _WEIGHTS.get(weights, f'"{escape_markdown(weights)}", which others trained')
+    return f"{start}; its detail branch from {parents['detail_from']}" if "detail_from" in parents else start
 
 
 def _join(words: Sequence[str]) -> str:

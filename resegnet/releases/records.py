@@ -131,11 +131,15 @@ def vessel_reports(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: report for name, report in reports.items() if report.get("pooled") or not report.get("places")}
 
 
+# Entries of a record that hold that of a parent release, and the option that names it.
+PARENTS = {"earlier": "start_from", "detail_earlier": "detail_from"}
+
+
 def training_runs(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """List the record of the last training run, then those of the runs that its weights came from, newest first."""
+    """List the record of the last training run, then those of the runs that its weights came from, parents later."""
     found = [training]
-    while found[-1].get("earlier"):
-        found.append(as_object(found[-1]["earlier"]))
+    for run in found:  # which grows here
+        found.extend(as_object(run[entry]) for entry in PARENTS if run.get(entry))
     return found
 
 
@@ -204,9 +208,20 @@ def _options(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unrecorded_parent(training: Mapping[str, Any]) -> str:
-    """Return the name of the release that training started from if that release's own record is missing, else ""."""
-    start = _options(training_runs(training)[-1]).get("start_from")
-    return one_line(start) if start else ""
+    """Return the name of a release that training started from if that release's own record is missing, else ""."""
+    for run in training_runs(training):
+        for entry, option in PARENTS.items():
+            if _options(run).get(option) and not run.get(entry):
+                return one_line(_options(run)[option])
+    return ""
+
+
+def published_weights(training: Mapping[str, Any]) -> list[str]:
+    """List the weights of an encoder, published by others, that runs without a parent release started from."""
+    names = [
+        one_line(_options(run).get("encoder_weights")) for run in training_runs(training) if not run.get("earlier")
+    ]
+    return [name for name in dict.fromkeys(names) if name not in ("None", "", "none")]
 
 
 def training_digests(training: Mapping[str, Any]) -> tuple[set[str], bool]:

@@ -233,8 +233,33 @@ def test_in_detail_epochs_the_context_branch_stays_as_it_is(folder, tmp_path):
     assert [name for name in lines[1] if name.startswith("loss_")] == ["loss_vessels"]
 
 
+@pytest.mark.slow
+def test_the_detail_branch_can_start_from_a_plain_network(folder, tmp_path):
+    options = tiny_options(folder)
+    options |= {"detail_from": str(tmp_path / "vessels"), "learning_rate": 0.0, "epochs": 1}
+    plain = Config(
+        encoder="plain", encoder_depth=3, decoder_channels=(16, 16, 16), input_size=256, mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    given = ReSegNet(plain)
+    given.save_pretrained(tmp_path / "vessels")
+    record = {"options": {"dataset": ["others"]}, "train_ids": ["a"]}
+    (tmp_path / "vessels" / "training.json").write_text(json.dumps(record))
+    with pytest.raises(TrainingError, match=r"plain with the channels \(16, 16, 16\), expected plain with \(16, 16\)"):
+        train(TrainingOptions(**options), tmp_path / "unlike")
+    options |= {"encoder_depth": 3, "decoder_channels": (16, 16, 16)}
+    with quick_releases():
+        release = train(TrainingOptions(**options), tmp_path / "run")
+    found = ReSegNet.from_pretrained(release).net.detail.state_dict()
+    for name, kernel in given.net.state_dict().items():
+        if kernel.ndim == 4 and "segmentation_head" not in name:  # the last one is calibrated anew
+            assert torch.allclose(found[name], kernel, atol=1e-3), name
+    told = json.loads((release / "training.json").read_text())
+    assert (told["options"]["detail_from"], told["detail_earlier"]) == ("vessels", record)
+    assert training_datasets(told) == ["tiny", "others", "discs"]
+
+
 def test_a_context_branch_that_would_never_learn_is_refused():
-    short = {**PRESETS["bundled"], "dataset": ("any",), "epochs": 20}
+    short = {**PRESETS["two-looks"], "dataset": ("any",), "epochs": 20}
     with pytest.raises(TrainingError, match="--detail-epochs is 90, expected fewer than the 20 of --epochs"):
         TrainingOptions(**short)
     assert TrainingOptions(**short | {"detail_epochs": 19}).epochs == 20
@@ -244,3 +269,5 @@ def test_a_context_branch_that_would_never_learn_is_refused():
 def test_detail_epochs_need_a_detail_branch():
     with pytest.raises(TrainingError, match="--detail-epochs needs a network of two looks"):
         TrainingOptions(dataset=("any",), detail_epochs=1)
+    with pytest.raises(TrainingError, match="--detail-from needs a network of two looks"):
+        TrainingOptions(dataset=("any",), detail_from="bundled")

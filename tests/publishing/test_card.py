@@ -159,10 +159,15 @@ def test_the_worst_pictures_are_those_of_the_record(card):
         ("training", ("validation_ids",), [], "| none | 46 | 0 |"),
         ("training", ("environment", "note"), "by hand", "It also has a note on run 1."),
         ("training", ("data_sha256",), "abc", "SHA-256 of the training data: abc"),
-        ("training", ("environment", "device"), "cuda:7", "| cuda:7 |\n"),
+        ("training", ("environment", "device"), "cuda:7", "| cuda:7 |"),
         ("training", ("environment", "commit"), "c0ffee", "Commit of the ReSegNet code that trained it: c0ffee"),
         ("training", ("options", "batch_size"), 44, "| 44 | cpu |"),
-        ("training", ("options", "encoder_weights"), "imagenet", "started from an encoder trained on ImageNet"),
+        (
+            "training",
+            ("options", "encoder_weights"),
+            "imagenet",
+            "| an encoder trained on ImageNet (everyday",
+        ),
         ("training", ("options", "encoder_weights"), "a.pth", "trained and published (a.pth). Their terms are not in"),
         ("config", ("threshold",), 0.125, "* Threshold on the probability: 0.125."),
         ("config", ("input_size",), 640, "Input: RGB from 0 to 1, a square of 640 pixels"),
@@ -615,7 +620,7 @@ def test_an_impossible_repository_is_refused(card, repo_id):
 def test_the_card_of_a_release_of_six_runs_tells_them(card):
     told = card(training=stored_record("training_of_six_runs"))
     assert "| IDRiD | training, with vessel masks made by models |" in told
-    assert "Training took 6 runs. The first started from random weights" in told
+    assert "Training was 6 runs:" in told
     assert "It also has a note on runs 1 and 2." in told and "driver outside" not in told
     header, *runs = rows(told, "run | data sets")
     assert len(runs) == 6 and all(len(row) == len(header) for row in runs)
@@ -646,8 +651,9 @@ def test_earlier_runs_and_vessels_marked_by_models_are_told(card):
     assert "| IDRiD | training, with vessel masks made by models |" in told
     assert "| DRIVE | training, scores |" in told  # the earlier run was trained on it
     assert "No person segmented the photographs of IDRiD (2\nof them were used)." in told
-    assert "Training took 2 runs. The first started from random weights" in told
-    assert [row[5] for row in rows(told, "run | data sets")[1:]] == [str(first["epochs_run"]), "9"]
+    assert "Training was 2 runs:" in told
+    table = [(row[5], row[-1]) for row in rows(told, "run | data sets")[1:]]
+    assert table == [(str(first["epochs_run"]), "random weights"), ("9", "run 1")]
     assert "an earlier release" not in told
 
     unknown = copy.deepcopy(second) | {"earlier": {}}
