@@ -23,7 +23,7 @@ SPOT = 0.04  # about a fovea: the mean over it tells a spot from one odd pixel
 DISC_DIAMETERS = (0.04, 0.5)  # a field of 200 degrees, and one of 20
 
 DISC_PEAK = 0.3  # highest probability that a disc has at least; on the photographs of an unseen camera it may be low
-DISC_OUTLINE = 0.7  # share of the peak from which a pixel is part of the disc; 0.5 makes discs 7 % too wide
+DISC_OUTLINE = 0.5  # share of the peak from which a pixel is part of the disc
 FOVEA_PROBABILITY = 0.1  # mean over the spot; a spot that is certain has about 0.7
 
 # The fovea lies 2.5 disc diameters from the disc's centre, about 6 degrees below it; a head may be tilted.

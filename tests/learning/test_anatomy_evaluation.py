@@ -111,8 +111,7 @@ EYES = {
 }
 
 
-def test_places_are_scored_by_masks_and_centres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resegnet.results.anatomy.DISC_OUTLINE", 0.5)  # where the disc of `TruthTeller` ends
+def test_places_are_scored_by_masks_and_centres(tmp_path: Path) -> None:
     write_folder(tmp_path, EYES, "test")
     report = evaluate_places(Segmenter(TruthTeller(), CONFIG), tmp_path, "test")
     assert report["count"] == 5

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from resegnet.results import anatomy
 from resegnet.results.anatomy import Disc, disc_of, find_disc, find_fovea, tell_eye
 
 
@@ -19,8 +18,7 @@ def disc_plane(shape: tuple[int, int], centre: tuple[float, float], radius: floa
 
 
 @pytest.mark.parametrize("certainty", [1, 0.6])
-def test_disc_has_the_place_and_size_that_was_drawn(certainty: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anatomy, "DISC_OUTLINE", 0.5)  # where the drawn disc ends
+def test_disc_has_the_place_and_size_that_was_drawn(certainty: float) -> None:
     probability = disc_plane((500, 640), (210.5, 420.25), 40)
     probability[100:104, 100:104] = 1  # specks that are no disc
     probability[200:220, 400:403] = 0  # a vessel

@@ -174,8 +174,7 @@ def test_a_result_tells_its_kinds_at_its_threshold() -> None:
         assert getattr(without, name) is None
 
 
-def test_disc_and_fovea_lie_in_the_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resegnet.results.anatomy.DISC_OUTLINE", 0.5)  # where the drawn disc ends
+def test_disc_and_fovea_lie_in_the_photograph() -> None:
     geometry = Geometry((600, 800), (-100, 0, 800), 200)
     planes = np.zeros((4, 200, 200), np.float32)
     rows, columns = np.indices((600, 800))
@@ -197,9 +196,8 @@ def test_disc_and_fovea_lie_in_the_photograph(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("centre", [(25, 600), (310, 790), (599, 10)])
 def test_a_disc_that_the_frame_cuts_is_what_the_frame_shows_of_it(
-    centre: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    centre: tuple[int, int],
 ) -> None:
-    monkeypatch.setattr("resegnet.results.anatomy.DISC_OUTLINE", 0.5)  # where the drawn disc ends
     geometry = Geometry((600, 800), (-100, 0, 800), 200)
     rows, columns = np.indices((800, 800))  # the square
     whole = np.hypot(rows - 100 - centre[0], columns - centre[1]) < 50
