@@ -20,7 +20,7 @@ from resegnet.hub import BUNDLED_RELEASES
 from resegnet.segmenter import Segmenter
 from resegnet.web.serve import add_serve_arguments
 
-_MODEL_HELP = "release: bundled, bundled-anatomy, bundled-cc-by, a folder or a Hub id (default: bundled)"
+_MODEL_HELP = "release: bundled, bundled-vessels, bundled-cc-by, a folder or a Hub id (default: bundled)"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -41,7 +41,7 @@ EXPECTED_NAME = "selftest/expected.json"
 # Releases that come with the package, by the names that load them.
 _RELEASES = Path(__file__).parent / "releases"
 BUNDLED_RELEASES = {
-    name: _RELEASES / name.replace("-", "_") for name in ("bundled", "bundled-anatomy", "bundled-cc-by")
+    name: _RELEASES / name.replace("-", "_") for name in ("bundled", "bundled-vessels", "bundled-cc-by")
 }
 # Files of a release that are downloaded from the Hub. Nothing else that lies beside them is, above all no pickle.
 DOWNLOADED_FILES = (CONFIG_NAME, WEIGHTS_NAME, ONNX_NAME, TRAINING_NAME, METRICS_NAME, EXPECTED_NAME)

@@ -95,7 +95,7 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         Parameters
         ----------
         pretrained_model_name_or_path
-            Folder, `bundled`, `bundled-anatomy`, `bundled-cc-by`, or Hub id such as `user/resegnet`.
+            Folder, `bundled`, `bundled-vessels`, `bundled-cc-by`, or Hub id such as `user/resegnet`.
         revision, cache_dir, force_download, local_files_only, token
             As in `resegnet.hub.find_release`.
 

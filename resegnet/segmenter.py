@@ -70,7 +70,7 @@ class Segmenter:
         Parameters
         ----------
         name
-            `bundled`, which None stands for; `bundled-anatomy`, which also tells arteries, veins, optic disc and fovea;
+            `bundled`, which None stands for; `bundled-vessels`, which finds vessels alone, in less time;
             `bundled-cc-by`, trained without DRIVE, whose terms restrict its use; a folder with `config.json` and
             `model.safetensors`; or a Hub id such as `user/resegnet`.
         revision

@@ -86,7 +86,7 @@ for command in (["serve"], ["evaluate", "--dataset", "x"], ["prepare", "drive", 
 """
     done = run_without(OPTIONAL, code, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "saved").iterdir())) == 4
+    assert len(list((tmp_path / "saved").iterdir())) == 6
     assert {"results.csv", "results.parquet"} <= {path.name for path in (tmp_path / "out").iterdir()}
     weights_not_run = "files and model.onnx are sound; the weights were not run, as torch is not installed\n"
     assert done.stdout.count(weights_not_run) == len(BUNDLED_RELEASES)

@@ -1,1 +1,1 @@
-"""Release folders: writing, verifying and reading them, and the two that ship with the package."""
+"""Release folders: writing, verifying and reading them, and those that ship with the package."""

@@ -13,11 +13,12 @@ from resegnet.errors import ReleaseError, ResegnetError, first_line
 from resegnet.hub import BUNDLED_RELEASES, CONFIG_NAME, ONNX_NAME, TRAINING_NAME, WEIGHTS_NAME
 from resegnet.releases.datasheets import SOURCES
 from resegnet.releases.licence import restricted_datasets, terms_are_unknown, weights_licence
-from resegnet.releases.records import one_line, read_record, training_datasets
+from resegnet.releases.records import one_line, read_record, vessel_datasets
 from resegnet.segmenter import Segmenter
 from resegnet.web.messages import user_error
 from resegnet.web.zero_gpu import is_zero_gpu
 
+_NAMED_OWNERS = 3  # in the line on a model, which would fill the screen of a phone otherwise
 LICENCES = {"mit": "MIT", "cc-by-4.0": "CC BY 4.0"}
 
 
@@ -142,13 +143,13 @@ def other_releases(segmenter: Segmenter) -> list[Release]:
 
 
 def describe(model: Described) -> str:
-    """Return one line on a model, from its records: training sets, licence, and whether it tells arteries and veins."""
+    """Return one line on a model, from its records: what it finds, where it learned vessels from, and its licence."""
     training = _training(model)
-    names = [SOURCES[name].title if name in SOURCES else one_line(name) for name in training_datasets(training)]
+    names = [SOURCES[name].title if name in SOURCES else one_line(name) for name in vessel_datasets(training)]
     parts = [
+        "Vessels alone." if model.config.context_size is None else "Vessels, arteries, veins, optic disc and fovea.",
         f"Trained on {', '.join(names)}." if names else "Its record does not name what it was trained on.",
         _licence(training),
-        *(["Tells arteries from veins, finds optic disc and fovea."] if model.config.context_size is not None else []),
     ]
     return " ".join(parts)
 
@@ -161,6 +162,9 @@ def _licence(training: dict[str, Any]) -> str:
     owners = [SOURCES[name].title for name in restricted_datasets(training)]
     if terms_are_unknown(training):
         owners.append("data that its record does not name")
+    if len(owners) > _NAMED_OWNERS:
+        others = len(owners) - 1
+        return f"Use is restricted by the terms of {owners[0]} and {others} others, see About."
     return f"Use is restricted by the terms of {', '.join(owners)}."
 
 

@@ -26,7 +26,7 @@ from resegnet.web.zero_gpu import is_zero_gpu, load_for_zero_gpu
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `serve` to a parser; `app.py` and `python -m resegnet serve` share them."""
     models = (
-        "bundled, bundled-anatomy, bundled-cc-by, a folder, a Hub id or ID@REVISION "
+        "bundled, bundled-vessels, bundled-cc-by, a folder, a Hub id or ID@REVISION "
         f"(default: ${MODEL_VARIABLE}, else bundled)"
     )
     parser.add_argument("--model", help=f"release: {models}")

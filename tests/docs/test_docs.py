@@ -39,6 +39,9 @@ NAMES = {
     "drive": "DRIVE",
     "chase_db1": "CHASE_DB1",
     "hrf": "HRF",
+    "dr_hagis": "DR-HAGIS",
+    "aria": "ARIA",
+    "orvs": "ORVS",
     "les_av": "LES-AV",
 }
 
@@ -100,7 +103,7 @@ def test_each_bundled_release_has_its_row_of_scores(release):
 
 @pytest.mark.parametrize("name", ["drive", "hrf", "les_av"])
 def test_scores_of_arteries_and_veins_are_those_of_the_bundled_release(name):
-    report = json.loads((BUNDLED_RELEASES["bundled-anatomy"] / "metrics.json").read_text())[name]["kinds"]
+    report = json.loads((BUNDLED_RELEASES["bundled"] / "metrics.json").read_text())[name]["kinds"]
     row = table_rows("docs/results.md", "## Scores of arteries, veins, disc and fovea")[NAMES[name]]
     assert row == [str(report["count"]), *(f"{report[score]:.3f}" for score in ("artery_f1", "vein_f1", "accuracy"))]
 
@@ -228,7 +231,7 @@ def test_commands_have_the_options_of_today(page):
 
 
 def test_commands_are_found():
-    assert len(commands("docs/experiments.md")) == 18
+    assert len(commands("docs/experiments.md")) == 19
     assert commands("docs/publishing.md")[1][-2:] == ["--space-id", "user/resegnet-demo"]
 
 
@@ -256,7 +259,7 @@ def run_blocks(page: str) -> dict:
 def test_the_readmes_python_runs(workplace, capsys):
     result = run_blocks("README.md")["result"]
     assert f"{result.mask.shape} ()" in capsys.readouterr().out
-    assert len(list((workplace / "out").iterdir())) == 4
+    assert len(list((workplace / "out").iterdir())) == 6
 
 
 @pytest.mark.slow

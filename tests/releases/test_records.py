@@ -44,7 +44,7 @@ def changed(record: dict, **values: object) -> dict:
 @pytest.mark.parametrize("name", BUNDLED_RELEASES)
 def test_the_threshold_of_a_bundled_release_has_a_known_origin(name):
     sentence = threshold_origin(json.loads((BUNDLED_RELEASES[name] / "training.json").read_text()))
-    assert re.match(r"The threshold was fitted on \d+ validation photographs ", sentence)
+    assert re.match(r"The threshold was fitted on \d+ validation photographs[ ;]", sentence)
     assert "do not tell" not in sentence
 
 

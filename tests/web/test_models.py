@@ -79,19 +79,22 @@ def settings(photo, model, **changed):
 def test_the_bundled_releases_are_a_choice():
     segmenter = Segmenter(DarkOnGreen(), FIRST, "bundled", BUNDLED_RELEASES["bundled"])
     others = other_releases(segmenter)
-    anatomy, other = others
-    assert (anatomy.model, anatomy.folder) == ("bundled-anatomy", BUNDLED_RELEASES["bundled-anatomy"])
+    vessels, other = others
+    assert (vessels.model, vessels.folder) == ("bundled-vessels", BUNDLED_RELEASES["bundled-vessels"])
     assert (other.model, other.folder) == ("bundled-cc-by", BUNDLED_RELEASES["bundled-cc-by"])
     assert other.config == Config.load(BUNDLED_RELEASES["bundled-cc-by"] / "config.json")
     loaded = other.load()
     assert (loaded.model, loaded.config, loaded.folder) == (other.model, other.config, other.folder)
-    own, told, free = (offered["line"] for offered in Models(segmenter, others).offered)
-    assert "Tells arteries from veins" in told and "arteries" not in own + free
-    assert "DRIVE" in own and "Use is restricted by the terms of" in own
+    folder = BUNDLED_RELEASES["bundled"]
+    own = describe(Release("bundled", Config.load(folder / "config.json"), folder, lambda: None))
+    alone, free = (describe(release) for release in others)
+    assert "arteries, veins" in own and alone.startswith("Vessels alone.") and free.startswith("Vessels alone.")
+    assert own.endswith("Use is restricted by the terms of DRIVE and 5 others, see About.")
+    assert "DRIVE" in own
     assert "DRIVE" not in free and free.endswith("Licence: CC BY 4.0.")
     page = build_app(segmenter)
     viewer = next(block for block in page.blocks.values() if getattr(block, "elem_id", None) == "viewer")
-    assert [offered["name"] for offered in viewer.props["models"]] == ["bundled", "bundled-anatomy", "bundled-cc-by"]
+    assert [offered["name"] for offered in viewer.props["models"]] == ["bundled", "bundled-vessels", "bundled-cc-by"]
 
 
 @pytest.mark.parametrize("name", ["bundled-cc-by", "user/resegnet@v1", ""])
@@ -108,7 +111,7 @@ def test_without_the_other_release_or_on_zero_gpu_there_is_no_choice(tmp_path, m
         patch.setenv("SPACES_ZERO_GPU", "true")
         assert other_releases(segmenter) == []
     (tmp_path / "config.json").write_text((BUNDLED_RELEASES["bundled"] / "config.json").read_text())
-    for name in ("bundled-anatomy", "bundled-cc-by"):
+    for name in ("bundled-vessels", "bundled-cc-by"):
         monkeypatch.setitem(BUNDLED_RELEASES, name, tmp_path)  # has no weights
     assert other_releases(segmenter) == []
 
@@ -121,18 +124,19 @@ def line_of(folder, training):
 def test_the_line_says_what_the_record_says(tmp_path, first):
     options = stored_records()["training"]["options"] | {"start_from": "", "teacher": [], "extra": []}
     free = line_of(tmp_path, {"options": options | {"dataset": ["hrf", "chase_db1"]}})
-    assert free == "Trained on HRF, CHASE_DB1. Licence: CC BY 4.0."
+    assert free == "Vessels alone. Trained on HRF, CHASE_DB1. Licence: CC BY 4.0."
     mixed = line_of(tmp_path, {"options": options | {"dataset": ["hrf", "drive", "mine"]}})
     assert mixed == (
-        "Trained on HRF, DRIVE, mine. Use is restricted by the terms of DRIVE, data that its record does not name."
+        "Vessels alone. Trained on HRF, DRIVE, mine. "
+        "Use is restricted by the terms of DRIVE, data that its record does not name."
     )
     unknown = "Its record does not name what it was trained on. Use is restricted by the terms of data that its record"
-    assert describe(first).startswith(unknown)
+    assert describe(first).startswith(f"Vessels alone. {unknown}")
     (tmp_path / "training.json").write_text("[")
     anatomy = replace(FIRST, encoder="two-looks", encoder_depth=2, decoder_channels=(16, 16), context_size=96,
                       context_channels=(32, 16, 16))  # fmt: skip
     line = describe(Release("any", anatomy, tmp_path, lambda: None))
-    assert line.startswith(unknown) and line.endswith("Tells arteries from veins, finds optic disc and fovea.")
+    assert line.startswith(f"Vessels, arteries, veins, optic disc and fovea. {unknown}")
 
 
 # Loading
