@@ -165,7 +165,9 @@ def disc_of(mask: np.ndarray) -> Disc | None:
 
 
 def find_disc(probability: np.ndarray) -> Disc | None:
-    """Find the optic disc: of the parts with a probability near the highest, that with the greatest sum of it.
+    """Find the optic disc: of the parts with a probability near the highest, the hull of that with the greatest sum.
+
+    A disc is convex, but vessels that cross its border, and pale crescents at its rim, make notches in the probability.
 
     Parameters
     ----------
@@ -178,6 +180,7 @@ def find_disc(probability: np.ndarray) -> Disc | None:
         In the frame of `probability`. None if none is likely, or as large as a disc.
     """
     from scipy import ndimage  # `import resegnet` does without
+    from skimage.morphology import convex_hull_image
 
     side = min(probability.shape)
     sigma = SMOOTHING * side
@@ -195,7 +198,7 @@ def find_disc(probability: np.ndarray) -> Disc | None:
     sums = [smooth[box][parts[box] == part].sum(dtype=np.float64) for part, box in enumerate(boxes, 1)]
     part = 1 + int(np.argmax(sums))
     mask = np.zeros(plane.shape, bool)
-    mask[near][boxes[part - 1]] = ndimage.binary_fill_holes(parts[boxes[part - 1]] == part)
+    mask[near][boxes[part - 1]] = convex_hull_image(parts[boxes[part - 1]] == part)
     disc = disc_of(mask)
     smallest, largest = (share * side for share in DISC_DIAMETERS)
     return disc if disc is not None and smallest <= disc.diameter <= largest else None

@@ -30,6 +30,15 @@ def test_disc_has_the_place_and_size_that_was_drawn(certainty: float) -> None:
     assert 2 * np.count_nonzero(disc.mask & truth) / (disc.mask.sum() + truth.sum()) > 0.98
 
 
+def test_a_vessel_across_the_border_makes_no_notch_in_a_disc() -> None:
+    probability = disc_plane((640, 640), (320, 320), 40)
+    probability[300:330, 350:] = 0
+    disc = find_disc(probability)
+    assert disc is not None
+    truth = distance_from((640, 640), (320, 320)) < 40
+    assert 2 * np.count_nonzero(disc.mask & truth) / (disc.mask.sum() + truth.sum()) > 0.97
+
+
 @pytest.mark.parametrize("radius", [2, 400])
 def test_what_has_not_the_size_of_a_disc_is_none(radius: float) -> None:
     assert find_disc(disc_plane((640, 640), (320, 320), radius)) is None
