@@ -48,8 +48,10 @@ class TwoLooks(nn.Module):
             half = context_channels[-1]
             self.context = _EncoderBranch(context_encoder, context_channels)
         self.passed = nn.Conv2d(half, PASSED_CHANNELS, 1)
-        planes = 1 + len(ANATOMY)
-        self.context_head = nn.Sequential(nn.Conv2d(half, 4 * planes, 1), nn.PixelShuffle(2))
+        logits = nn.Conv2d(half, 4 * (1 + len(ANATOMY)), 1)
+        # Most pixels are no vessel. To begin with that spares the first steps.
+        nn.init.constant_(logits.bias, -2.0)  # type: ignore[arg-type]
+        self.context_head = nn.Sequential(logits, nn.PixelShuffle(2))
         self.detail = PlainUNet(detail_channels, beside=PASSED_CHANNELS)
 
     @property

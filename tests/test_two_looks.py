@@ -38,11 +38,21 @@ WITH_ENCODER = dataclasses.replace(
 
 
 def drawn(config: Config) -> ReSegNet:
-    """Random weights, also where training starts from zeros."""
+    """Return a network of random weights, also where training starts from zeros, with features of a moderate size.
+
+    Without statistics of batch normalisation, features grow from layer to layer, and 8 bits do not hold them.
+    """
     torch.manual_seed(0)
-    model = ReSegNet(config).eval()
-    torch.nn.init.normal_(model.net.detail.beside.weight, std=0.3)
-    return model
+    model = ReSegNet(config)
+    torch.nn.init.normal_(model.net.detail.beside.weight, std=0.1)
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = None  # the mean over all batches
+    for side in (128, 180, 400):
+        pixels, context = (torch.from_numpy(square).permute(2, 0, 1)[None] / 255 for square in looks(side))
+        with torch.no_grad():
+            model.train()(pixels, context)
+    return model.eval()
 
 
 @pytest.fixture(scope="module", params=[CONFIG, WITH_ENCODER], ids=["residual blocks", "encoder"])
@@ -122,7 +132,7 @@ def test_both_engines_answer_alike_at_every_size(model, tmp_path):
             assert one is not None
             assert other is not None
             assert one.shape == other.shape
-            assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.95
+            assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
     again = pickle.loads(pickle.dumps(fast))
     assert np.array_equal(predict(again, *squares[0])[0], predict(fast, *squares[0])[0])
     result = Segmenter(fast, CONFIG)(draw_fundus(5, (170, 150)).image)

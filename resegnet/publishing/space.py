@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, metadata_load
 from huggingface_hub.utils import yaml_dump
 
 from resegnet.errors import HubError, PublishError, first_line
-from resegnet.hub import DOWNLOADED_FILES, MODEL_VARIABLE, make_repo, retry_hub_call
+from resegnet.hub import DOWNLOADED_FILES, MODEL_VARIABLE, WEIGHTS_NAME, make_repo, retry_hub_call
 from resegnet.publishing.commit import MARK, commit_contents
 from resegnet.releases.records import DISCLAIMER
 from resegnet.releases.release import release_files
@@ -79,13 +79,15 @@ def space_contents(
 
 def _space_files(root: Path) -> list[Path]:
     package, examples = root / "resegnet", root / "examples"
+    bundled = package / "releases" / "bundled"
     origins = (examples / "README.md").read_text(encoding="utf-8")  # no photograph is published without its origin
     return [
         root / "app.py",
         root / "LICENSE",
         *(path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in _NOT_SERVED),
         *(path for path in package.glob("web/*") if path.suffix in _WEB_SUFFIXES),
-        *(package / "releases" / "bundled" / name for name in release_files(package / "releases" / "bundled")),
+        # The engine on a CPU needs no weights for PyTorch, which are the larger part.
+        *(bundled / name for name in release_files(bundled) if name != WEIGHTS_NAME),
         *(path for path in examples.iterdir() if path.name == "README.md" or f"`{path.name}`" in origins),
     ]
 

@@ -109,7 +109,7 @@ def test_scores_of_arteries_and_veins_are_those_of_the_bundled_release(name):
 
 
 def test_the_page_shows_the_agreement_of_the_tables():
-    """Of each measure with a row, the least and greatest ICC of all data sets; no agreement of the others."""
+    """A measure with a row has the least and greatest ICC of its data sets, any other measure none."""
     tables = [
         table_rows("docs/measurements.md", heading)
         for heading in ("## Agreement with manual segmentations", "### Arteries and veins")

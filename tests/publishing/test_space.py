@@ -56,7 +56,7 @@ def test_on_zero_gpu_a_space_needs_torch_and_spaces_of_versions_that_the_hub_sup
 @pytest.mark.parametrize("hardware", HARDWARE)
 def test_a_space_is_small_and_leaves_training_out(hardware):
     contents = space_contents(ROOT, NET, COMMIT, hardware=hardware, picture=b"picture")
-    assert sum(map(len, contents.values())) < 20_000_000
+    assert sum(map(len, contents.values())) < 10_000_000
     folders = {path.split("/")[1] for path in contents if path.startswith("resegnet/")}
     assert not {"learning", "publishing", "benchmark.py"} & folders
     assert not any(path.startswith(("tests/", "docs/")) for path in contents)
