@@ -683,7 +683,7 @@ def test_stray_files_are_not_published(tmp_path):
     assert {
         "examples/retina_cc0.jpg",
         "examples/synthetic_pink.jpg",
-        "resegnet/releases/bundled/model.safetensors",
+        "resegnet/releases/bundled/model.onnx",
     } <= set(before)
 
 
