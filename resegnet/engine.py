@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -17,6 +18,8 @@ from resegnet.config import ANATOMY
 from resegnet.errors import WeightsError, first_line, short_repr
 
 if TYPE_CHECKING:
+    import torch
+
     from resegnet.model import ReSegNet
 
 ENGINES = ("onnx", "torch")
@@ -26,6 +29,17 @@ CONTEXT_INPUT = "context"  # name of the second input of two looks in `model.onn
 def processors() -> int:
     """Count the processors that this process may use; a container may have fewer than its machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_has_fast_bfloat16() -> bool:
+    """Return whether this CPU multiplies bfloat16 in hardware.
+
+    Training then takes half the time of float32 (measured on Zen 4), and bfloat16 needs no scaling of the loss.
+    """
+    import torch
+
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.8 does not have it
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 class Network(Protocol):
@@ -82,8 +96,21 @@ class TorchNetwork:
         probability, anatomy = self.run(rgb, context)
         return probability, anatomy
 
+    def look_around(self, context: np.ndarray) -> np.ndarray:
+        """Run the context branch alone: the `anatomy` of `look_twice`."""
+        return self._compute(lambda context: [self._model.look_around(context)[:, 1:]], context)[0]
+
     def run(self, *looks: np.ndarray) -> list[np.ndarray]:
         """Return the vessel probability, and for two looks that of the anatomy, see `look_twice`."""
+
+        def logits(*looks: torch.Tensor) -> list[torch.Tensor]:
+            found = self._model(*looks)
+            return [found[:, 0]] if len(looks) == 1 else [found[0][:, 0], found[1][:, 1:]]
+
+        return self._compute(logits, *looks)
+
+    def _compute(self, logits: Callable[..., list[torch.Tensor]], *looks: np.ndarray) -> list[np.ndarray]:
+        """Return the probabilities of the logits that a function finds in the looks."""
         import torch
 
         self._model.eval()
@@ -91,9 +118,7 @@ class TorchNetwork:
         bfloat16 = self._bfloat16 or device.type == "cuda"
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             batches = [torch.from_numpy(look).to(device, memory_format=torch.channels_last) for look in looks]
-            logits = self._model(*batches)
-            found = [logits[:, 0]] if len(looks) == 1 else [logits[0][:, 0], logits[1][:, 1:]]
-            return [torch.sigmoid(part.float()).cpu().numpy() for part in found]
+            return [torch.sigmoid(part.float()).cpu().numpy() for part in logits(*batches)]
 
 
 class OnnxNetwork:

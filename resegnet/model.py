@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import segmentation_models_pytorch as smp
 import torch
@@ -67,6 +67,10 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         if context is None:
             return self.net(self.normalised(rgb))
         return self.net(self.normalised(rgb), self.normalised(context), places)
+
+    def look_around(self, context: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the context branch, (N, 5, C, C), of (N, 3, C, C) float32 in [0, 1]."""
+        return cast(TwoLooks, self.net).look_around(self.normalised(context))[1]
 
     def normalised(self, rgb: torch.Tensor) -> torch.Tensor:
         """Return what the network without normalisation takes, (N, 3, S, S), of RGB in [0, 1]."""

@@ -36,13 +36,15 @@ class AnatomySample:
     """A photograph scaled to the context, with what is known of its disc and fovea.
 
     `planes` is (4, C, C) uint8: red, green, blue, field; or (5, C, C) with the mask of the disc. The centres are (2,)
-    float, row and column, px of the context; None where unknown.
+    float, row and column, px of the context; None where unknown. `kinds` is (2, C, C) uint8, arteries and veins that a
+    model told, or None.
     """
 
     planes: np.ndarray
     disc_centre: np.ndarray | None
     fovea_centre: np.ndarray | None
     image_id: str
+    kinds: np.ndarray | None = None
 
 
 def find_kinds(source: str | os.PathLike[str]) -> Path | None:

@@ -48,6 +48,7 @@ class WorkingSample:
     dataset: str
     # For two looks, (7, C, C) uint8: red, green, blue, vessels, field, arteries, veins; the last two 0 where unknown.
     context: np.ndarray | None = None
+    kinds_by_person: bool = False  # arteries and veins were labelled by a person, not told by a model
 
     @classmethod
     def of(

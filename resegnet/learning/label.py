@@ -110,7 +110,7 @@ class MirroredEnsemble:
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Return the vessel probability, (N, S, S) float32, of RGB, (N, 3, S, S) float32 in [0, 1]."""
-        found = [_flip(network(_flip(rgb, axes)), axes) for network in self._networks for axes in self._MIRRORS]
+        found = [flip(network(flip(rgb, axes)), axes) for network in self._networks for axes in self._MIRRORS]
         return np.mean(found, axis=0)
 
     def look_twice(self, rgb: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,11 +119,12 @@ class MirroredEnsemble:
         for network in self._networks:
             assert isinstance(network, TwoLookNetwork)  # as the config says that takes `label` here
             for axes in self._MIRRORS:
-                looks = network.look_twice(_flip(rgb, axes), _flip(context, axes))
-                found.append([_flip(part, axes) for part in looks])
+                looks = network.look_twice(flip(rgb, axes), flip(context, axes))
+                found.append([flip(part, axes) for part in looks])
         probability, anatomy = (np.mean(parts, axis=0) for parts in zip(*found, strict=True))
         return probability, anatomy
 
 
-def _flip(pictures: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+def flip(pictures: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Mirror pictures, (..., H, W), along some axes, in new memory."""
     return np.ascontiguousarray(np.flip(pictures, axes))

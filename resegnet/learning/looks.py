@@ -27,7 +27,8 @@ class LookBatch:
     detail_masks: torch.Tensor  # (N, 3, S, S): vessels, field, centrelines
     context: torch.Tensor  # (N + A, 3, C, C)
     context_masks: torch.Tensor  # (N, 4, C, C): vessels, field, arteries, veins; the last two 0 where unknown
-    anatomy_masks: torch.Tensor  # (A, 4, C, C): disc, its weight, fovea, its weight
+    # (A, 6, C, C): disc, its weight, fovea, its weight, arteries, veins; the last two 0 where unknown
+    anatomy_masks: torch.Tensor
     places: torch.Tensor  # (N, 2, 3), see `resegnet.two_looks.TwoLooks.forward`
 
     def to(self, device: torch.device) -> LookBatch:
@@ -124,7 +125,7 @@ class LookCrops(torch.utils.data.Dataset):
             detail_masks=details[:, 3:],
             context=torch.cat([context, *(eye for eye, _ in eyes)]),
             context_masks=contexts[:, 3:],
-            anatomy_masks=torch.cat([masks for _, masks in eyes]) if eyes else contexts.new_zeros((0, 4, size, size)),
+            anatomy_masks=torch.cat([masks for _, masks in eyes]) if eyes else contexts.new_zeros((0, 6, size, size)),
             places=positions,
         )
 
@@ -134,7 +135,7 @@ class LookCrops(torch.utils.data.Dataset):
         return WEAK_STRENGTH if weak else 1.0
 
     def _eye(self, rng: np.random.Generator, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """A crop of a photograph with known disc or fovea, (1, 3, C, C), and its masks, (1, 4, C, C)."""
+        """A crop of a photograph with known disc or fovea, (1, 3, C, C), and its masks, (1, 6, C, C)."""
         eye = self.anatomy[rng.integers(len(self.anatomy))]
         side, size = self.config.context_size, self.context_crop_size
         assert side is not None
@@ -149,7 +150,8 @@ class LookCrops(torch.utils.data.Dataset):
         field = planes[:, 3:4]
         disc, disc_weight = eye.disc_at(planes, view, size)
         fovea, fovea_weight = eye.fovea_at(view, size)
-        return picture, torch.cat([disc, disc_weight * field, fovea, fovea_weight * field], dim=1)
+        masks = [disc, disc_weight * field, fovea, fovea_weight * field, planes[:, 5:]]
+        return picture, torch.cat(masks, dim=1)
 
 
 class _Photograph:
@@ -175,9 +177,14 @@ class _Eye:
     """A photograph with known disc or fovea as crops are cut from it."""
 
     def __init__(self, sample: AnatomySample, device: torch.device | str) -> None:
-        self.planes = torch.from_numpy(sample.planes).to(device)  # (4 or 5, C, C): colours, field and perhaps disc
+        self.outlined = len(sample.planes) == 5
+        unknown = np.zeros((2, *sample.planes.shape[1:]), np.uint8)
+        disc = () if self.outlined else (unknown[:1],)
+        # (7, C, C): colours, field, disc, arteries, veins; 0 where unknown
+        planes = np.concatenate([sample.planes, *disc, unknown if sample.kinds is None else sample.kinds])
+        self.planes = torch.from_numpy(planes).to(device)
         self.disc_centre, self.fovea_centre = sample.disc_centre, sample.fovea_centre
-        if len(sample.planes) == 5 and sample.planes[4].max() > 127:
+        if self.outlined and sample.planes[4].max() > 127:
             self.disc_centre = np.argwhere(sample.planes[4] > 127).mean(axis=0) + 0.5
         self.inside = np.argwhere(sample.planes[3, ::8, ::8] > 127) * 8
 
@@ -186,7 +193,7 @@ class _Eye:
 
         Where only the centre is known, pixels that are disc at one plausible size and not at another have no weight.
         """
-        if len(self.planes) == 5:
+        if self.outlined:
             return planes[:, 4:5], torch.ones_like(planes[:, 4:5])
         if self.disc_centre is None:
             return (torch.zeros_like(planes[:, :1]),) * 2

@@ -154,6 +154,11 @@ class TrainingOptions:
     detail_from: str = _option(
         "", "release of a plain network whose weights the detail branch of two looks starts from", "RELEASE"
     )
+    self_training: bool = _option(
+        False,
+        "photographs whose arteries and veins no person labelled learn from what the release of --start-from tells of "
+        "them",
+    )
     input_size: int = _option(768, "side of the square that the field of view is scaled to, in pixels", "PX")
     smallest_input_size: int | None = _option(
         None, "do not scale a field of view between this side and --input-size, in pixels", "PX"
@@ -302,11 +307,17 @@ class TrainingOptions:
                 raise TrainingError(
                     "--detail-from needs a network of two looks: use --preset two-looks, or leave it out."
                 )
+            if self.self_training:
+                raise TrainingError(
+                    "--self-training needs a network of two looks: use --preset two-looks, or leave it out."
+                )
             if self.detail_epochs:
                 raise TrainingError(
                     "--detail-epochs needs a network of two looks: use --preset two-looks, or leave it out."
                 )
             return
+        if self.self_training and not self.start_from:
+            raise TrainingError("--self-training needs a release that tells arteries from veins: give --start-from.")
         if 0 < self.epochs <= self.detail_epochs and not self.start_from:
             raise TrainingError(
                 f"--detail-epochs is {self.detail_epochs}, expected fewer than the {self.epochs} of --epochs: the "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from resegnet.learning.eyes import fingerprints_of, same_eye
 from resegnet.learning.options import TrainingOptions, short_name
 from resegnet.learning.parents import ParentRelease, Parents
 from resegnet.learning.samples import encoded, read_sample
+from resegnet.learning.self_training import KindsTeacher, tell_kinds
 from resegnet.learning.split import split_validation
 from resegnet.releases.quantise import Look
 from resegnet.segmenter import Segmenter
@@ -123,8 +124,12 @@ class WorkingSamples:
         teachers = [
             Segmenter.from_pretrained(teacher.folder, engine="torch", device=device) for teacher in parents.teachers
         ]
+        kinds_teacher = None
+        if options.self_training and parents.start:
+            kinds_teacher = KindsTeacher(parents.start, device)
+            anatomy = tell_kinds(anatomy, kinds_teacher, cache)
         return cls(
-            train=_read(data.train, config, cache, teachers, kinds),
+            train=_read(data.train, config, cache, teachers, kinds, kinds_teacher),
             validation=_read(data.validation, config, cache, kinds=kinds),
             extra=_read(data.extra, config, cache),
             anatomy=anatomy,
@@ -144,30 +149,34 @@ def _read(
     cache: Path,
     teachers: Sequence[Segmenter] = (),
     kinds: Sequence[Path] = (),
+    kinds_teacher: KindsTeacher | None = None,
 ) -> list[WorkingSample]:
     samples = []
     for row in tqdm(rows, desc="reading", unit="photograph", disable=None if len(rows) else True):
         classes = [file for folder in kinds if (file := folder / f"{row['image_id']}.png").is_file()][:1]
         path: Path | None = None
         if config.context_size is not None and not teachers:
-            path = cache / f"{_digest(row, config, classes)}.npz"
+            told_by = kinds_teacher.digest if kinds_teacher and not classes else ""
+            path = cache / f"{_digest(row, config, classes, told_by)}.npz"
         sample = WorkingSample.load(path, row["dataset"]) if path else None
         if sample is None:
             decoded = read_sample(row)
             answers = [teacher(decoded.image).probability for teacher in teachers]
             answer = np.mean(answers, axis=0) if answers else None
             known = read_kinds(classes[0], decoded.vessels.shape) if classes else None
+            if kinds_teacher and known is None:
+                known = kinds_teacher(decoded.image)
             sample = WorkingSample.of(decoded, config, answer, known)
             if path:
                 sample.save(path)
-        samples.append(sample)
+        samples.append(replace(sample, kinds_by_person=bool(classes)))
     return samples
 
 
-def _digest(row: Mapping[str, Any], config: Config, classes: Sequence[Path]) -> str:
+def _digest(row: Mapping[str, Any], config: Config, classes: Sequence[Path], told_by: str) -> str:
     """Return the SHA-256 of everything that a working sample is made from."""
     sizes = (config.input_size, config.smallest_input_size, config.context_size, __version__)
-    digest = hashlib.sha256(repr(sizes).encode())
+    digest = hashlib.sha256(repr(sizes).encode() + told_by.encode())
     for part in (encoded(row["image"]), encoded(row["mask"]), *(path.read_bytes() for path in classes)):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()

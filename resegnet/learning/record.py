@@ -53,7 +53,7 @@ def training_record(
         **_photographs("validation", data.validation),
         **_photographs("labelled", data.extra),
         **({"train_eyes": [to_text(eye) for eye in fingerprints_of(data.train)]} if options.eye_fingerprints else {}),
-        "artery_vein_datasets": sorted({sample.dataset for sample in samples.train if sample.kinds_known}),
+        "artery_vein_datasets": sorted({sample.dataset for sample in samples.train if sample.kinds_by_person}),
         "anatomy_train_ids": [sample.image_id for sample in samples.anatomy],
         "anatomy_validation_ids": [sample.image_id for sample in samples.anatomy_validation],
         "earlier": dict(parents.start.record) if parents.start else {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from resegnet.learning.crops import WorkingSample
 from resegnet.learning.look_views import cut_looks, detail_positions, distances_to, draw_view
 from resegnet.learning.looks import LookCrops
 from resegnet.learning.options import PRESETS, TrainingOptions
+from resegnet.learning.parents import ParentRelease
 from resegnet.learning.samples import Sample
+from resegnet.learning.self_training import KindsTeacher, tell_kinds
 from resegnet.learning.training import train
 from resegnet.model import ReSegNet
 from resegnet.releases.records import training_datasets
@@ -89,7 +92,7 @@ def test_crops_depend_on_seed_and_place_alone():
     batch, again = crops.__getitems__(range(4, 12)), crops.__getitems__(range(8, 12))
     assert batch.detail.shape == (8, 3, 64, 64)
     assert batch.context.shape == (10, 3, 64, 64)
-    assert batch.anatomy_masks.shape == (2, 4, 64, 64)
+    assert batch.anatomy_masks.shape == (2, 6, 64, 64)
     for part in (batch.detail, batch.context, batch.detail_masks, batch.anatomy_masks):
         assert part.min() >= 0
     assert torch.equal(batch.detail[4:], again.detail)
@@ -256,6 +259,58 @@ def test_the_detail_branch_can_start_from_a_plain_network(folder, tmp_path):
     told = json.loads((release / "training.json").read_text())
     assert (told["options"]["detail_from"], told["detail_earlier"]) == ("vessels", record)
     assert training_datasets(told) == ["tiny", "others", "discs"]
+
+
+@pytest.mark.slow
+def test_photographs_without_labels_learn_the_kinds_that_the_parent_tells(folder, tmp_path, monkeypatch):
+    unlabelled = tmp_path / "data" / "unlabelled"  # beside no folder artery_vein
+    shutil.copytree(folder / "tiny", unlabelled)
+    options = tiny_options(folder) | {"dataset": (str(unlabelled),), "epochs": 1, "validate_every": 1}
+    with quick_releases():
+        parent = train(TrainingOptions(**options), tmp_path / "parent")
+    assert "loss_kinds" in (tmp_path / "parent" / "metrics.jsonl").read_text()
+    kinds_without = json.loads((tmp_path / "parent" / "metrics.jsonl").read_text())["loss_kinds"]
+    answers = []
+    tell = KindsTeacher.__call__
+    monkeypatch.setattr(
+        KindsTeacher, "__call__", lambda teacher, image: (answers.append(tell(teacher, image)), answers[-1])[1]
+    )
+    options |= {"start_from": str(parent), "self_training": True}
+    with quick_releases():
+        release = train(TrainingOptions(**options), tmp_path / "run")
+    record = json.loads((release / "training.json").read_text())
+    assert len(answers) == len(record["train_ids"]) + len(record["anatomy_train_ids"])
+    assert record["artery_vein_datasets"] == []  # no person labelled them
+    kinds_with = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["loss_kinds"]
+    assert kinds_without == 0 < kinds_with
+
+
+@pytest.mark.slow
+def test_kinds_that_were_told_are_kept_for_the_next_resume(tmp_path):
+    parent = ParentRelease.find("--start-from", "bundled")
+    teacher = KindsTeacher(parent, "cpu")
+    eye = draw_fundus(3, (192, 192))
+    planes = np.stack([*eye.image.transpose(2, 0, 1), np.full((192, 192), 255, np.uint8)])
+    samples = [AnatomySample(planes, None, None, "eye")]
+    (told,) = tell_kinds(samples, teacher, tmp_path)
+    assert told.kinds.shape == (2, 192, 192)
+    assert (told.kinds > 0).any(axis=(1, 2)).all()
+    (told_mirrored,) = tell_kinds([dataclasses.replace(samples[0], planes=planes[:, :, ::-1])], teacher, tmp_path)
+    same = told_mirrored.kinds[:, :, ::-1] == told.kinds
+    assert same.mean() > 0.97  # the mean of mirror images does not depend on which of them came
+
+    class Absent:
+        digest = teacher.digest
+
+    (again,) = tell_kinds(samples, Absent(), tmp_path)
+    assert np.array_equal(again.kinds, told.kinds)
+
+
+def test_self_training_needs_a_parent_of_two_looks():
+    with pytest.raises(TrainingError, match="--self-training needs a network of two looks"):
+        TrainingOptions(dataset=("any",), self_training=True, start_from="bundled")
+    with pytest.raises(TrainingError, match="--self-training needs a release that tells arteries from veins"):
+        TrainingOptions(**PRESETS["two-looks"], dataset=("any",), self_training=True)
 
 
 def test_a_context_branch_that_would_never_learn_is_refused():
