@@ -36,6 +36,7 @@ from resegnet.web.layers import SHOWN_ZONES
 from resegnet.web.models import Models, Release, other_releases
 from resegnet.web.numbers import MEASURED_MODEL, SHOWN_MEASURES
 from resegnet.web.parts import (
+    ANATOMY_TAGLINE,
     FIRST_LOOK,
     HERE,
     PREVIEW,
@@ -84,8 +85,10 @@ _ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "segment", "concurrency_limi
 class _Page(gr.Blocks):
     """Blocks that tell other sites what to show of a link to the page; gradio writes it into the page's head."""
 
+    tagline = TAGLINE
+
     def get_config_file(self) -> Any:
-        return {**super().get_config_file(), "simple_description": TAGLINE, "thumbnail": preview_address()}
+        return {**super().get_config_file(), "simple_description": self.tagline, "thumbnail": preview_address()}
 
 
 def build_app(
@@ -125,9 +128,10 @@ def build_app(
         analytics_enabled=False,
         delete_cache=(KEEP_S // 6, KEEP_S),
     ) as app:
+        app.tagline = ANATOMY_TAGLINE if segmenter.tells_anatomy else TAGLINE
         icon = data_address((HERE / "icon.svg").read_bytes(), "image/svg+xml")
         gr.HTML(
-            f"<div class='title'><img src='{icon}' alt=''><div><h1>ReSegNet</h1><p>{TAGLINE}</p></div></div>",
+            f"<div class='title'><img src='{icon}' alt=''><div><h1>ReSegNet</h1><p>{app.tagline}</p></div></div>",
             elem_id="title",
             apply_default_css=False,
         )

@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 FIRST_LOOK = HERE / "viewer_first_look.webp"
 
 TAGLINE = "Finds the blood vessels in a colour photograph of the retina."
+ANATOMY_TAGLINE = "Finds the blood vessels in a colour photograph of the retina, and tells arteries from veins."
 PREVIEW = "/preview.jpg"  # route of the picture that other sites show with a link to the page
 
 
