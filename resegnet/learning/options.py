@@ -64,16 +64,15 @@ _LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48
 # Named sets of options for `train.py --preset`.
 PRESETS: dict[str, dict[str, Any]] = {
     "two-looks": _TWO_LOOKS,
-    # The detail branch alone, from networks that the package brings. Their statistics of batch normalisation are better
-    # than those of small batches.
+    # From the model that the package brings. Its statistics of batch normalisation are better than those of small batches.
     "bundled": {
         **_TWO_LOOKS,
         "start_from": "bundled",
-        "detail_from": "bundled-vessels",
+        "self_training": True,
         "freeze_norm": True,
-        "epochs": 220,
-        "patience": 220,
-        "detail_epochs": 220,
+        "epochs": 100,
+        "patience": 100,
+        "detail_epochs": 35,
         "learning_rate": 8e-4,
         "validate_every": 25,
         "preview_every": 100,
