@@ -15,6 +15,7 @@ from support.synthetic import draw_fundus
 from resegnet.fov import FieldOfView, find_field_of_view, find_fov
 from resegnet.quality import (
     BLURRED,
+    BRIGHT_SPOTS,
     CUT_OFF,
     FEW_VESSELS,
     NOT_FUNDUS,
@@ -26,7 +27,10 @@ from resegnet.quality import (
 )
 
 # On these, other people's programs rely; a code may be added, none may change.
-CODES = ["burned_in", "not_fundus", "cut_off", "too_dark", "overexposed", "poor_contrast", "blurred", "few_vessels"]
+CODES = [
+    *("burned_in", "not_fundus", "cut_off", "too_dark", "overexposed", "poor_contrast", "blurred", "few_vessels"),
+    "bright_spots",
+]
 EVERYDAY = [
     *("astronaut", "brick", "camera", "cat", "cell", "clock", "coffee", "coins", "colorwheel", "grass", "gravel"),
     *("horse", "hubble_deep_field", "immunohistochemistry", "logo", "microaneurysms", "moon", "page", "rocket", "text"),
@@ -128,6 +132,16 @@ def test_hardly_any_vessel(retina, share, expected):
     vessels = np.ones(retina.shape[:2], bool)  # also outside the field, where nothing counts
     vessels[fov.mask] = np.arange(np.count_nonzero(fov.mask)) % 100 < 100 * share
     assert find_warnings(retina, fov, vessels) == expected
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, []), (12, []), (120, [BRIGHT_SPOTS])])
+def test_many_bright_spots(retina, count, expected):
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:1411, :1411]
+    image = retina.copy()
+    for row, column in rng.uniform((700, 300), (1050, 700), (count, 2)):  # below the middle, away from the disc
+        image[(y - row) ** 2 + (x - column) ** 2 < 6**2] = (250, 230, 120)
+    assert warnings_for(image) == expected
 
 
 def test_blur_and_poor_contrast_are_told_apart(retina):

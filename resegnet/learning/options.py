@@ -64,7 +64,7 @@ _LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48
 # Named sets of options for `train.py --preset`.
 PRESETS: dict[str, dict[str, Any]] = {
     "two-looks": _TWO_LOOKS,
-    # From the model that the package brings. Its statistics of batch normalisation are better than those of small batches.
+    # From the model of the package, whose statistics of batch normalisation are better than those of small batches.
     "bundled": {
         **_TWO_LOOKS,
         "start_from": "bundled",

@@ -15,7 +15,8 @@ from resegnet.learning.options import TrainingOptions
 OPTIONS = {
     "-h", "--help", "--out", "--preset", "--resume",
     "--dataset", "--extra", "--teacher", "--unseen", "--anatomy",
-    "--encoder", "--encoder-depth", "--decoder-channels", "--encoder-weights", "--start-from", "--detail-from", "--self-training",
+    "--encoder", "--encoder-depth", "--decoder-channels", "--encoder-weights", "--start-from", "--detail-from",
+    "--self-training",
     "--input-size", "--smallest-input-size", "--crop-size",
     "--context-size", "--context-encoder", "--context-channels", "--context-crop-size", "--validate-every",
     "--batch-size", "--accumulate", "--steps-per-epoch", "--epochs",

@@ -175,7 +175,7 @@ def test_a_link_to_the_page_has_a_title_a_text_and_a_picture(url, monkeypatch):
     assert parts.preview_address() == "https://user-space.hf.space/preview.jpg"
 
 
-@pytest.mark.parametrize("model, promised", [("bundled", "ANATOMY_TAGLINE"), ("bundled-vessels", "TAGLINE")])
+@pytest.mark.parametrize(("model", "promised"), [("bundled", "ANATOMY_TAGLINE"), ("bundled-vessels", "TAGLINE")])
 def test_a_page_promises_what_its_model_tells(model, promised):
     page = layout.build_app(Segmenter.from_pretrained(model), others=[])
     assert page.get_config_file()["simple_description"] == getattr(parts, promised)
