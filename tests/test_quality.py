@@ -234,6 +234,25 @@ def test_training_photographs_are_fine(real, name):
 
 
 @pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dr_hagis", "aria", "orvs", "idrid_unlabelled"])
+def test_photographs_of_other_cameras_are_known_as_such(real, name):
+    folder = real / name / "train"
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for row in rows[:: max(1, len(rows) // 60)]:
+        path = row.get("image_file_name") or row["file_name"]
+        with Image.open(folder / path) as photograph:
+            assert NOT_FUNDUS not in warnings_for(np.array(photograph.convert("RGB"))), path
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["idrid_tr_384", "idrid_tr_344", "idrid_tr_042", "idrid_te_072"])
+def test_exudates_are_warned_of(real, name):
+    with Image.open(real / "idrid_unlabelled" / "train" / f"{name}.jpg") as photograph:
+        assert warnings_for(np.array(photograph.convert("RGB"))) == [BRIGHT_SPOTS]
+
+
+@pytest.mark.data
 @pytest.mark.parametrize("name", ["drive", "chase_db1", "hrf", "idrid_unlabelled"])
 def test_they_are_too_dark_at_15_percent_of_their_light(real, name):
     folder = real / name / "train"
