@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from support.cohort import table
 from support.dicom import dicom
 from support.synthetic import draw_fundus
 
@@ -21,11 +21,6 @@ from resegnet.cohort.work import Outcome
 from resegnet.io import png
 
 COUNTS = ["field_area_px", "vessel_area_px", "branch_points", "end_points", "segments"]
-
-
-def table(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture
