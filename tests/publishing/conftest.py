@@ -1,4 +1,4 @@
-"""Model cards."""
+"""A tiny release, a Hub on loopback, and model cards."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 
 import pytest
 from support.cards import RECORDS
+from support.hub_server import HubServer
+from support.publishing import write_tiny
 
 from resegnet.publishing.card import model_card
 
@@ -28,3 +30,14 @@ def card(tmp_path):
         return model_card(tmp_path, repo_id, revision, pictures, space_id=space_id)
 
     return render
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("runs") / "best")
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with HubServer(tmp_path / "hub") as server:
+        yield server

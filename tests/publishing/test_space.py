@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import metadata_load
-from support.hub_server import HubServer
 
 import push_to_hub
 from resegnet.__main__ import main
@@ -117,12 +116,6 @@ for hardware in sys.argv[1:]:
         print(error)
 """
 PAID = "Static Spaces are free, but hosting Gradio and Docker Spaces on free cpu-basic requires a PRO subscription."
-
-
-@pytest.fixture
-def hub(tmp_path):
-    with HubServer(tmp_path / "hub") as server:
-        yield server
 
 
 @pytest.mark.slow
