@@ -29,10 +29,9 @@ from support.synthetic import draw_fundus
 
 import app
 from resegnet import Config, ImageError, Segmenter
-from resegnet.hub import MODEL_VARIABLE
 from resegnet.results import export
 from resegnet.results.compare import compare
-from resegnet.web import layout, parts, serve
+from resegnet.web import layout, parts
 from resegnet.web.files import KEEP_S, sweep
 
 tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
@@ -307,7 +306,6 @@ def test_a_full_queue_rejects_further_requests_and_serves_the_others(
 
 # Start
 
-
 # Runs `python app.py` and notes the hosts that it looks up, connects to or sends to, other than this machine.
 WATCHED = """
 import runpy, sys
@@ -375,51 +373,3 @@ def test_the_app_keeps_its_files_private_calls_no_other_host_and_leaves_no_files
     assert not (tmp_path / "outside.txt").exists(), (tmp_path / "outside.txt").read_text()
     assert list(tmp_path.glob("resegnet*")) == []
     assert "Warning" not in said and "share=True" not in said
-
-
-class NoModel:
-    """Stands for `Segmenter`; remembers the arguments."""
-
-    asked = None
-
-    @classmethod
-    def from_pretrained(cls, name, *, revision=None):
-        cls.asked = (name, revision)
-        raise OSError("first line.\nand a traceback")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "environment", "asked"),
-    [
-        ([], None, (None, None)),
-        ([], "", (None, None)),
-        ([], "user/one", ("user/one", None)),
-        (["--model", "user/two"], "user/one", ("user/two", None)),
-        (["--revision", "v2"], "user/one", ("user/one", "v2")),
-        ([], "user/one@v3", ("user/one", "v3")),
-        (["--revision", "v2"], "user/one@v3", ("user/one", "v2")),
-    ],
-)
-def test_which_model_is_asked_for(arguments, environment, asked, monkeypatch, capsys):
-    monkeypatch.setattr(serve, "Segmenter", NoModel)
-    if environment is None:
-        monkeypatch.delenv(MODEL_VARIABLE, raising=False)
-    else:
-        monkeypatch.setenv(MODEL_VARIABLE, environment)
-    assert app.main(arguments) == 1
-    assert NoModel.asked == asked
-    assert capsys.readouterr().err == f"The model {asked[0] or '(bundled)'} cannot be loaded: first line.\n"
-
-
-@pytest.mark.slow
-def test_a_missing_model_gives_one_line(tmp_path, capsys):
-    assert app.main(["--model", str(tmp_path)]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert str(tmp_path) in error
-
-
-def test_a_revision_without_a_model_is_refused(monkeypatch, capsys):
-    monkeypatch.delenv(MODEL_VARIABLE, raising=False)
-    assert app.main(["--revision", "v1"]) == 1
-    assert "only models of the Hub have one" in capsys.readouterr().err
