@@ -10,6 +10,7 @@ from PIL import Image
 
 from resegnet.results.render import OVERLAY_OPACITY
 from support import PATIENCE_S
+from support.synthetic import draw_fundus
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -136,3 +137,21 @@ def assert_accessible(page):
         for node in rule["nodes"]
     ]
     assert serious == []
+
+
+def new_photograph(folder, seed):
+    """Draw a photograph that no test opened before."""
+    Image.fromarray(draw_fundus(seed, (400, 480)).image).save(folder / f"new {seed}.png")
+    return folder / f"new {seed}.png"
+
+
+def begin(page, photograph):
+    page.set_input_files(".viewer .pick", photograph)
+    page.wait_for_function("() => document.querySelector('.doing').textContent === 'Finding the vessels'")
+
+
+def start_batch(page, paths):
+    page.get_by_role("tab", name="Batch").click()
+    page.set_input_files("#batch input[type=file]", paths)
+    page.wait_for_function("(count) => document.querySelectorAll('#batch .file').length === count", arg=len(paths))
+    page.get_by_role("button", name="Find the vessels").click()

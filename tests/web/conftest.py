@@ -73,3 +73,11 @@ def open_page(chromium, url):
         context.close()
     assert errors == []
     assert outside == []
+
+
+@pytest.fixture
+def slow(network):
+    """Hold the network until `slow.set()`."""
+    network.go_on.clear()
+    yield network.go_on
+    network.go_on.set()
