@@ -5,57 +5,18 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
-from PVBM.FractalAnalysis import MultifractalVBMs
 from PVBM.helpers.tortuosity import compute_tortuosity
-from scipy.spatial import cKDTree
 from skimage import morphology
+from support.strokes import SIDE, arc, arc_and_chord, line, stroke, wave
 
 from resegnet.results import export
 from resegnet.results.centrelines import find_centrelines
-from resegnet.results.fractal import fractal_dimensions
 from resegnet.results.measure import measure, measure_mask
 from resegnet.results.render import BRANCH_POINT_COLOR, calibre_map
 from resegnet.results.segmentation import Segmentation
 from resegnet.results.thinning import thin
-from resegnet.synthetic import draw_fundus
 
-SIDE = 320
 QUADRANTS = ("upper_left", "upper_right", "lower_left", "lower_right")
-
-
-def stroke(points, width, side=SIDE):
-    """A round pen along (N, 2) points (row, column): the pixels that it covers by half or more, of 5 x 5 parts."""
-    pen = cKDTree(points)
-    pixels = np.argwhere(np.ones((side, side), bool))
-    distances = pen.query(pixels, distance_upper_bound=width / 2 + 1)[0]
-    mask = distances < width / 2 - 1
-    edge = np.flatnonzero(np.isfinite(distances) & ~mask)
-    parts = np.stack(np.meshgrid(*2 * [np.arange(5) / 5 - 2 / 5], indexing="ij"), axis=-1).reshape(-1, 2)
-    covered = pen.query((pixels[edge][:, None] + parts).reshape(-1, 2))[0].reshape(len(edge), -1) <= width / 2
-    mask[edge] = covered.mean(axis=1) >= 0.5
-    return mask.reshape(side, side)
-
-
-def line(angle, length=240, middle=(SIDE / 2 + 0.3, SIDE / 2 + 0.1)):
-    direction = np.array([math.sin(math.radians(angle)), math.cos(math.radians(angle))])
-    return middle + np.linspace(-length / 2, length / 2, 1000)[:, None] * direction
-
-
-def arc(radius, angle, turned=20):
-    at = np.radians(np.linspace(turned, turned + angle, 1500))
-    return SIDE / 2 + 0.2 + radius * np.stack([np.sin(at), np.cos(at)], axis=1)
-
-
-def wave(amplitude, period, length=260, turned=0):
-    along = np.linspace(-length / 2, length / 2, 1500)
-    points = np.stack([amplitude * np.sin(2 * np.pi * along / period), along], axis=1)
-    sine, cosine = math.sin(math.radians(turned)), math.cos(math.radians(turned))
-    return SIDE / 2 + 0.2 + points @ np.array([[cosine, -sine], [sine, cosine]])
-
-
-def arc_and_chord(points):
-    return np.hypot(*np.diff(points, axis=0).T).sum(), np.hypot(*(points[-1] - points[0]))
 
 
 # Length, calibre, course
@@ -223,88 +184,6 @@ def test_thinning_is_that_of_scikit_image_and_keeps_diagonals():
         assert np.array_equal(thin(noise), morphology.thin(noise))
     for width in (1.6, 2.3, 3):
         assert thin(stroke(line(45), width)).sum() == pytest.approx(240 / math.sqrt(2), rel=0.03)
-
-
-# Fractal dimension
-
-
-def carpet(depth):
-    mask = np.ones((1, 1), bool)
-    for _ in range(depth):
-        mask = np.block([[mask, mask, mask], [mask, np.zeros_like(mask), mask], [mask, mask, mask]])
-    return mask
-
-
-def triangle(depth):
-    numbers = np.arange(2**depth)
-    return (numbers[:, None] & numbers) == 0
-
-
-def koch(depth, side=900):
-    points = np.array([0, 1], complex)
-    for _ in range(depth):
-        third = np.diff(points) / 3
-        bend = points[:-1] + third * (1 + np.exp(1j * np.pi / 3))
-        parts = [points[:-1], points[:-1] + third, bend, points[1:] - third]
-        points = np.append(np.stack(parts, axis=1).ravel(), 1)
-    fine = np.interp(np.linspace(0, len(points) - 1, 20 * len(points)), np.arange(len(points)), points) * (side - 1)
-    mask = np.zeros((side, side), bool)
-    mask[fine.imag.astype(int), fine.real.astype(int)] = True
-    return mask
-
-
-FRACTALS = {
-    "line": (np.eye(500, dtype=bool), 1),
-    "oblique line": (stroke(line(20, 300), 1), 1),
-    "square": (np.pad(np.ones((500, 500), bool), ((13, 40), (100, 2))), 2),
-    "carpet": (carpet(6), math.log(8) / math.log(3)),
-    "triangle": (triangle(9), math.log(3) / math.log(2)),
-    "koch": (koch(6), math.log(4) / math.log(3)),
-}
-
-
-@pytest.mark.parametrize("name", FRACTALS)
-def test_known_sets_have_their_dimension(name):
-    mask, dimension = FRACTALS[name]
-    assert fractal_dimensions(mask, np.ones_like(mask)) == pytest.approx([dimension] * 3, abs=0.05)
-
-
-def test_the_border_of_the_field_does_not_change_the_dimension():
-    y, x = np.mgrid[:600, :600]
-    fov = np.hypot(y - 300, x - 300) < 280
-    assert fractal_dimensions(fov, fov) == pytest.approx([2, 2, 2], abs=1e-9)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_no_dimension_is_larger_than_the_one_before(seed):
-    eye = draw_fundus(seed)
-    d0, d1, d2 = fractal_dimensions(eye.vessels, eye.fov)
-    assert 1 < d2 <= d1 <= d0 < 2
-
-
-@pytest.mark.parametrize("apart", [50, 80, 140])
-def test_the_order_holds_where_there_are_few_vessels(apart):
-    mask = np.zeros((400, 400), bool)
-    mask[60::apart] = True
-    mask[:, 200] = True
-    d0, d1, d2 = fractal_dimensions(mask, np.ones_like(mask))
-    assert 1 <= d2 <= d1 <= d0 < 2
-
-
-@pytest.mark.data
-def test_the_order_holds_for_a_sparse_tracing(real):
-    start = real / "drive" / "train" / "drive_23_"
-    masks = [np.asarray(Image.open(f"{start}{kind}.png").convert("L")) > 127 for kind in ("mask", "fov")]
-    d0, d1, d2 = fractal_dimensions(*masks)
-    assert 1.4 < d2 <= d1 <= d0 < 1.7
-
-
-def test_a_field_without_enough_vessels_has_no_dimension():
-    fov = np.ones((200, 200), bool)
-    few = np.zeros_like(fov)
-    few[100, 60:140] = True
-    for mask, field in ((few, fov), (fov, np.zeros_like(fov)), (fov[:20, :20], fov[:20, :20])):
-        assert np.isnan(fractal_dimensions(mask, field)).all()
 
 
 # Quadrants
@@ -478,12 +357,3 @@ def test_length_and_tortuosity_agree_with_pvbm(drawn):
     long = lines.lengths_px > 10
     assert 0.9 * np.sum(lengths) < lines.lengths_px[long].sum() < 1.05 * np.sum(lengths)
     assert median / 1.09 < np.median(lines.lengths_px[long] / lines.chords_px[long]) < median
-
-
-def test_fractal_dimensions_agree_with_pvbm(drawn):
-    mask = drawn.vessels & drawn.fov
-    pvbm = MultifractalVBMs(n_rotations=1, optimize=False, min_proba=0.0001, maxproba=0.9999)
-    theirs = pvbm.compute_multifractals(mask.astype(float))[:3]
-    assert fractal_dimensions(mask, drawn.fov) == pytest.approx(
-        theirs, abs=0.15
-    )  # their boxes are of 5 px to 0.6 of the picture
