@@ -76,3 +76,12 @@ def quick_releases():
 def drawn():
     """A drawn photograph with its exact truth."""
     return draw_fundus(3)
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """Start a Hub for one test."""
+    from support.hub_server import HubServer
+
+    with HubServer(tmp_path / "hub") as server:
+        yield server

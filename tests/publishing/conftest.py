@@ -1,4 +1,4 @@
-"""A tiny release, a Hub on loopback, and model cards."""
+"""A tiny release, and model cards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 
 import pytest
 from support.cards import RECORDS
-from support.hub_server import HubServer
 from support.publishing import write_tiny
 
 from resegnet.publishing.card import model_card
@@ -35,9 +34,3 @@ def card(tmp_path):
 @pytest.fixture(scope="session")
 def release(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("runs") / "best")
-
-
-@pytest.fixture
-def hub(tmp_path):
-    with HubServer(tmp_path / "hub") as server:
-        yield server
