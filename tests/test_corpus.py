@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
-from support.corpus import PHOTO, encode, tiff
 from support.dicom import whole_dicom
+from support.pictures import PHOTO, encode, tiff
 
 from resegnet import Config, Segmenter
 from resegnet.errors import ImageError

@@ -23,8 +23,8 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
-from support.corpus import COLOURS, GREY, GREY_AS_RGB, PHOTO, encode
 from support.dicom import PATIENT, dicom
+from support.pictures import COLOURS, GREY, GREY_AS_RGB, PHOTO, encode
 from support.stand_in import DarkOnGreen
 from support.synthetic import draw_fundus
 

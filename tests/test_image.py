@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
-from support.corpus import COLOURS, GREY, GREY_AS_RGB, PHOTO, encode, png, tiff
+from support.pictures import COLOURS, GREY, GREY_AS_RGB, PHOTO, encode, png, tiff
 
 from resegnet.errors import ImageError
 from resegnet.image import read_image

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.corpus import GREY, PHOTO, encode, png
+from support.pictures import GREY, PHOTO, encode, png
 
 from resegnet.errors import ImageError
 from resegnet.image import MAX_PIXELS, read_image
