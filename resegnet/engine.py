@@ -67,6 +67,8 @@ class TorchNetwork:
     Pickled, it takes its weights along.
     """
 
+    takes_rectangles = True
+
     def __init__(self, model: ReSegNet, bfloat16: bool = False) -> None:
         import torch
 
@@ -143,6 +145,11 @@ class OnnxNetwork:
     ------
     WeightsError
         If the file is missing, cannot be read, has another SHA-256, or takes another input size.
+
+    Attributes
+    ----------
+    takes_rectangles
+        Whether squares may lack rows, see `resegnet.segmenter.predict`. Files of earlier versions take whole squares.
     """
 
     def __init__(
@@ -186,6 +193,7 @@ class OnnxNetwork:
                 'release. Download it again, or use engine="torch".'
             ) from error
         # A side that may vary has a name in place of a number.
+        self.takes_rectangles = len({side for side in self._input.shape[2:] if isinstance(side, str)}) == 2
         sides = [side if isinstance(side, int) else None for side in (*self._input.shape[2:], *output.shape[1:])]
         if self._input.shape[1:2] != [3] or sides != [input_size] * 4:
             raise WeightsError(

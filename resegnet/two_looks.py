@@ -76,7 +76,7 @@ class TwoLooks(nn.Module):
         Parameters
         ----------
         detail
-            (N, 3, S, S) float32.
+            (N, 3, S, S) float32. Without `places` it may lack rows, equally many at the top and at the bottom.
         context
             (M, 3, C, C) float32, M >= N. The first N show the surroundings of `detail`.
         places
@@ -91,11 +91,14 @@ class TwoLooks(nn.Module):
             (M, 5, C, C): vessel, then `ANATOMY`.
         """
         features, logits = self.look_around(context)
-        half = (detail.shape[-2] // 2, detail.shape[-1] // 2)
+        height, width = detail.shape[-2] // 2, detail.shape[-1] // 2
         if places is None:
-            placed = F.interpolate(features, size=half, mode="bilinear")
+            side = max(height, width)
+            placed = F.interpolate(features, size=(side, side), mode="bilinear")
+            top, left = (side - height) // 2, (side - width) // 2
+            placed = placed[:, :, top : top + height, left : left + width]
         else:
-            placed = sample_squares(features[: len(detail)].float(), places, half)
+            placed = sample_squares(features[: len(detail)].float(), places, (height, width))
         return self.look_closely(detail, placed), logits
 
 

@@ -142,6 +142,35 @@ def test_both_engines_answer_alike_at_every_size(model, tmp_path):
             OnnxNetwork(path, None, context_size=unfit)
 
 
+@pytest.mark.slow
+def test_rows_that_the_frame_cuts_off_are_not_computed(model, tmp_path):
+    image = draw_fundus(1, (180, 180)).image[50:-50]
+    pixels, _, geometry = prepare_input(image, CONFIG)
+    context = prepare_context(image, geometry, CONFIG)
+    assert context is not None
+    write_onnx(model, [(pixels, context)], tmp_path / "model.onnx")
+    for network in (OnnxNetwork(tmp_path / "model.onnx", None, context_size=96), TorchNetwork(model)):
+        seen = []
+
+        class Spy:
+            takes_rectangles = True
+
+            def look_twice(self, rgb, context, network=network, seen=seen):
+                seen.append(rgb.shape[2:])
+                return network.look_twice(rgb, context)
+
+        spy = Spy()
+        found, anatomy = predict(spy, pixels, context)
+        spy.takes_rectangles = False
+        whole, its_anatomy = predict(spy, pixels, context)
+        assert seen == [(128, 192), (192, 192)]
+        assert np.array_equal(anatomy, its_anatomy)
+        filled = pixels.any(axis=(1, 2))
+        assert np.corrcoef(found[filled].ravel(), whole[filled].ravel())[0, 1] > 0.99
+        shifted = np.roll(found, 2, axis=0)
+        assert np.corrcoef(shifted[filled].ravel(), whole[filled].ravel())[0, 1] < 0.99
+
+
 def test_the_anatomy_lines_up_with_the_photograph_and_can_be_left_out():
     image = draw_fundus(1, (400, 500)).image
     result = Segmenter(GreenTwice(), CONFIG)(image)

@@ -69,7 +69,7 @@ class _Photographs(CalibrationDataReader):
 
 
 def _allow_any_size(path: Path) -> None:
-    """Rewrite an exported network in place, so that it accepts squares of any side that its stages can halve.
+    """Rewrite an exported network in place, so that it accepts rectangles of any sides that its stages can halve.
 
     The exported file states fixed sizes in the decoder's resize nodes and in the shapes of input and output only. An
     export with symbolic sides would instead compute the encoder's paddings at run time, a quarter of the graph, though
@@ -87,11 +87,11 @@ def _allow_any_size(path: Path) -> None:
         if shapes[name][2] == 2 * shapes[node.input[0]][2]:
             node.input[:] = [node.input[0], "", twice.name]
         else:
-            _resize_to_half(graph, node, channels=shapes[name][1])
+            _resize_and_cut(graph, node, channels=shapes[name][1])
     del graph.value_info[:]  # shapes between the layers
     for sides in (graph.input[0].type.tensor_type.shape.dim[2:], graph.output[0].type.tensor_type.shape.dim[1:]):
-        for side in sides:
-            side.dim_param = "S"
+        for side, name in zip(sides, ("H", "W"), strict=True):
+            side.dim_param = name
     onnx.save(network, path)
 
 
@@ -104,19 +104,29 @@ def _remove_traces(path: Path) -> None:
     onnx.save(network, path)
 
 
-def _resize_to_half(graph: onnx.GraphProto, node: onnx.NodeProto, channels: int) -> None:
-    """Let a resize node give half of the first input's side, in place: it joins the branches of two looks."""
-    node.input[:] = [node.input[0], "", "", "half_size"]
-    constants = {"two_by_two": [2, 2], "one_with_channels": [1, channels]}
+def _resize_and_cut(graph: onnx.GraphProto, node: onnx.NodeProto, channels: int) -> None:
+    """Let a resize node join the branches of two looks as `TwoLooks.forward` does, in place.
+
+    It gives a square of half of the first input's longer side, and a slice cuts out the middle with half of its sides.
+    """
+    square, cut = "joined_square", node.output[0]
+    node.input[:], node.output[:] = [node.input[0], "", "", "square_size"], [square]
+    constants = {"two": [2], "one_with_channels": [1, channels], "rows_and_columns": [2, 3]}
     graph.initializer.extend(
         numpy_helper.from_array(np.array(values, np.int64), name) for name, values in constants.items()
     )
-    nodes = [
+    before = [
         helper.make_node("Shape", [graph.input[0].name], ["full_sides"], start=2, end=4),
-        helper.make_node("Div", ["full_sides", "two_by_two"], ["half_sides"]),
-        helper.make_node("Concat", ["one_with_channels", "half_sides"], ["half_size"], axis=0),
-        *graph.node,
+        helper.make_node("Div", ["full_sides", "two"], ["half_sides"]),
+        helper.make_node("ReduceMax", ["half_sides"], ["longer_half"], keepdims=1),
+        helper.make_node("Concat", ["one_with_channels", "longer_half", "longer_half"], ["square_size"], axis=0),
+        helper.make_node("Sub", ["longer_half", "half_sides"], ["lacking"]),
+        helper.make_node("Div", ["lacking", "two"], ["starts"]),
+        helper.make_node("Add", ["starts", "half_sides"], ["ends"]),
     ]
+    place = list(graph.node).index(node) + 1
+    nodes = [*before, *graph.node]
+    nodes.insert(len(before) + place, helper.make_node("Slice", [square, "starts", "ends", "rows_and_columns"], [cut]))
     del graph.node[:]
     graph.node.extend(nodes)
 
@@ -137,9 +147,10 @@ def write_onnx(model: ReSegNet, photographs: Sequence[Look], path: Path) -> None
     photographs
         Training photographs of every camera, scaled as the network's input.
     path
-        File to write. Input `rgb`: (1, 3, S, S) float32; output `probability`: (1, S, S) float32 in [0, 1]. For two
-        looks also input `context`: (1, 3, C, C) float32; output `anatomy`: (1, 4, C, C) float32 in [0, 1]. The
-        metadata of the file say so too (see `onnx_metadata`).
+        File to write. Input `rgb`: (1, 3, H, W) float32; output `probability`: (1, H, W) float32 in [0, 1]; only
+        squares of one side unless the release has a `smallest_input_size`. For two looks also input `context`:
+        (1, 3, C, C) float32; output `anatomy`: (1, 4, C, C) float32 in [0, 1]. The metadata of the file say so too (see
+        `onnx_metadata`).
     """
     config = model.config
     names = ["rgb"] if config.context_size is None else ["rgb", CONTEXT_INPUT]

@@ -231,7 +231,7 @@ def test_commands_have_the_options_of_today(page):
 
 
 def test_commands_are_found():
-    assert len(commands("docs/experiments.md")) == 19
+    assert len(commands("docs/experiments.md")) == 20
     assert commands("docs/publishing.md")[1][-2:] == ["--space-id", "user/resegnet-demo"]
 
 
