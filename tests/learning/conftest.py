@@ -39,6 +39,6 @@ def folder(tmp_path_factory) -> Path:
 def finished(folder, tmp_path_factory) -> Path:
     """An uninterrupted run."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    with quick_releases():  # the fixture of that name comes after this one, for it is a module's
+    with quick_releases():  # the fixture of that name lasts for one module, and would start after this one
         train(TrainingOptions(dataset=(str(folder),), **TINY), out)
     return out

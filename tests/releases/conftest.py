@@ -20,7 +20,7 @@ TINY = Config(encoder="resnet18", encoder_depth=3, decoder_channels=(8, 8, 4), i
 def whole(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("whole") / "release"
-    with quick_releases():  # the fixture of that name comes after this one, for it is a module's
+    with quick_releases():  # the fixture of that name lasts for one module, and would start after this one
         return write_release(ReSegNet(TINY), {}, {}, folder, small_photographs(TINY.input_size))
 
 
