@@ -36,23 +36,28 @@ class Training:
     table: str
     validation_f1: str
     noted_runs: str
+    self_trained_runs: str
 
 
 def training_runs_table(training: Mapping[str, Any]) -> Training:
     """Collect the values of the card's section on training. Without recorded options, `runs` is 0."""
     runs = training_runs(training)[::-1]  # oldest first
     if not as_object(training.get("options")):
-        return Training(0, "", "", "")
+        return Training(0, "", "", "", "")
     numbers = {id(run): number for number, run in enumerate(runs, start=1)}
     rows = [[str(number), *_row(run), _start(run, numbers)] for number, run in enumerate(runs, start=1)]
     header = ["run", "data sets", "teachers", "training photographs", "validation photographs", "epochs", "steps"]
     f1 = as_number(training.get("validation_f1"))
-    noted = [str(number) for number, run in enumerate(runs, start=1) if as_object(run.get("environment")).get("note")]
+    noted = [number for number, run in enumerate(runs, start=1) if as_object(run.get("environment")).get("note")]
+    self_trained = [
+        number for number, run in enumerate(runs, start=1) if as_object(run.get("options")).get("self_training")
+    ]
     return Training(
         runs=len(runs),
         table=markdown_table([*header, "crops per step", "device", "started from"], rows),
         validation_f1="" if f1 is None else format_score(f1),
-        noted_runs=f"run{'s' if len(noted) > 1 else ''} {_join(noted)}" if noted else "",
+        noted_runs=_name_runs(noted),
+        self_trained_runs=_name_runs(self_trained),
     )
 
 
@@ -87,6 +92,10 @@ def _start(run: Mapping[str, Any], numbers: Mapping[int, int]) -> str:
     weights = one_line(options.get("encoder_weights"))
     start = parents.get("start_from") or _WEIGHTS.get(weights, f'"{escape_markdown(weights)}", which others trained')
     return f"{start}; its detail branch from {parents['detail_from']}" if "detail_from" in parents else start
+
+
+def _name_runs(numbers: Sequence[int]) -> str:
+    return f"run{'s' if len(numbers) > 1 else ''} {_join([*map(str, numbers)])}" if numbers else ""
 
 
 def _join(words: Sequence[str]) -> str:

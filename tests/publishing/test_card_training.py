@@ -220,3 +220,9 @@ def test_the_training_data_of_teachers_count_too(card):
     assert trained(training) == ["yes", "-", "yes", "-"]
     del training["teachers"]
     assert trained(training) == ["-", "-", "yes", "-"]
+
+
+def test_kinds_that_a_model_labelled_are_told(card):
+    assert "(pseudo-labels)" not in card()
+    text = card(**changed("training", "options", "self_training", to=True))
+    assert "In run 1, photographs whose arteries and veins no person labelled were labelled by the release" in text
