@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +16,16 @@ from resegnet.errors import DataError
 from resegnet.hub import is_hub_id
 from resegnet.image import SUFFIXES
 
+logger = logging.getLogger(__name__)
+
 PICTURE_CELL = datasets.Image(decode=False)
 
 FORMS = (
     "the word 'synthetic', an image folder with metadata.jsonl, a folder with train/image and train/mask, "
     "a Parquet folder or file, a folder written by save_to_disk, or a Hub id (owner/name)"
 )
+
+PREPARE = "`python -m resegnet prepare` makes a folder from the download of a public data set."
 
 
 def load_splits(source: str) -> tuple[str, dict[str, Dataset]]:
@@ -44,18 +49,23 @@ def load_splits(source: str) -> tuple[str, dict[str, Dataset]]:
         If the data set does not exist or has none of the known forms.
     """
     path = Path(source).expanduser()
+    is_on_hub = is_hub_id(source) and not path.parent.is_dir()
+    if is_on_hub:  # asking for it without a network takes half a minute
+        logger.info("There is no folder %s; looking for a data set of that name on the Hugging Face Hub.", source)
     try:
         if path.exists():
             with _no_progress_bars():
                 return _load_local(path)
-        if is_hub_id(source):
+        if is_on_hub:
             return source.rsplit("/", 1)[-1], dict(datasets.load_dataset(source))
     except (OSError, ValueError, DatasetsError) as error:
         if isinstance(error, DataError):
             raise
-        advice = f"Expected {FORMS}." if path.exists() else "Check its name, your access to it, and the network."
+        advice = (
+            f"Expected {FORMS}." if path.exists() else f"Check its name, your access to it, and the network. {PREPARE}"
+        )
         raise DataError(f"{source} cannot be loaded ({error}). {advice}") from error
-    raise DataError(f"There is no file or folder {source}. Expected {FORMS}: check the path.")
+    raise DataError(f"There is no file or folder {source}. Expected {FORMS}: check the path. {PREPARE}")
 
 
 def _load_local(path: Path) -> tuple[str, dict[str, Dataset]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from pathlib import Path
 
 import datasets
@@ -146,13 +147,23 @@ def test_hub_id_goes_to_the_hub(monkeypatch):
     assert (loaded["dataset"][0], loaded["image_id"][0]) == ("eyes", "eyes_0000")
 
 
-def test_a_hub_that_cannot_be_reached_is_a_data_error(monkeypatch):
+def test_a_hub_that_cannot_be_reached_is_a_data_error(monkeypatch, caplog):
     def fail(name):
+        assert "There is no folder someone/eyes; looking for" in caplog.text  # before the Hub takes its time
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(DataError, match=r"someone/eyes cannot be loaded \(no network\). Check its name"):
+    expected = r"someone/eyes cannot be loaded \(no network\). Check its name.* `python -m resegnet prepare` makes"
+    with caplog.at_level(logging.INFO), pytest.raises(DataError, match=expected):
         load_vessels("someone/eyes", "test")
+
+
+def test_a_mistyped_folder_beside_others_is_not_asked_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: pytest.fail(f"asked the Hub for {name}"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DataError, match=r"There is no file or folder data/drvie\..*`python -m resegnet prepare` makes"):
+        load_vessels("data/drvie", "test")
 
 
 def test_synthetic_photographs_are_small_sets_with_splits_that_share_nothing(monkeypatch):
