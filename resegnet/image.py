@@ -39,6 +39,7 @@ _DICOM_FORMATS = ("JPEG", "JPEG2000")  # of the frames in a DICOM file
 
 _EXPECTED = "a JPEG, PNG, TIFF, BMP, WebP, PPM, PGM, GIF or DICOM picture"
 _HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
+_ZIP = b"PK\x03\x04"
 _ORIENTATION_TAG = 0x0112
 _TURN_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -123,6 +124,10 @@ def read_picture(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Picture:
         return _from_dicom(data, name, max_pixels)
     if _HEIC.match(data):
         raise ImageError(f"{name} is a HEIC picture, which is not read; expected {_EXPECTED}: save it as JPEG.")
+    if not data:
+        raise ImageError(f"{name} is empty; expected {_EXPECTED}: copy it again.")
+    if data.startswith(_ZIP):
+        raise ImageError(f"{name} is a ZIP archive; expected {_EXPECTED}: unpack it and give what is in it.")
     return Picture(_from_pillow(MeteredFile(data, name), name, max_pixels))
 
 

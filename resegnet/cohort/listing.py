@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,15 @@ from typing import Any
 from resegnet.cohort.entries import SCALE_COLUMN, TABLE_SUFFIXES, Entry, join_parts, read_data_set, read_table
 from resegnet.cohort.photograph import Photograph, free_name
 from resegnet.cohort.store import file_system, is_remote
+from resegnet.dicom import is_dicom
 from resegnet.errors import DataError, first_line
 from resegnet.image import SUFFIXES
 
+logger = logging.getLogger(__name__)
+
+# Photographs of phones are not read, but count, so that each is a failure that says so.
+_PHOTOGRAPHS = SUFFIXES | {".heic", ".heif"}
+_ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"})
 # Folders of earlier results. They may lie among the photographs.
 RESULTS = frozenset({"masks", "overlays", "probabilities", "kinds", "records"})
 
@@ -29,8 +36,9 @@ def list_photographs(inputs: Sequence[str], split: str | None = None) -> list[Ph
 
         * a picture file; a file that is named twice counts once;
         * a folder, searched with all folders in it, in the order of the names. Hidden files and the results of an
-          earlier run are left out. If a folder holds a `metadata.csv`, `.jsonl` or `.parquet`, that table names its
-          photographs; if it holds folders `image` and `mask`, only `image` counts;
+          earlier run are left out, and archives, which a warning names. Files without a suffix, or with a number as
+          suffix, count if they begin as DICOM files do. If a folder holds a `metadata.csv`, `.jsonl` or `.parquet`,
+          that table names its photographs; if it holds folders `image` and `mask`, only `image` counts;
         * a glob such as `photos/**/*.jpg`, also in quotation marks;
         * a table, `.csv`, `.tsv`, `.jsonl` or `.parquet`, with a column `image`: paths, relative to the table's
           folder, or addresses. `id` names the results, `um_per_px` gives the scale; all columns are copied into the
@@ -80,7 +88,7 @@ def _find(text: str, split: str | None) -> Iterator[Entry]:
         yield from read_data_set(str(path), split) if _is_data_set(path) else _search(path)
     elif path.suffix.lower() in TABLE_SUFFIXES and path.exists():
         yield from read_table(str(path), path.read_bytes, split)
-    elif path.exists() or (path.suffix.lower() in SUFFIXES and not glob.has_magic(text)):
+    elif path.exists() or (path.suffix.lower() in _PHOTOGRAPHS and not glob.has_magic(text)):
         yield Entry(path.stem, str(path))
     elif glob.has_magic(text):
         yield from _glob(path)
@@ -102,7 +110,7 @@ def _glob(pattern: Path) -> Iterator[Entry]:
         if match.is_dir():
             if "**" not in parts:  # a pattern with ** matches the files in the folder too
                 yield from _search(match, root)
-        elif match.suffix.lower() in SUFFIXES and not RESULTS.intersection(match.relative_to(root).parts[:-1]):
+        elif _is_photograph(match) and not RESULTS.intersection(match.relative_to(root).parts[:-1]):
             yield Entry(join_parts(match.relative_to(root)), str(match))
 
 
@@ -120,10 +128,29 @@ def _search(folder: Path, root: Path | None = None) -> Iterator[Entry]:
             yield from read_table(str(path), path.read_bytes)
             folders.clear()
             continue
-        for name in sorted(names):
+        for name in sorted(name for name in names if not name.startswith(".")):
             path = Path(place, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
+            if _is_photograph(path):
                 yield Entry(join_parts(path.relative_to(root or folder)), str(path))
+            elif path.suffix.lower() in _ARCHIVES:
+                logger.warning("%s is an archive and is left out: unpack it to segment what is in it.", path)
+
+
+def _is_photograph(path: Path) -> bool:
+    """Return whether a file counts as a photograph: by its suffix, or by its content as DICOM without `.dcm`."""
+    suffix = path.suffix.lower()
+    if suffix in _PHOTOGRAPHS:
+        return True
+    if (suffix and not suffix[1:].isdigit()) or path.name == "DICOMDIR":  # that one lists files, and has no picture
+        return False
+    try:
+        # Only regular files are opened, since opening a pipe could block for ever.
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return is_dicom(file.read(132))
+    except OSError:
+        return False
 
 
 def _find_remote(address: str) -> Iterator[Entry]:
@@ -136,20 +163,20 @@ def _find_remote(address: str) -> Iterator[Entry]:
         elif is_pattern:
             before_pattern = path[: min(path.index(character) for character in "*?[" if character in path)]
             paths, root = sorted(store.glob(path)), before_pattern.rpartition("/")[0]
-        elif suffix not in SUFFIXES:
+        elif suffix not in _PHOTOGRAPHS:
             paths, root = sorted(store.find(path)), path.rstrip("/")
     except Exception as error:  # each store raises errors of its own
         raise DataError(f"{address} cannot be read ({first_line(error)}); check address and access.") from error
     if suffix in TABLE_SUFFIXES:
         yield from read_table(address, lambda: content)
-    elif suffix in SUFFIXES and not is_pattern:
+    elif suffix in _PHOTOGRAPHS and not is_pattern:
         yield Entry(PurePosixPath(path).stem, address)
     else:
         protocol = address.partition("://")[0]
         for match in map(PurePosixPath, paths):
             inside = match.relative_to(root) if root else match
             hidden = any(part.startswith(".") for part in inside.parts)
-            if match.suffix.lower() in SUFFIXES and not hidden and not RESULTS.intersection(inside.parts[:-1]):
+            if match.suffix.lower() in _PHOTOGRAPHS and not hidden and not RESULTS.intersection(inside.parts[:-1]):
                 yield Entry(join_parts(inside), f"{protocol}://{match}")
 
 
