@@ -230,6 +230,16 @@ def test_commands_have_the_options_of_today(page):
             assert options <= set(re.findall(r"--[\w-]+", told.stdout)), script
 
 
+def test_fine_tuning_starts_from_a_bundled_release_of_its_own_network():
+    pairs = []
+    for script, *arguments in commands("docs/training.md"):
+        given = vars(train.build_parser().parse_args(arguments)) if script == "train.py" else {}
+        if given.get("start_from") in BUNDLED_RELEASES:
+            config = json.loads((BUNDLED_RELEASES[given["start_from"]] / "config.json").read_text())
+            pairs.append((PRESETS[given["preset"]]["encoder"], config["encoder"]))
+    assert pairs and all(own == parent for own, parent in pairs)
+
+
 def test_commands_are_found():
     assert len(commands("docs/experiments.md")) == 20
     assert commands("docs/publishing.md")[1][-2:] == ["--space-id", "user/resegnet-demo"]
