@@ -300,7 +300,7 @@ def test_the_python_page_runs(workplace, capsys):
 @pytest.mark.slow
 def test_onnx_without_this_package_finds_the_same_vessels(workplace):
     """In a process of its own, where other packages than numpy, Pillow, onnxruntime and what these need are missing."""
-    (code,) = code_blocks("docs/onnx.md", "python")
+    code = "\n".join(code_blocks("docs/onnx.md", "python"))
     needed, modules = ["numpy", "pillow", "onnxruntime"], packages_distributions()
     for name in needed:
         found = [re.match(r"[\w.-]+", line)[0] for line in requires(name) or [] if "extra ==" not in line]
@@ -308,14 +308,22 @@ def test_onnx_without_this_package_finds_the_same_vessels(workplace):
     missing = {module for module, names in modules.items() if not {name.lower() for name in names} & {*needed}}
     assert {"resegnet", "torch", "scipy", "skimage", "huggingface_hub"} - {"resegnet"} <= missing
     blocked = f"import sys\nfor name in {sorted(missing | {'resegnet'})}:\n    sys.modules[name] = None\n"
-    code = f"{blocked}{code}\nnp.save('mask.npy', mask)\n"
+    code = f"{blocked}{code}\nnp.savez('found.npz', mask=mask, arteries=arteries, disc=disc, fovea=fovea)\n"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=workplace, timeout=PATIENCE_S)
-    found, expected = np.load("mask.npy"), Segmenter.from_pretrained()("examples/retina_cc0.jpg").mask
-    assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.98
+    found, result = np.load("found.npz"), Segmenter.from_pretrained()("examples/retina_cc0.jpg")
+    np.testing.assert_array_equal(read_image("mask.png")[..., 0] > 0, found["mask"])
+    both = found["mask"] & result.mask
+    assert 2 * both.sum() / (found["mask"].sum() + result.mask.sum()) > 0.98
+    is_artery = result.kind_probability[0] >= result.kind_probability[1]
+    assert (found["arteries"] == is_artery)[both].mean() > 0.95
+    assert 0.9 < (found["disc"] > 0.5).sum() / result.disc.mask.sum() < 1.1
+    assert result.disc.mask[np.unravel_index(found["disc"].argmax(), result.mask.shape)]
+    place = np.unravel_index(found["fovea"].argmax(), result.mask.shape)
+    assert np.hypot(*np.subtract(place, result.fovea)) < 0.1 * result.disc.diameter
 
 
 def test_the_model_card_has_the_script_of_the_onnx_page():
-    (code,) = code_blocks("docs/onnx.md", "python")
+    code = code_blocks("docs/onnx.md", "python")[0]
     code = code.replace("resegnet/releases/bundled", "downloaded").replace("examples/retina_cc0.jpg", "eye.jpg")
     for release in BUNDLED_RELEASES.values():
         assert f"```python\n{code}```" in model_card(release, "someone/resegnet")
