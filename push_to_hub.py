@@ -40,7 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
         "each photograph, and a free account may have two such Spaces (default: what the Space has, or cpu-basic)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="verify, print the files and the model card, and send nothing"
+        "--dry-run",
+        action="store_true",
+        help="verify, print the files, the model card and the README of the Space, and send nothing",
     )
     return parser
 
@@ -101,7 +103,10 @@ def _publish(arguments: argparse.Namespace) -> None:
             print(contents["README.md"].decode())
             if space_id is not None:
                 hardware = arguments.space_hardware or CPU_BASIC
-                _show(space_id, space_contents(ROOT, repo_id, "<commit>", hardware=hardware, picture=contents[FOUND]))
+                space = space_contents(ROOT, repo_id, "<commit>", hardware=hardware, picture=contents[FOUND])
+                _show(space_id, space)
+                print(space["README.md"].decode())
+            print("Dry run: nothing was sent. Without --dry-run the same command publishes what is listed above.")
             return
     commit = _publish_model(arguments, contents)
     if space_id is not None:

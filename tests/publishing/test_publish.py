@@ -204,6 +204,8 @@ def test_a_dry_run_shows_files_and_card_and_asks_nobody(hub, release, tmp_path):
     assert f'from_pretrained("{NET}", revision="v1")' in told
     assert "bytes  app.py" in told
     assert f"(https://huggingface.co/spaces/{SPACE})" in told and f"hf download {SPACE} --repo-type space" in told
+    assert "\nsdk: gradio\n" in told.partition("bytes  app.py")[2]  # the README of the Space
+    assert told.rstrip().splitlines()[-1].startswith("Dry run: nothing was sent.")
 
 
 @pytest.mark.slow
