@@ -91,7 +91,7 @@ def load_vessels(
         if split not in splits:
             raise DataError(f"{item} has no split '{split}'; it has: {', '.join(sorted(splits)) or 'none'}.")
         parts.append(_with_all_columns(splits.pop(split), name, item))
-        if not patient_pattern:
+        if not patient_pattern and split == "train":  # no other split is divided by patient
             _warn_of_unnamed_patients(parts[-1], item, split)
         warn_of_shared_patients(parts[-1], splits, item, split)
         other_splits += [(f"{name}, {key}", rows) for key, rows in splits.items() if "image" in rows.column_names]

@@ -250,6 +250,9 @@ def test_public_layout_takes_patients_from_drive_names_and_else_warns(tmp_path, 
     folder = write_public_layout(tmp_path / "eyes")
     assert load_vessels(folder, "train")["patient"][:] == ["train_1", "train_2"]
     assert "do not identify patients" in caplog.text
+    caplog.clear()
+    load_vessels(folder, "test")
+    assert "do not identify patients" not in caplog.text  # nothing is split off from it
     for kind in ("image", "mask"):
         for old, new in (("1.png", "21_training_0.png"), ("2.png", "21_training_3.png")):
             (folder / "train" / kind / old).rename(folder / "train" / kind / new)
