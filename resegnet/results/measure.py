@@ -65,9 +65,9 @@ def measure_mask(mask: np.ndarray, fov: np.ndarray | None = None, um_per_px: flo
           field has no end there. A segment runs from a branch point or end to the next.
         * `calibre_mean_px`, `calibre_median_px`, `calibre_sd_px`: width at right angles to the centreline, over all
           points of all centrelines, 0 or more, except near branch points and near the rim of the field.
-        * `tortuosity`: length of a segment divided by the distance between its ends (Hart et al. 1999,
-          10.1016/S1386-5056(98)00163-4), mean over segments weighted by length, 1 (straight) or more. Only segments
-          whose ends are at least 2 % of the field's diameter apart count.
+        * `tortuosity`: length of the segments divided by the distances between their ends (Hart et al. 1999,
+          10.1016/S1386-5056(98)00163-4), both summed over the segments, 1 (straight) or more. Only segments whose ends
+          are at least 2 % of the field's diameter apart count.
         * `curvature_per_px`: mean curvature along the centrelines without sign, that is, the angle by which they turn
           per length (the same source), radians per px, 0 or more. Wiggles finer than 1 % of the field's diameter are
           smoothed away. An arc of radius R has 1 / R.

@@ -45,7 +45,8 @@ def measure_lines(vessel_area: int, field_area: int, lines: Centrelines, min_cho
         "calibre_mean_px": calibre_mean,
         "calibre_median_px": _median(calibres, calibre_steps),
         "calibre_sd_px": math.sqrt(mean((calibres - calibre_mean) ** 2, calibre_steps)),
-        "tortuosity": mean(lengths[long] / chords[long], lengths[long]),
+        # Not a mean of the quotients: one segment that nearly closes a ring would outweigh all the others.
+        "tortuosity": float(lengths[long].sum() / chords[long].sum()) if long.any() else math.nan,
         "curvature_per_px": mean(*defined(lines.curvatures_per_px, steps)),
     }
 

@@ -70,13 +70,23 @@ def test_a_wave_has_its_tortuosity(amplitude, period, turned):
     assert numbers["tortuosity"] == pytest.approx(length / chord, rel=0.02)
 
 
-def test_tortuosity_is_weighted_by_length_and_calibre_by_centreline():
+def test_a_ring_that_nearly_closes_does_not_outweigh_all_other_vessels():
+    ring = arc(40, 335)
+    length, chord = arc_and_chord(ring)
+    lines = [line(0, 240, (row, 160)) for row in (30, 60, 90, 230, 260, 290)]
+    mask = np.logical_or.reduce([stroke(points, 3) for points in (ring, *lines)])
+    numbers = measure_mask(mask)
+    assert numbers["segments"] == 7 and length / chord > 13
+    assert numbers["tortuosity"] == pytest.approx((6 * 240 + length) / (6 * 240 + chord), rel=0.03)
+
+
+def test_tortuosity_is_that_of_all_segments_and_calibre_is_weighted_by_centreline():
     long, short = line(0, 240, (80, 160)), arc(40, 180, turned=0)
     mask = stroke(long, 3) | stroke(short, 9)
     numbers = measure_mask(mask)
     length, chord = arc_and_chord(short)
     assert numbers["segments"] == 2
-    assert numbers["tortuosity"] == pytest.approx((240 + length * length / chord) / (240 + length), rel=0.02)
+    assert numbers["tortuosity"] == pytest.approx((240 + length) / (240 + chord), rel=0.02)
     assert numbers["calibre_mean_px"] == pytest.approx((240 * 3 + length * 9) / (240 + length), abs=0.5)
     assert numbers["calibre_median_px"] == pytest.approx(3, abs=0.5)
     share = length / (240 + length)
