@@ -32,6 +32,8 @@ class LentGpuNetwork:
         If the package `spaces` is not installed.
     """
 
+    takes_rectangles = TorchNetwork.takes_rectangles
+
     def __init__(self, network: TorchNetwork) -> None:
         require("spaces", "a page on ZeroGPU")
         import spaces
