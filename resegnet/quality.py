@@ -161,8 +161,7 @@ def find_warnings(image: np.ndarray, fov: FieldOfView, vessels: np.ndarray | Non
     # Red saturates on many good photographs. Green saturates on at most 2 % of the field, on a lesion or the disc.
     if (pixels[:, 1] >= 250).mean() > 0.1:
         found.append(OVEREXPOSED)
-    # Contrast is 0.09 to 0.21 on the 55 manually segmented training photographs, and below the limit on 4 of 516 of
-    # IDRiD (dense haze).
+    # 0.09 to 0.21 on 55 training photographs of three sets, and below the limit on 4 of 516 of IDRiD (dense haze).
     if contrast < 0.055:
         found.append(POOR_CONTRAST)
     # Sharpness is 0.57 and more on the training photographs, and 0.50 and less once they are blurred with a sigma of
@@ -174,7 +173,6 @@ def find_warnings(image: np.ndarray, fov: FieldOfView, vessels: np.ndarray | Non
     # the other. Of 65 photographs of IDRiD, two are below the limit.
     if vessels is not None and np.count_nonzero(vessels & fov.mask) < 0.03 * np.count_nonzero(fov.mask):
         found.append(FEW_VESSELS)
-    # At most 0.0009 of the field on the training photographs of DRIVE and CHASE_DB1, where vessels reflect much light.
     if _bright_share(small[..., 1], inside, diameter) > 0.0015:
         found.append(BRIGHT_SPOTS)
     return found
@@ -236,6 +234,8 @@ def _brightest(pixels: np.ndarray) -> np.ndarray:
 
 def _bright_share(green: np.ndarray, inside: np.ndarray, diameter: float) -> float:
     """Measure how much of the field is far brighter than its surroundings, 0 to 1, the optic disc left out.
+
+    At most 0.0009 on the training photographs of DRIVE and CHASE_DB1, where vessels reflect much light.
 
     Parameters
     ----------
