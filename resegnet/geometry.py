@@ -113,6 +113,21 @@ class Geometry:
         original[rows, columns] = np.asarray(part)
         return original
 
+    def nearest(self, plane: np.ndarray) -> np.ndarray:
+        """Enlarge a plane without new values: (S, S) in the network's frame to (H, W) in the photograph's.
+
+        Pixels outside the box are 0.
+        """
+        top, left, side = self.box
+        rows, columns = self._inside()
+        original = np.zeros(self.original_size, plane.dtype)
+        at = [
+            (np.arange(part.start, part.stop) - start) * self.input_size // side
+            for part, start in ((rows, top), (columns, left))
+        ]
+        original[rows, columns] = plane[np.ix_(*at)]
+        return original
+
     def _inside(self) -> tuple[slice, slice]:
         """Return the part of the box that lies in the frame, as slices of the photograph's rows and columns."""
         top, left, side = self.box

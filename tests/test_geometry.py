@@ -46,6 +46,16 @@ def test_there_and_back_leaves_a_ramp_where_it_was(fov):
 
 
 @pytest.mark.parametrize("fov", FIELDS.values(), ids=FIELDS)
+def test_a_plane_is_enlarged_without_new_values(fov):
+    geometry = Geometry.around(fov, 160)
+    plane = np.zeros((160, 160), np.uint8)
+    plane[:, 80:] = 7
+    enlarged = geometry.nearest(plane)
+    assert enlarged.shape == fov.shape and set(np.unique(enlarged)) <= {0, 7}
+    assert np.abs(enlarged / 7 - geometry.to_original(plane / 7)).max() <= 0.5 + 1e-5
+
+
+@pytest.mark.parametrize("fov", FIELDS.values(), ids=FIELDS)
 def test_the_aspect_is_kept_and_the_field_fits(fov):
     geometry = Geometry.around(fov, 512)
     top, left, side = geometry.box

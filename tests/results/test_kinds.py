@@ -17,7 +17,7 @@ from resegnet.geometry import Geometry
 from resegnet.results import render
 from resegnet.results.anatomy import ARTERY, VEIN, Anatomy
 from resegnet.results.centrelines import find_centrelines
-from resegnet.results.kinds import find_crossings, spread, tell_kinds
+from resegnet.results.kinds import find_crossings, tell_kinds
 from resegnet.results.render import DISC_COLOR, KIND_COLORS, SAFE_KIND_COLORS
 from resegnet.results.segmentation import Segmentation
 
@@ -142,18 +142,50 @@ def test_an_empty_mask_has_no_kinds() -> None:
     assert not kinds_of(nothing, anatomy_of(nothing, nothing)).any()
 
 
-def test_spreading_stays_inside_the_mask_and_takes_the_nearest() -> None:
-    mask = np.zeros((20, 30), bool)
-    mask[2:18, 2:28] = True
-    mask[10, 10:28] = False  # a wall
-    mask[0, 0] = mask[1, 1] = True  # touches by its corner alone
-    kinds = np.zeros(mask.shape, np.uint8)
-    kinds[4, 4:26], kinds[15, 4:26] = ARTERY, VEIN
-    spread(kinds, mask)
+def test_pixels_take_the_kind_of_the_centreline_that_is_nearest_inside_the_vessel() -> None:
+    mask = np.zeros(SIZE, bool)
+    mask[100:116, 100:300] = True
+    mask[108, 110:300] = False  # a wall
+    mask[99, 99] = True  # touches by its corner alone
+    artery, vein = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    artery[103, 104:296] = vein[112, 104:296] = True
+    anatomy = anatomy_of(artery, vein, sure=0.6)  # the pixels leave it to the vote
+    kinds = tell_kinds(mask, find_centrelines(artery | vein, np.ones(SIZE, bool)), anatomy)
     assert np.array_equal(kinds != 0, mask)
-    assert (kinds[2:10, 12:28] == ARTERY).all()
-    assert (kinds[11:18, 12:28] == VEIN).all()
-    assert kinds[0, 0] == ARTERY
+    assert (kinds[100:108, 112:300] == ARTERY).all()
+    assert (kinds[109:116, 112:300] == VEIN).all()
+    assert kinds[99, 99] == ARTERY
+
+
+def test_an_artery_and_a_vein_that_touch_each_keep_their_side() -> None:
+    artery, vein = draw([(150, 60), (150, 340)], 9), draw([(158, 60), (158, 340)], 9)
+    mask = artery | vein
+    lines = find_centrelines(mask, np.ones(SIZE, bool))
+    assert len(lines.lengths_px) == 1  # they share it
+    geometry = Geometry(SIZE, (-50, 0, 400), 200)
+    anatomy = Anatomy(np.zeros((4, 200, 200), np.float32), geometry)
+    above = np.broadcast_to(np.arange(300)[:, None] < 154, SIZE)
+    anatomy.planes[:2] = geometry.to_input(above) * 0.9 + 0.05, geometry.to_input(~above) * 0.9 + 0.05
+    kinds = tell_kinds(mask, lines, anatomy)
+    # To a pixel of the square, which is two px.
+    assert (kinds[146:152, 70:330] == ARTERY).all()
+    assert (kinds[156:162, 70:330] == VEIN).all()
+
+
+def test_pixels_of_a_thin_vessel_have_one_kind_whatever_they_say() -> None:
+    thin = draw([(150, 60), (150, 340)], 4)
+    anatomy = anatomy_of(thin, np.zeros(SIZE, bool))
+    anatomy.planes[:2, :, 100:110] = [[[0.05]], [[0.95]]]
+    assert (kinds_of(thin, anatomy)[thin] == ARTERY).all()
+
+
+def test_pixels_that_are_likely_of_both_kinds_are_both_in_a_wide_vessel() -> None:
+    wide = draw([(150, 60), (150, 340)], 15)
+    anatomy = anatomy_of(wide, np.zeros(SIZE, bool))
+    anatomy.planes[:2, :, 95:105] = 0.9
+    kinds = kinds_of(wide, anatomy)
+    assert (kinds[145:156, 195:205] == ARTERY | VEIN).all()
+    assert (kinds[145:156, 60:180] == ARTERY).all()
 
 
 def test_a_result_tells_its_kinds_at_its_threshold() -> None:
