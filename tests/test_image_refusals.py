@@ -1,4 +1,4 @@
-"""What the decoder refuses, with an ImageError that says why: no picture, a broken one, one that is too large."""
+"""The decoder refuses some files, with an ImageError that says why: no picture, a broken one, one that is too large."""
 
 from __future__ import annotations
 

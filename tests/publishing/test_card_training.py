@@ -1,4 +1,4 @@
-"""What the model card says of the training data and the runs, and the licence that follows from them."""
+"""The model card: what it says of the training data and the runs, and the licence that follows from them."""
 
 from __future__ import annotations
 

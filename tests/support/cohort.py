@@ -1,4 +1,4 @@
-"""What a run over a cohort wrote, and the command round a slow network."""
+"""Readers of what a run over a cohort wrote, and the command round a slow network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the browser sends to the page's handlers, and how it reads their answers."""
+"""Requests as the browser sends them to the page's handlers, and how it reads their answers."""
 
 import zlib
 

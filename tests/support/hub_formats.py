@@ -1,4 +1,4 @@
-"""What the Hub on loopback answers and reads: refusals, hashes, listings, and the binary formats of uploads."""
+"""Answers and requests of the Hub on loopback: refusals, hashes, listings, and the binary formats of uploads."""
 
 from __future__ import annotations
 

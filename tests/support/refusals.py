@@ -1,4 +1,4 @@
-"""What a release that is refused says."""
+"""The sentence of a release that is refused."""
 
 from __future__ import annotations
 

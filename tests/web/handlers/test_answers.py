@@ -1,4 +1,4 @@
-"""What the handlers answer to the browser: counts, scores, measures, and sentences for what is wrong."""
+"""Answers of the handlers to the browser: counts, scores, measures, and sentences for what is wrong."""
 
 import numpy as np
 import pytest
