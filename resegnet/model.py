@@ -48,25 +48,25 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(
-        self, rgb: torch.Tensor, context: torch.Tensor | None = None, places: torch.Tensor | None = None
+        self, rgb: torch.Tensor | None, context: torch.Tensor | None = None, places: torch.Tensor | None = None
     ) -> Any:
         """Return the logits of the vessels, and for two looks also those of the context branch.
 
         Parameters
         ----------
         rgb
-            (N, 3, S, S) float32 in [0, 1]; 2 ** encoder_depth divides S.
+            (N, 3, S, S) float32 in [0, 1]; 2 ** encoder_depth divides S. None, of two looks, leaves the detail branch
+            out.
         context, places
             For two looks, see `resegnet.two_looks.TwoLooks.forward`; `context` in [0, 1].
 
         Returns
         -------
         logits
-            (N, 1, S, S). For two looks the pair of these and the logits of the context branch, (M, 5, C, C).
+            (N, 1, S, S). For two looks the pair of these, or None, and the logits of the context branch, (M, 5, C, C).
         """
-        if context is None:
-            return self.net(self.normalised(rgb))
-        return self.net(self.normalised(rgb), self.normalised(context), places)
+        detail = None if rgb is None else self.normalised(rgb)
+        return self.net(detail) if context is None else self.net(detail, self.normalised(context), places)
 
     def look_around(self, context: torch.Tensor) -> torch.Tensor:
         """Return the logits of the context branch, (N, 5, C, C), of (N, 3, C, C) float32 in [0, 1]."""

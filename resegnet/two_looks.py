@@ -69,14 +69,15 @@ class TwoLooks(nn.Module):
         return self.detail(detail, features)
 
     def forward(
-        self, detail: torch.Tensor, context: torch.Tensor, places: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, detail: torch.Tensor | None, context: torch.Tensor, places: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Return vessel logits at full size, and the logits of the context branch.
 
         Parameters
         ----------
         detail
-            (N, 3, S, S) float32. Without `places` it may lack rows, equally many at the top and at the bottom.
+            (N, 3, S, S) float32. Without `places` it may lack rows, equally many at the top and at the bottom. None
+            leaves the detail branch out.
         context
             (M, 3, C, C) float32, M >= N. The first N show the surroundings of `detail`.
         places
@@ -86,11 +87,13 @@ class TwoLooks(nn.Module):
         Returns
         -------
         vessels
-            Logits (N, 1, S, S).
+            Logits (N, 1, S, S), or None.
         context_logits
             (M, 5, C, C): vessel, then `ANATOMY`.
         """
         features, logits = self.look_around(context)
+        if detail is None:
+            return None, logits
         height, width = detail.shape[-2] // 2, detail.shape[-1] // 2
         if places is None:
             side = max(height, width)

@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "best.pt"
 
     @property
+    def teacher(self) -> Path:
+        """Averaged weights that told the arteries and veins of photographs without labels, for `self_training`."""
+        return self.path / "teacher.pt"
+
+    @property
     def release(self) -> Path:
         """Folder of the finished release."""
         return self.path / "release"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ DISC_RADIUS = 0.075  # of a disc whose centre alone is known, in sides of the sq
 class LookBatch:
     """The crops of a step, float32 in [0, 1]: N of vessels and A of disc and fovea."""
 
-    detail: torch.Tensor  # (N, 3, S, S)
-    detail_masks: torch.Tensor  # (N, 3, S, S): vessels, field, centrelines
+    detail: torch.Tensor | None  # (N, 3, S, S); None where only the context branch learns
+    detail_masks: torch.Tensor | None  # (N, 3, S, S): vessels, field, centrelines
     context: torch.Tensor  # (N + A, 3, C, C)
     context_masks: torch.Tensor  # (N, 4, C, C): vessels, field, arteries, veins; the last two 0 where unknown
     # (A, 6, C, C): disc, its weight, fovea, its weight, arteries, veins; the last two 0 where unknown
@@ -33,9 +34,12 @@ class LookBatch:
 
     def to(self, device: torch.device) -> LookBatch:
         """The same batch on a device."""
-        parts = {name: part.to(device, non_blocking=True) for name, part in vars(self).items()}
+        parts: dict[str, Any] = {
+            name: None if part is None else part.to(device, non_blocking=True) for name, part in vars(self).items()
+        }
         for name in ("detail", "context"):
-            parts[name] = parts[name].contiguous(memory_format=torch.channels_last)
+            if parts[name] is not None:
+                parts[name] = parts[name].contiguous(memory_format=torch.channels_last)
         return LookBatch(**parts)
 
 
@@ -63,6 +67,8 @@ class LookCrops(torch.utils.data.Dataset):
         Where the photographs are kept and the crops are made.
     detail_from
         Place from which no crops of disc and fovea are made, as only the detail branch learns; None for none.
+    context_until
+        Place until which no crops of the detail are made, as only the context branch learns.
     """
 
     def __init__(
@@ -75,10 +81,12 @@ class LookCrops(torch.utils.data.Dataset):
         weak_from: int | None = None,
         device: torch.device | str = "cpu",
         detail_from: int | None = None,
+        context_until: int = 0,
     ) -> None:
         self.photographs = [_Photograph(sample, device) for sample in samples]
         self.anatomy = [_Eye(sample, device) for sample in anatomy]
-        self.config, self.seed, self.weak_from, self.detail_from = config, seed, weak_from, detail_from
+        self.config, self.seed, self.weak_from = config, seed, weak_from
+        self.detail_from, self.context_until = detail_from, context_until
         self.crop_size, self.context_crop_size = crop_sizes
         sides = np.array([sample.pixels.shape[0] for sample in samples], float)
         names = np.array([sample.dataset for sample in samples])
@@ -108,21 +116,27 @@ class LookCrops(torch.utils.data.Dataset):
             learns_all = self.detail_from is None or place < self.detail_from
             if self.anatomy and learns_all and place % ANATOMY_EVERY == ANATOMY_EVERY - 1:
                 eyes.append(self._eye(rng, self._strength(rng, place)))
-        details = cut_looks(
-            [p.detail for p in photographs], [v.detail for v in views], [v.detail_finer for v in views], self.crop_size
-        )
+        details = None
+        if places[0] >= self.context_until:
+            details = cut_looks(
+                [p.detail for p in photographs],
+                [v.detail for v in views],
+                [v.detail_finer for v in views],
+                self.crop_size,
+            )
         contexts = cut_looks(
             [p.sharp_context() if v.sharp else p.context for p, v in zip(photographs, views, strict=True)],
             [v.context for v in views],
             [v.context_finer for v in views],
             self.context_crop_size,
         )
-        positions = detail_positions(views, self.crop_size, self.context_crop_size).to(details.device)
-        context, detail = augment_looks([contexts[:, :3], details[:, :3]], positions, views, cameras)
+        positions = detail_positions(views, self.crop_size, self.context_crop_size).to(contexts.device)
+        looks = [contexts[:, :3]] if details is None else [contexts[:, :3], details[:, :3]]
+        context, *detail = augment_looks(looks, positions, views, cameras)
         size = self.context_crop_size
         return LookBatch(
-            detail=detail,
-            detail_masks=details[:, 3:],
+            detail=None if details is None else detail[0],
+            detail_masks=None if details is None else details[:, 3:],
             context=torch.cat([context, *(eye for eye, _ in eyes)]),
             context_masks=contexts[:, 3:],
             anatomy_masks=torch.cat([masks for _, masks in eyes]) if eyes else contexts.new_zeros((0, 6, size, size)),

@@ -36,9 +36,6 @@ _TWO_LOOKS: dict[str, Any] = {
     "context_crop_size": 256,
     "batch_size": 4,
     "steps_per_epoch": 50,
-    "epochs": 260,
-    "patience": 260,
-    "detail_epochs": 90,
     "weak_augmentation_share": 0.6,
     "validate_every": 40,
     "preview_every": 40,
@@ -63,7 +60,16 @@ _LITE0 = {"encoder": "tu-tf_efficientnet_lite0", "decoder_channels": (96, 64, 48
 
 # Named sets of options for `train.py --preset`.
 PRESETS: dict[str, dict[str, Any]] = {
-    "two-looks": _TWO_LOOKS,
+    # One run from ImageNet weights: the context branch alone, which then labels kinds; both branches; the detail alone.
+    "two-looks": {
+        **_TWO_LOOKS,
+        "self_training": True,
+        "context_crop_size": 384,
+        "epochs": 530,
+        "patience": 530,
+        "context_epochs": 100,
+        "detail_epochs": 380,
+    },
     # From the model of the package, whose statistics of batch normalisation are better than those of small batches.
     "bundled": {
         **_TWO_LOOKS,
@@ -156,7 +162,7 @@ class TrainingOptions:
     self_training: bool = _option(
         False,
         "photographs whose arteries and veins no person labelled learn from what the release of --start-from tells of "
-        "them",
+        "them, or without it the run itself after --context-epochs",
     )
     input_size: int = _option(768, "side of the square that the field of view is scaled to, in pixels", "PX")
     smallest_input_size: int | None = _option(
@@ -191,6 +197,10 @@ class TrainingOptions:
     freeze_norm: bool = _option(False, "keep the statistics of batch normalisation that the run starts with")
     weak_augmentation_share: float = _option(
         0.4, "share of the epochs, the last ones, in which most crops are augmented weakly", "SHARE"
+    )
+    context_epochs: int = _option(
+        0,
+        "of a network of two looks: number of epochs, the first ones, in which only the context branch learns",
     )
     detail_epochs: int = _option(
         0,
@@ -274,7 +284,7 @@ class TrainingOptions:
         for name in (*positive, "patience", "preview_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected 1 or more.")
-        at_least_0 = ("seed", "workers", "threads", "stress_photographs", "detail_epochs")
+        at_least_0 = ("seed", "workers", "threads", "stress_photographs", "detail_epochs", "context_epochs")
         for name in (*at_least_0, "weight_decay", "learning_rate", "dice_weight", "centreline_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected 0 or more.")
@@ -300,23 +310,22 @@ class TrainingOptions:
 
     def _check_context(self) -> None:
         if self.context_size is None:
-            if self.anatomy:
-                raise TrainingError("--anatomy needs a network of two looks: use --preset two-looks, or leave it out.")
-            if self.detail_from:
-                raise TrainingError(
-                    "--detail-from needs a network of two looks: use --preset two-looks, or leave it out."
-                )
-            if self.self_training:
-                raise TrainingError(
-                    "--self-training needs a network of two looks: use --preset two-looks, or leave it out."
-                )
-            if self.detail_epochs:
-                raise TrainingError(
-                    "--detail-epochs needs a network of two looks: use --preset two-looks, or leave it out."
-                )
+            for name in ("anatomy", "detail_from", "self_training", "context_epochs", "detail_epochs"):
+                if getattr(self, name):
+                    raise TrainingError(
+                        f"{option_name(name)} needs a network of two looks: use --preset two-looks, or leave it out."
+                    )
             return
-        if self.self_training and not self.start_from:
-            raise TrainingError("--self-training needs a release that tells arteries from veins: give --start-from.")
+        if self.self_training and not (self.start_from or self.context_epochs):
+            raise TrainingError(
+                "--self-training needs a network that tells arteries from veins: give --start-from RELEASE, or "
+                "--context-epochs, after which the run tells them itself."
+            )
+        if self.context_epochs and self.context_epochs + self.detail_epochs >= self.epochs:
+            raise TrainingError(
+                f"--context-epochs and --detail-epochs are {self.context_epochs} and {self.detail_epochs}, expected "
+                f"fewer than the {self.epochs} of --epochs together: in between, both branches learn."
+            )
         if 0 < self.epochs <= self.detail_epochs and not self.start_from:
             raise TrainingError(
                 f"--detail-epochs is {self.detail_epochs}, expected fewer than the {self.epochs} of --epochs: the "

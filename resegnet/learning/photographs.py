@@ -109,10 +109,18 @@ class WorkingSamples:
     anatomy_validation: list[AnatomySample]
 
     @classmethod
-    def read(cls, data: TrainingData, options: TrainingOptions, parents: Parents, cache: Path) -> WorkingSamples:
+    def read(
+        cls,
+        data: TrainingData,
+        options: TrainingOptions,
+        parents: Parents,
+        cache: Path,
+        kinds_teacher: KindsTeacher | None = None,
+    ) -> WorkingSamples:
         """Decode and resize the photographs, and mix the teachers' probabilities into the references of `train`.
 
-        Photographs for two looks are kept in the folder `cache`, so that a run resumes in seconds.
+        Where no person labelled arteries and veins, `kinds_teacher` tells them, if given. Photographs for two looks
+        are kept in the folder `cache`, so that a run resumes in seconds.
         """
         config, device = options.config(), options.device
         kinds: list[Path] = []
@@ -124,9 +132,7 @@ class WorkingSamples:
         teachers = [
             Segmenter.from_pretrained(teacher.folder, engine="torch", device=device) for teacher in parents.teachers
         ]
-        kinds_teacher = None
-        if options.self_training and parents.start:
-            kinds_teacher = KindsTeacher(parents.start, device)
+        if kinds_teacher:
             anatomy = tell_kinds(anatomy, kinds_teacher, cache)
         return cls(
             train=_read(data.train, config, cache, teachers, kinds, kinds_teacher),

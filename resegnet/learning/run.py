@@ -88,7 +88,8 @@ class Run:
     @property
     def finished(self) -> bool:
         """True after the last epoch, or if validation has not improved for `patience` epochs."""
-        return self.epoch >= self.options.epochs or self.epoch - self.best_epoch >= self.options.patience
+        waited = self.epoch - max(self.best_epoch, self.options.context_epochs)
+        return self.epoch >= self.options.epochs or waited >= self.options.patience
 
     @property
     def steps_done(self) -> int:
@@ -148,7 +149,10 @@ class Run:
             return Crops(samples, options.crop_size, options.seed, weak_from, extra, device)
         sizes = (options.crop_size, options.context_crop_size)
         detail_from = (options.epochs - options.detail_epochs) * options.steps_per_epoch * self.crops_per_step
-        return LookCrops(samples, anatomy, self.model.config, sizes, options.seed, weak_from, device, detail_from)
+        context_until = options.context_epochs * options.steps_per_epoch * self.crops_per_step
+        return LookCrops(
+            samples, anatomy, self.model.config, sizes, options.seed, weak_from, device, detail_from, context_until
+        )
 
     def train_epoch(self, crops: Crops | LookCrops) -> dict[str, float]:
         """Train one epoch.
@@ -241,16 +245,16 @@ class Run:
         batch = batch.to(self.device)
         with self.autocast:
             logits, context_logits = self.network(batch.detail, batch.context, batch.places)
+        losses = {}
+        if batch.detail_masks is not None:
+            losses["vessels"] = self._vessel_loss(logits.float(), batch.detail_masks)
         if self._detail_only:
-            return {"vessels": self._vessel_loss(logits.float(), batch.detail_masks)}
+            return losses
         weights = _EARLY_WEIGHTS if self.epoch < _EARLY_SHARE * self.options.epochs else _LATE_WEIGHTS
-        count = len(batch.detail)
+        count = len(batch.context_masks)
         of_vessels, of_eyes = context_logits[:count].float(), context_logits[count:].float()
         vessels, fov = batch.context_masks[:, :1], batch.context_masks[:, 1:2]
-        losses = {
-            "vessels": self._vessel_loss(logits.float(), batch.detail_masks),
-            "context": _CONTEXT_WEIGHT * bce_dice_loss(of_vessels[:, :1], vessels, fov, self.options.dice_weight),
-        }
+        losses["context"] = _CONTEXT_WEIGHT * bce_dice_loss(of_vessels[:, :1], vessels, fov, self.options.dice_weight)
         kinds = torch.cat([batch.context_masks[:, 2:], batch.anatomy_masks[:, 4:]])
         losses["kinds"] = weights["kinds"] * kinds_loss(context_logits[:, 1:3].float(), kinds)
         if len(of_eyes):
@@ -296,8 +300,11 @@ class Run:
             same threshold (see `resegnet.learning.validation.VALIDATION_STRESSES`), and the best epoch is that of the
             highest mean of the two. For two looks also `validation_kinds`, the share of labelled vessel pixels whose
             kind is right, and `validation_disc` and `validation_fovea`, see
-            `resegnet.learning.anatomy_scores.score_centres`. Empty without samples, and if the epoch is not scored.
+            `resegnet.learning.anatomy_scores.score_centres`. Empty without samples, and if the epoch is not scored,
+            as while the context branch learns alone.
         """
+        if self.epoch <= self.options.context_epochs:
+            return {}
         if not samples:
             self.best_epoch = self.epoch
             return {}

@@ -1,4 +1,4 @@
-"""Arteries and veins of photographs that no person labelled, told by the release that a run starts from."""
+"""Arteries and veins of photographs that no person labelled, told by a release or by the run itself."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 from tqdm import tqdm
 
+from resegnet.config import Config
 from resegnet.engine import TorchNetwork, cpu_has_fast_bfloat16
 from resegnet.hub import WEIGHTS_NAME
 from resegnet.io import write_atomically
 from resegnet.learning.anatomy import AnatomySample
+from resegnet.learning.folder import load_tensors
 from resegnet.learning.label import flip
 from resegnet.learning.parents import ParentRelease
 from resegnet.model import ReSegNet
@@ -32,16 +36,38 @@ class KindsTeacher:
 
     Parameters
     ----------
-    release
-        Of a network of two looks.
-    device
-        Where its network runs.
+    network
+        Gives arteries and veins beside the vessels.
+    config
+        Of the network.
+    digest
+        Of its weights.
     """
 
-    def __init__(self, release: ParentRelease, device: str) -> None:
+    def __init__(self, network: TorchNetwork, config: Config, digest: str) -> None:
+        self._segmenter = Segmenter(network, config)
+        self.digest = digest
+
+    @classmethod
+    def of_release(cls, release: ParentRelease, device: str) -> KindsTeacher:
+        """Return the teacher that a release is."""
         model = ReSegNet.from_pretrained(release.folder).to(device)
-        self._segmenter = Segmenter(_MirroredContext(model, cpu_has_fast_bfloat16()), model.config)
-        self.digest = hashlib.sha256((release.folder / WEIGHTS_NAME).read_bytes()).hexdigest()
+        digest = hashlib.sha256((release.folder / WEIGHTS_NAME).read_bytes()).hexdigest()
+        return cls(_MirroredContext(model, cpu_has_fast_bfloat16()), model.config, digest)
+
+    @classmethod
+    def of_weights(cls, path: Path, config: Config, device: torch.device) -> KindsTeacher:
+        """Return the teacher that the context branch of a run is, of weights that `save_tensors` wrote.
+
+        Raises
+        ------
+        TrainingError
+            If the file cannot be read.
+        """
+        model = ReSegNet(config).to(device)
+        model.load_state_dict(load_tensors(path, device))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return cls(_MirroredContextAlone(model, cpu_has_fast_bfloat16()), config, digest)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return masks of arteries and of veins, (H, W) bool, of a photograph, (H, W, 3) uint8 RGB."""
@@ -84,3 +110,19 @@ class _MirroredContext(TorchNetwork):
         probability, anatomy = super().look_twice(rgb, context)
         mirrored = [flip(self.look_around(flip(context, axes)), axes) for axes in _MIRRORS]
         return probability, np.mean([anatomy, *mirrored], axis=0)
+
+
+class _MirroredContextAlone(TorchNetwork):
+    """Looks at four mirror images of the context, also for vessels: the detail branch has not learned yet."""
+
+    takes_rectangles = False
+
+    def look_twice(self, rgb: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `TorchNetwork.look_twice`."""
+        seen = [
+            flip(self._compute(lambda look: [self._model.look_around(look)], flip(context, axes))[0], axes)
+            for axes in ((), *_MIRRORS)
+        ]
+        vessels, anatomy = np.split(np.mean(seen, axis=0), [1], axis=1)
+        enlarged = F.interpolate(torch.from_numpy(vessels), size=rgb.shape[-2:], mode="bilinear")
+        return enlarged[:, 0].numpy(), anatomy

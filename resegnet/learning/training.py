@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from resegnet.learning.photographs import TrainingData, WorkingSamples
 from resegnet.learning.preview import write_preview
 from resegnet.learning.record import published_options, training_record
 from resegnet.learning.run import Run
+from resegnet.learning.self_training import KindsTeacher
 from resegnet.learning.start import load_detail, load_encoder_weights, load_release
 from resegnet.learning.stress import format_stress_table, small_photographs, stress_table
 from resegnet.learning.track import Log, tracked
@@ -82,11 +84,14 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
     for parent in (parents.start, parents.detail):
         if parent:
             data.warn_of_known_eyes(parent)
-    samples = WorkingSamples.read(data, options, parents, folder.samples)
     if resume:
         _resume(run, folder)
     else:
         _start(run, parents)
+    read = partial(WorkingSamples.read, data, options, parents, folder.samples)
+    # Without a release to start from, a run that trains itself tells the kinds when its context branch has learned.
+    learns_first = options.self_training and parents.start is None and run.epoch <= options.context_epochs
+    samples = read(None if learns_first else _find_kinds_teacher(run, folder, parents))
     if run.rank == 0:
         # Also when resuming: options given anew, such as more epochs, hold for the next --resume. The checkpoint comes
         # last, because --resume needs the other files beside it.
@@ -97,6 +102,10 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
     name = folder.path.absolute().name
     project = options.track if run.rank == 0 else ""
     with tracked(project, options.track_space, name, published_options(options, parents)) as log:
+        if learns_first:
+            _train_epochs(run, folder, samples, log, until=options.context_epochs)
+            _save_teacher(run, folder)
+            samples = read(_find_kinds_teacher(run, folder, parents))
         _train_epochs(run, folder, samples, log)
     if run.rank == 0:
         _finish(run, folder, data, parents, samples)
@@ -155,11 +164,30 @@ def _resume(run: Run, folder: RunFolder) -> None:
     logger.info("resuming after epoch %d", run.epoch)
 
 
-def _train_epochs(run: Run, folder: RunFolder, samples: WorkingSamples, log: Log) -> None:
-    """Train until the run is finished. The first process writes metrics, previews, best weights and checkpoint."""
+def _find_kinds_teacher(run: Run, folder: RunFolder, parents: Parents) -> KindsTeacher | None:
+    """Return what tells the kinds of photographs without labels: the parent release, or this run some epochs ago."""
+    if not run.options.self_training:
+        return None
+    if parents.start:
+        return KindsTeacher.of_release(parents.start, run.options.device)
+    return KindsTeacher.of_weights(folder.teacher, run.model.config, run.device)
+
+
+def _save_teacher(run: Run, folder: RunFolder) -> None:
+    if run.rank == 0:
+        save_tensors(run.averaged_model.state_dict(), folder.teacher)
+    if run.processes > 1:
+        distributed.barrier()
+
+
+def _train_epochs(run: Run, folder: RunFolder, samples: WorkingSamples, log: Log, until: int | None = None) -> None:
+    """Train until the run is finished, or until an epoch.
+
+    The first process writes metrics, previews, best weights and checkpoint.
+    """
     crops = run.crops(samples.train, samples.extra, samples.anatomy)
     first, started = run.epoch, time.monotonic()
-    while not run.finished:
+    while not run.finished and run.epoch != until:
         trained = run.train_epoch(crops)
         scores = run.validate(samples.validation, samples.anatomy_validation)
         if run.rank:

@@ -18,10 +18,12 @@ from resegnet.errors import TrainingError
 from resegnet.learning.anatomy import AnatomySample, load_anatomy
 from resegnet.learning.anatomy_scores import count_kinds, score_centres
 from resegnet.learning.crops import WorkingSample
+from resegnet.learning.folder import save_tensors
 from resegnet.learning.look_views import cut_looks, detail_positions, distances_to, draw_view
 from resegnet.learning.looks import LookCrops
 from resegnet.learning.options import PRESETS, TrainingOptions
 from resegnet.learning.parents import ParentRelease
+from resegnet.learning.run import Run
 from resegnet.learning.samples import Sample
 from resegnet.learning.self_training import KindsTeacher, tell_kinds
 from resegnet.learning.training import train
@@ -286,9 +288,74 @@ def test_photographs_without_labels_learn_the_kinds_that_the_parent_tells(folder
 
 
 @pytest.mark.slow
+def test_a_run_that_teaches_itself_tells_kinds_after_its_context_epochs(folder, tmp_path, monkeypatch):
+    unlabelled = tmp_path / "data" / "unlabelled"  # beside no folder artery_vein
+    shutil.copytree(folder / "tiny", unlabelled)
+    options = tiny_options(folder) | {"dataset": (str(unlabelled),), "validate_every": 1}
+    options |= {"context_epochs": 1, "self_training": True}
+    states, answers = {}, []
+    tell = KindsTeacher.__call__
+    monkeypatch.setattr(
+        KindsTeacher, "__call__", lambda teacher, image: (answers.append(teacher.digest), tell(teacher, image))[1]
+    )
+    train_epoch = Run.train_epoch
+    monkeypatch.setattr(
+        Run,
+        "train_epoch",
+        lambda run, crops: (
+            train_epoch(run, crops),
+            states.setdefault(run.epoch, {name: part.clone() for name, part in run.model.state_dict().items()}),
+        )[0],
+    )
+    with quick_releases():
+        release = train(TrainingOptions(**options), tmp_path / "whole")
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert "loss_vessels" not in lines[0] and "validation_f1" not in lines[0]  # the detail branch has yet to learn
+    record = json.loads((release / "training.json").read_text())
+    assert len(answers) == len(record["train_ids"]) + len(record["anatomy_train_ids"])
+    torch.manual_seed(0)  # as the run did
+    start = Run(TrainingOptions(**options)).model.state_dict()
+    for epoch, learned in ((1, False), (2, True)):
+        changed = [name for name, part in states[epoch].items() if not torch.equal(part, start[name])]
+        assert any(name.startswith("net.context") for name in changed)
+        assert any(name.startswith("net.detail") for name in changed) == learned
+    for last in (1, 2):  # cut before and after it told the kinds
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("resegnet.learning.run.Run.finished", property(lambda run, last=last: run.epoch >= last))
+            patch.setattr("resegnet.learning.training._finish", lambda *_: None)
+            train(TrainingOptions(**options), tmp_path / "cut", resume=last > 1)
+    with quick_releases():
+        resumed = train(TrainingOptions(**options), tmp_path / "cut", resume=True)
+    assert (release / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+
+
+def test_a_run_that_teaches_itself_takes_vessels_from_its_context_branch(tmp_path):
+    model = ReSegNet(CONFIG)
+    with torch.no_grad():
+        model.net.detail.segmentation_head[0].bias.fill_(-9)  # finds nothing
+        logits = model.net.context_head[0]
+        logits.weight.zero_()
+        logits.bias[:] = torch.tensor([5.0, 5.0, -5.0, -5.0, -5.0]).repeat_interleave(4)  # arteries everywhere
+    save_tensors(model.state_dict(), tmp_path / "teacher.pt")
+    teacher = KindsTeacher.of_weights(tmp_path / "teacher.pt", CONFIG, torch.device("cpu"))
+    eye = draw_fundus(3, (180, 200))
+    arteries, veins = teacher(eye.image)
+    assert arteries.shape == (180, 200) and arteries[eye.fov].mean() > 0.98 and not veins.any()
+
+
+def test_both_branches_learn_between_context_and_detail_epochs():
+    short = {**PRESETS["two-looks"], "dataset": ("any",), "epochs": 100, "detail_epochs": 50}
+    with pytest.raises(TrainingError, match="are 50 and 50, expected fewer than the 100 of --epochs together"):
+        TrainingOptions(**short | {"context_epochs": 50})
+    assert TrainingOptions(**short | {"context_epochs": 49}).context_epochs == 49
+    with pytest.raises(TrainingError, match="--context-epochs needs a network of two looks"):
+        TrainingOptions(dataset=("any",), context_epochs=1)
+
+
+@pytest.mark.slow
 def test_kinds_that_were_told_are_kept_for_the_next_resume(tmp_path):
     parent = ParentRelease.find("--start-from", "bundled")
-    teacher = KindsTeacher(parent, "cpu")
+    teacher = KindsTeacher.of_release(parent, "cpu")
     eye = draw_fundus(3, (192, 192))
     planes = np.stack([*eye.image.transpose(2, 0, 1), np.full((192, 192), 255, np.uint8)])
     samples = [AnatomySample(planes, None, None, "eye")]
@@ -309,16 +376,16 @@ def test_kinds_that_were_told_are_kept_for_the_next_resume(tmp_path):
 def test_self_training_needs_a_parent_of_two_looks():
     with pytest.raises(TrainingError, match="--self-training needs a network of two looks"):
         TrainingOptions(dataset=("any",), self_training=True, start_from="bundled")
-    with pytest.raises(TrainingError, match="--self-training needs a release that tells arteries from veins"):
-        TrainingOptions(**PRESETS["two-looks"], dataset=("any",), self_training=True)
+    with pytest.raises(TrainingError, match="--self-training needs a network that tells arteries from veins"):
+        TrainingOptions(**PRESETS["two-looks"] | {"dataset": ("any",), "context_epochs": 0})
 
 
 def test_a_context_branch_that_would_never_learn_is_refused():
-    short = {**PRESETS["two-looks"], "dataset": ("any",), "epochs": 20}
-    with pytest.raises(TrainingError, match="--detail-epochs is 90, expected fewer than the 20 of --epochs"):
+    short = {**PRESETS["two-looks"], "dataset": ("any",), "epochs": 20, "context_epochs": 0, "self_training": False}
+    with pytest.raises(TrainingError, match="--detail-epochs is 380, expected fewer than the 20 of --epochs"):
         TrainingOptions(**short)
     assert TrainingOptions(**short | {"detail_epochs": 19}).epochs == 20
-    assert TrainingOptions(**short | {"start_from": "parent"}).detail_epochs == 90  # its context has learned
+    assert TrainingOptions(**short | {"start_from": "parent"}).detail_epochs == 380  # its context has learned
 
 
 def test_detail_epochs_need_a_detail_branch():
