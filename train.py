@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_option(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], kind: Any) -> None:
     default = field.default
     if kind is bool:
-        group.add_argument(option_name(field.name), action="store_true", default=None, help=field.metadata["help"])
+        group.add_argument(option_name(field.name), action=argparse.BooleanOptionalAction, help=field.metadata["help"])
         return
     several = get_origin(kind) is tuple
     values = " ".join(map(str, default)) if several else default

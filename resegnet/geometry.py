@@ -113,8 +113,8 @@ class Geometry:
         original[rows, columns] = np.asarray(part)
         return original
 
-    def nearest(self, plane: np.ndarray) -> np.ndarray:
-        """Enlarge a plane without new values: (S, S) in the network's frame to (H, W) in the photograph's.
+    def to_original_nearest(self, plane: np.ndarray) -> np.ndarray:
+        """Scale a plane back without new values: (S, S) in the network's frame to (H, W) in the photograph's.
 
         Pixels outside the box are 0.
         """
@@ -122,7 +122,7 @@ class Geometry:
         rows, columns = self._inside()
         original = np.zeros(self.original_size, plane.dtype)
         at = [
-            (np.arange(part.start, part.stop) - start) * self.input_size // side
+            (2 * (np.arange(part.start, part.stop) - start) + 1) * self.input_size // (2 * side)
             for part, start in ((rows, top), (columns, left))
         ]
         original[rows, columns] = plane[np.ix_(*at)]

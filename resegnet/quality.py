@@ -1,8 +1,9 @@
 """Warnings about a photograph that a user should know before trusting the vessels found in it.
 
-Each rule compares one measured number with one limit. The limits separate usable photographs of four cameras (the
-training parts of DRIVE, CHASE_DB1, HRF and IDRiD) from everyday pictures, and from the same photographs darkened,
-blurred or flattened; the comments give both sides. The rules catch gross faults; they do not grade quality clinically.
+Each rule compares measured numbers with limits, most of them one with one. The limits separate usable photographs of
+four cameras (the training parts of DRIVE, CHASE_DB1, HRF and IDRiD) from everyday pictures, and from the same
+photographs darkened, blurred or flattened; the comments give both sides. The rules catch gross faults; they do not
+grade quality clinically.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ BRIGHT_SPOTS = PhotographWarning(
 # All of them: first what only a file can tell, then what `find_warnings` finds.
 WARNINGS = (BURNED_IN, NOT_FUNDUS, CUT_OFF, TOO_DARK, OVEREXPOSED, POOR_CONTRAST, BLURRED, FEW_VESSELS, BRIGHT_SPOTS)
 
-MEASURED_FIELD_PX = 384  # least diameter of the field on the copy that is measured: thin vessels are 1 px wide there
+# Least diameter of the field on the copy that is measured, unless the photograph has fewer: thin vessels are 1 px wide.
+MEASURED_FIELD_PX = 384
 
 
 def find_warnings(image: np.ndarray, fov: FieldOfView, vessels: np.ndarray | None = None) -> list[PhotographWarning]:

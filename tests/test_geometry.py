@@ -50,7 +50,7 @@ def test_a_plane_is_enlarged_without_new_values(fov):
     geometry = Geometry.around(fov, 160)
     plane = np.zeros((160, 160), np.uint8)
     plane[:, 80:] = 7
-    enlarged = geometry.nearest(plane)
+    enlarged = geometry.to_original_nearest(plane)
     assert enlarged.shape == fov.shape and set(np.unique(enlarged)) <= {0, 7}
     assert np.abs(enlarged / 7 - geometry.to_original(plane / 7)).max() <= 0.5 + 1e-5
 

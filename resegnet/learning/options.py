@@ -284,6 +284,11 @@ class TrainingOptions:
         for name in (*positive, "patience", "preview_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected 1 or more.")
+        if self.patience < min(self.validate_every, self.epochs):
+            raise TrainingError(
+                f"--patience is {self.patience}, expected {self.validate_every} (--validate-every) or more: the run "
+                "would stop before an epoch is scored."
+            )
         at_least_0 = ("seed", "workers", "threads", "stress_photographs", "detail_epochs", "context_epochs")
         for name in (*at_least_0, "weight_decay", "learning_rate", "dice_weight", "centreline_weight"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -321,7 +326,7 @@ class TrainingOptions:
                 "--self-training needs a network that tells arteries from veins: give --start-from RELEASE, or "
                 "--context-epochs, after which the run tells them itself."
             )
-        if self.context_epochs and self.context_epochs + self.detail_epochs >= self.epochs:
+        if self.context_epochs and 0 < self.epochs <= self.context_epochs + self.detail_epochs:
             raise TrainingError(
                 f"--context-epochs and --detail-epochs are {self.context_epochs} and {self.detail_epochs}, expected "
                 f"fewer than the {self.epochs} of --epochs together: in between, both branches learn."

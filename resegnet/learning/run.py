@@ -133,6 +133,7 @@ class Run:
     def restart_average(self) -> None:
         """Set the averaged weights to the current weights."""
         self.averaged_model.load_state_dict(self.model.state_dict())
+        self._average.n_averaged.zero_()
 
     def crops(
         self,
@@ -168,6 +169,8 @@ class Run:
         TrainingError
             If the loss becomes nan or infinite.
         """
+        if self.epoch == self.options.context_epochs:
+            self.restart_average()  # until now the detail branch was random
         self._set_training_mode()
         losses: list[torch.Tensor] = []  # kept on the device: reading each one would make it wait
         part_losses: dict[str, list[torch.Tensor]] = {}  # of two looks
@@ -289,7 +292,7 @@ class Run:
     def validate(self, samples: Sequence[WorkingSample], anatomy: Sequence[AnatomySample] = ()) -> dict[str, float]:
         """Score the averaged weights at the working size, and note whether this epoch is the best.
 
-        Without samples every epoch counts as the best so far. With `validate_every`, some epochs are not scored.
+        Without samples every scored epoch counts as the best so far. With `validate_every`, some are not scored.
 
         Returns
         -------

@@ -49,7 +49,7 @@ class KindsTeacher:
         self.digest = digest
 
     @classmethod
-    def of_release(cls, release: ParentRelease, device: str) -> KindsTeacher:
+    def of_release(cls, release: ParentRelease, device: torch.device) -> KindsTeacher:
         """Return the teacher that a release is."""
         model = ReSegNet.from_pretrained(release.folder).to(device)
         digest = hashlib.sha256((release.folder / WEIGHTS_NAME).read_bytes()).hexdigest()
@@ -58,6 +58,8 @@ class KindsTeacher:
     @classmethod
     def of_weights(cls, path: Path, config: Config, device: torch.device) -> KindsTeacher:
         """Return the teacher that the context branch of a run is, of weights that `save_tensors` wrote.
+
+        Its threshold is 0.5: nothing is calibrated yet, and the Dice loss makes such probabilities rare.
 
         Raises
         ------

@@ -91,7 +91,8 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
     read = partial(WorkingSamples.read, data, options, parents, folder.samples)
     # Without a release to start from, a run that trains itself tells the kinds when its context branch has learned.
     learns_first = options.self_training and parents.start is None and run.epoch <= options.context_epochs
-    samples = read(None if learns_first else _find_kinds_teacher(run, folder, parents))
+    with torch.random.fork_rng(devices=[]):  # to build a network draws random numbers
+        samples = read(None if learns_first else _find_kinds_teacher(run, folder, parents))
     if run.rank == 0:
         # Also when resuming: options given anew, such as more epochs, hold for the next --resume. The checkpoint comes
         # last, because --resume needs the other files beside it.
@@ -105,7 +106,9 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
         if learns_first:
             _train_epochs(run, folder, samples, log, until=options.context_epochs)
             _save_teacher(run, folder)
-            samples = read(_find_kinds_teacher(run, folder, parents))
+            del samples
+            with torch.random.fork_rng(devices=[]):
+                samples = read(_find_kinds_teacher(run, folder, parents))
         _train_epochs(run, folder, samples, log)
     if run.rank == 0:
         _finish(run, folder, data, parents, samples)
@@ -169,7 +172,7 @@ def _find_kinds_teacher(run: Run, folder: RunFolder, parents: Parents) -> KindsT
     if not run.options.self_training:
         return None
     if parents.start:
-        return KindsTeacher.of_release(parents.start, run.options.device)
+        return KindsTeacher.of_release(parents.start, run.device)
     return KindsTeacher.of_weights(folder.teacher, run.model.config, run.device)
 
 
@@ -216,7 +219,7 @@ def _log_epoch(run: Run, trained: dict[str, float], scores: dict[str, float], se
     logger.info(
         "epoch %d of %d: loss %.4f, %s%.0f s%s",
         run.epoch, run.options.epochs, trained["loss"], validation, trained["seconds"],
-        f", at most {left // 60} h {left % 60:02d} min of training left" if left else "",
+        f", about {left // 60} h {left % 60:02d} min of training left" if left else "",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Tell arteries from veins: one kind for each stretch of vessel, by the vote of its pixels, and both side by side."""
+"""Tell arteries from veins: the kind of each stretch of vessel by the vote of its pixels, and of the pixels with it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ DOUBT = 0.02  # keeps a probability of 0 or 1 from being certain
 PASSES = 60
 
 # Where an artery and a vein touch, they share a centreline, and a vote gives both the kind of one. So where a vessel is
-# wide enough for the network to tell its sides, a pixel that is sure of its kind keeps it. On training photographs of
-# DRIVE and HRF that raises the share of pixels whose kind is right from 0.94 to 0.96.
-WIDE = np.ones((3, 3), bool)  # fits inside a wide vessel, px of the square
-SURE = 2.0  # half of the log-odds of an artery against a vein; a segment's counts no more than this
-CROSSING_PROBABILITY = 0.4  # least, of the less likely kind, of a pixel of both at a crossing of centrelines
-BOTH_PROBABILITY = 0.6  # the same anywhere else
+# wide enough for the network to tell its sides, each pixel decides with its segment. On training photographs of DRIVE
+# and HRF that raises the share of pixels whose kind is right from 0.94 to 0.96.
+WIDE_PX = 3  # side of a square that fits inside a wide vessel, px of the photograph and of the square of two looks
+# Half of the log-odds of the kind: of a segment against its pixels at most, and of a pixel that differs at least.
+LARGEST_VOTE, LEAST_VOTE = 2.0, 0.5
+SMALLEST_PART = 20  # px of the square of two looks; fewer pixels that differ from their segment are no vessel
+# Least probability of the less likely kind of a pixel of both kinds: at a crossing of centrelines, and elsewhere.
+CROSSING_PROBABILITY, BOTH_PROBABILITY = 0.3, 0.6
 
 _SIDES, _CORNERS = ((0, 1), (-1, 0), (0, -1), (1, 0)), ((-1, 1), (-1, -1), (1, -1), (1, 1))
 
@@ -45,9 +47,9 @@ def tell_kinds(mask: np.ndarray, lines: Tree, anatomy: Anatomy) -> np.ndarray:
     are mostly of one kind, branches of a fork too, and vessels that cross are of two kinds, since arteries cross veins
     only (the tree as a help: Estrada et al. 2015, doi:10.1109/TMI.2015.2443117). `LINKS` says how much.
 
-    Each pixel takes the kind of the centreline that is nearest inside the vessel, unless the vessel is wide and the
-    pixel is sure to be of the other kind: an artery and a vein that touch have one centreline. Where vessels of both
-    kinds pass a crossing, its pixels are of both if both are likely.
+    Each pixel takes the kind of the centreline that is nearest inside the vessel. In a wide vessel it may decide
+    otherwise, with its neighbours: an artery and a vein that touch have one centreline. Where vessels of both kinds
+    pass a crossing, its pixels are of both unless one kind is unlikely; elsewhere, if both kinds are likely.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ def tell_kinds(mask: np.ndarray, lines: Tree, anatomy: Anatomy) -> np.ndarray:
 
     segments, unknown = _nearest_segments(mask, lines)
     kinds = np.append(kind, np.uint8(0))[segments]  # the number -1 stands for none
-    _trust_sure_pixels(kinds, mask, anatomy, segments, odds)
+    _decide_pixels(kinds, mask, anatomy, segments, odds)
     _fill_specks(kinds, unknown, anatomy)
     for crossing in crossings:
         if {ARTERY, VEIN} <= {int(kind[one]) for one, _ in crossing.pairs}:
@@ -286,39 +288,55 @@ def _fill_specks(kinds: np.ndarray, unknown: np.ndarray, anatomy: Anatomy) -> No
     Both arrays are (H, W), `unknown` bool.
     """
     places = _find_true(unknown)
-    count = len(places[0])
-    if not count:
+    if not len(places[0]):
         return
-    width = unknown.shape[1] + 1  # so that the last pixel of a row is not beside the first of the next
-    pixels = places[0] * width + places[1]
-    beside = pixels + np.array([[1], [width - 1], [width], [width + 1]])
-    other = np.minimum(np.searchsorted(pixels, beside), count - 1)
-    pairs = np.nonzero(pixels[other] == beside)
-    edges = np.ones(len(pairs[1]), np.int8), (pairs[1], other[pairs])
-    matrix = sparse.coo_array(edges, shape=(count, count))
-    part = csgraph.connected_components(matrix, directed=False)[1]
+    part = _find_parts(places, np.zeros(len(places[0]), np.uint8))
     artery, vein = anatomy.kinds_at(np.stack(places, axis=1).astype(float))
     kinds[places] = np.where(np.bincount(part, weights=artery - vein)[part] >= 0, ARTERY, VEIN)
 
 
-def _trust_sure_pixels(
+def _find_parts(places: tuple[np.ndarray, np.ndarray], values: np.ndarray) -> np.ndarray:
+    """Number the connected parts, by a side or a corner, of pixels of one value, (N,) int.
+
+    `places` are the rows and columns of the pixels, sorted, (N,) int each.
+    """
+    count, width = len(values), int(places[1].max(initial=0)) + 2  # the last pixel of a row is not beside the next row
+    pixels = places[0] * width + places[1]
+    beside = pixels + np.array([[1], [width - 1], [width], [width + 1]])
+    other = np.minimum(np.searchsorted(pixels, beside), count - 1)
+    offset, one = np.nonzero((pixels[other] == beside) & (values[other] == values))
+    edges = np.ones(len(one), np.int8), (one, other[offset, one])
+    return csgraph.connected_components(sparse.coo_array(edges, shape=(count, count)), directed=False)[1]
+
+
+def _decide_pixels(
     kinds: np.ndarray, mask: np.ndarray, anatomy: Anatomy, segments: np.ndarray, odds: np.ndarray
 ) -> None:
-    """Give the pixels of wide vessels that are sure of their kind, or of both, what they say themselves, in place.
+    """Let the pixels of wide vessels decide with their segment which kind they are, in place.
 
     `segments` is (H, W) int, the segment of each pixel, and `odds` (S,), half of the log-odds of each segment's kind.
     """
     from scipy import ndimage
 
     geometry = anatomy.geometry
-    small = geometry.to_input(mask) >= 0.5
-    wide = ndimage.binary_dilation(ndimage.binary_opening(small, WIDE), WIDE)
-    places = _find_true(geometry.nearest(wide) & (segments >= 0))
+    scale = geometry.input_size / geometry.box[2]
+    footprint = np.ones((math.ceil(WIDE_PX * max(scale, 1)),) * 2, bool)
+    wide = ndimage.binary_opening(geometry.to_input(mask) >= 0.5, footprint)
+    wide = ndimage.binary_dilation(wide, np.ones((3, 3), bool))  # the borders of the vessel, which scaling made soft
+    places = _find_true(geometry.to_original_nearest(wide) & (segments >= 0))
+    before = kinds[places]
     artery, vein = anatomy.kinds_at(np.stack(places, axis=1).astype(float))
-    total = np.clip(odds[segments[places]], -SURE, SURE) + _half_log_odds(artery, vein)
-    told = np.where(total >= 0, ARTERY, VEIN).astype(np.uint8)
-    told[np.minimum(artery, vein) >= BOTH_PROBABILITY] = ARTERY | VEIN
-    kinds[places] = told
+    vote = _half_log_odds(artery, vein)
+    total = np.clip(odds[segments[places]], -LARGEST_VOTE, LARGEST_VOTE) + vote
+    least = np.where(before == ARTERY | VEIN, CROSSING_PROBABILITY, BOTH_PROBABILITY)
+    told = np.where(np.abs(vote) < LEAST_VOTE, before, np.where(total >= 0, ARTERY, VEIN))
+    told = np.where(np.minimum(artery, vein) >= least, ARTERY | VEIN, told)
+    differs = np.flatnonzero(told != before)
+    places, told = (places[0][differs], places[1][differs]), told[differs]
+    if len(told):
+        part = _find_parts(places, told)
+        large = (np.bincount(part) >= SMALLEST_PART / scale**2)[part]
+        kinds[places[0][large], places[1][large]] = told[large]
 
 
 def _half_log_odds(artery: np.ndarray, vein: np.ndarray) -> np.ndarray:

@@ -88,7 +88,7 @@ class Segmentation:
 
     @cached_property
     def kinds(self) -> np.ndarray | None:
-        """Kind of each pixel, (H, W) uint8: 0 no vessel, 1 artery, 2 vein, 3 a crossing of both. None without anatomy.
+        """Kind of each pixel, (H, W) uint8: 0 no vessel, 1 artery, 2 vein, 3 both. None without anatomy.
 
         See `resegnet.results.kinds.tell_kinds`.
         """

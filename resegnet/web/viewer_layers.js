@@ -130,7 +130,7 @@ function updateLegend() {
   } else if (view === "kinds") {
     const colors = props.kind_colors[safeKinds ? "safe" : "usual"];
     for (const [kind, word] of Object.entries({ artery: "arteries", vein: "veins", both: "both" })) {
-      entries.push(legendEntry(`rgb(${colors[kind]})`, word, { count: kind, title: kind === "both" ? "crossings" : "" }));
+      entries.push(legendEntry(`rgb(${colors[kind]})`, word, { count: kind, title: kind === "both" ? "as at crossings" : "" }));
     }
   } else if (view === "probability") {
     const scale = ramp(props.magma, "0", "1");

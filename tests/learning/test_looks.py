@@ -348,6 +348,7 @@ def test_both_branches_learn_between_context_and_detail_epochs():
     with pytest.raises(TrainingError, match="are 50 and 50, expected fewer than the 100 of --epochs together"):
         TrainingOptions(**short | {"context_epochs": 50})
     assert TrainingOptions(**short | {"context_epochs": 49}).context_epochs == 49
+    assert TrainingOptions(**short | {"epochs": 0, "start_from": "a"}).context_epochs == 100  # scores a release
     with pytest.raises(TrainingError, match="--context-epochs needs a network of two looks"):
         TrainingOptions(dataset=("any",), context_epochs=1)
 
@@ -355,7 +356,7 @@ def test_both_branches_learn_between_context_and_detail_epochs():
 @pytest.mark.slow
 def test_kinds_that_were_told_are_kept_for_the_next_resume(tmp_path):
     parent = ParentRelease.find("--start-from", "bundled")
-    teacher = KindsTeacher.of_release(parent, "cpu")
+    teacher = KindsTeacher.of_release(parent, torch.device("cpu"))
     eye = draw_fundus(3, (192, 192))
     planes = np.stack([*eye.image.transpose(2, 0, 1), np.full((192, 192), 255, np.uint8)])
     samples = [AnatomySample(planes, None, None, "eye")]

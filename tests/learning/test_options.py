@@ -16,14 +16,15 @@ OPTIONS = {
     "-h", "--help", "--out", "--preset", "--resume",
     "--dataset", "--extra", "--teacher", "--unseen", "--anatomy",
     "--encoder", "--encoder-depth", "--decoder-channels", "--encoder-weights", "--start-from", "--detail-from",
-    "--self-training",
+    "--self-training", "--no-self-training", "--context-epochs",
     "--input-size", "--smallest-input-size", "--crop-size",
     "--context-size", "--context-encoder", "--context-channels", "--context-crop-size", "--validate-every",
     "--batch-size", "--accumulate", "--steps-per-epoch", "--epochs",
     "--optimizer", "--learning-rate", "--weight-decay", "--schedule", "--patience",
-    "--dice-weight", "--centreline-weight", "--freeze-norm", "--weak-augmentation-share", "--detail-epochs",
+    "--dice-weight", "--centreline-weight", "--freeze-norm", "--no-freeze-norm", "--weak-augmentation-share",
+    "--detail-epochs",
     "--average-decay",
-    "--validation-fraction", "--patient-pattern", "--eye-fingerprints", "--seed",
+    "--validation-fraction", "--patient-pattern", "--eye-fingerprints", "--no-eye-fingerprints", "--seed",
     "--choose-by", "--stress-photographs", "--preview-every", "--track", "--track-space",
     "--device", "--workers", "--threads",
 }  # fmt: skip
@@ -59,7 +60,14 @@ def test_options_given_on_the_command_line_have_the_types_of_the_fields():
     assert isinstance(given.learning_rate, float)
     assert given.dataset == ["synthetic"]
     assert given.freeze_norm is True
-    assert given.epochs is None
+    assert given.epochs is given.self_training is None
+    assert train_script.build_parser().parse_args([*line, "--no-self-training"]).self_training is False
+
+
+def test_a_run_that_would_stop_before_it_is_scored_is_refused():
+    with pytest.raises(TrainingError, match="--patience is 15, expected 40"):
+        TrainingOptions(dataset=("synthetic",), epochs=50, validate_every=40, patience=15)
+    assert TrainingOptions(dataset=("synthetic",), epochs=10, validate_every=40, patience=15).epochs == 10
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch, tmp_path):

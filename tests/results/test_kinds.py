@@ -179,6 +179,37 @@ def test_pixels_of_a_thin_vessel_have_one_kind_whatever_they_say() -> None:
     assert (kinds_of(thin, anatomy)[thin] == ARTERY).all()
 
 
+def test_pixels_that_say_little_do_not_speckle_a_wide_vessel() -> None:
+    wide = draw([(150, 60), (150, 340)], 15)
+    anatomy = anatomy_of(wide, np.zeros(SIZE, bool))
+    noise = np.random.default_rng(0).normal(0, 0.1, (200, 200)).clip(-0.19, 0.19)
+    anatomy.planes[:2] = 0.5 + noise, 0.5 - noise
+    anatomy.planes[:2, 90:110, 40:160:7] = [[[0.05]], [[0.95]]]  # single columns that are sure
+    assert len(np.unique(kinds_of(wide, anatomy)[wide])) == 1
+
+
+def test_vessels_that_cross_at_a_small_angle_both_pass() -> None:
+    reach = 120 * np.array([math.sin(math.radians(20)), math.cos(math.radians(20))])
+    middle = np.array([150, 200])
+    artery, vein = draw([(150, 60), (150, 340)], 9), draw([tuple(middle - reach), tuple(middle + reach)], 9)
+    anatomy = anatomy_of(artery, vein)
+    both = anatomy.planes[:2].min(axis=0) > 0.5
+    anatomy.planes[:2, both] = 0.5  # the network wavers where they share their pixels
+    kinds = kinds_of(artery | vein, anatomy)
+    for bit in (ARTERY, VEIN):
+        assert ndimage.label(kinds & bit != 0, np.ones((3, 3)))[1] == 1
+
+
+def test_a_vessel_of_two_pixels_is_not_wide_in_a_small_photograph() -> None:
+    geometry = Geometry((100, 100), (0, 0, 100), 640)
+    mask = np.zeros((100, 100), bool)
+    mask[50:52, 10:90] = True
+    planes = np.zeros((4, 640, 640), np.float32)
+    planes[:2] = [[[0.95]], [[0.05]]]
+    planes[:2, :, 300:340] = [[[0.05]], [[0.95]]]
+    assert (kinds_of(mask, Anatomy(planes, geometry))[mask] == ARTERY).all()
+
+
 def test_pixels_that_are_likely_of_both_kinds_are_both_in_a_wide_vessel() -> None:
     wide = draw([(150, 60), (150, 340)], 15)
     anatomy = anatomy_of(wide, np.zeros(SIZE, bool))
