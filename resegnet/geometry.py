@@ -128,6 +128,18 @@ class Geometry:
         original[rows, columns] = plane[np.ix_(*at)]
         return original
 
+    def to_input_nearest(self, plane: np.ndarray) -> np.ndarray:
+        """Crop to the box and scale without new values: (H, W) in the photograph's frame to (S, S) in the network's.
+
+        Pixels outside the frame are 0. What is thinner than a pixel of the network's frame may be lost.
+        """
+        steps = (2 * np.arange(self.input_size) + 1) * self.box[2] // (2 * self.input_size)
+        at = [steps + start for start in self.box[:2]]
+        inside = [(place >= 0) & (place < size) for place, size in zip(at, self.original_size, strict=True)]
+        scaled = np.zeros((self.input_size, self.input_size), plane.dtype)
+        scaled[np.ix_(*inside)] = plane[np.ix_(*(place[kept] for place, kept in zip(at, inside, strict=True)))]
+        return scaled
+
     def _inside(self) -> tuple[slice, slice]:
         """Return the part of the box that lies in the frame, as slices of the photograph's rows and columns."""
         top, left, side = self.box

@@ -46,13 +46,19 @@ def test_there_and_back_leaves_a_ramp_where_it_was(fov):
 
 
 @pytest.mark.parametrize("fov", FIELDS.values(), ids=FIELDS)
-def test_a_plane_is_enlarged_without_new_values(fov):
+def test_a_plane_is_scaled_without_new_values(fov):
     geometry = Geometry.around(fov, 160)
     plane = np.zeros((160, 160), np.uint8)
     plane[:, 80:] = 7
     enlarged = geometry.to_original_nearest(plane)
     assert enlarged.shape == fov.shape and set(np.unique(enlarged)) <= {0, 7}
     assert np.abs(enlarged / 7 - geometry.to_original(plane / 7)).max() <= 0.5 + 1e-5
+    left = np.zeros(fov.shape, np.uint8)
+    left[:, : fov.shape[1] // 2] = 7
+    scaled = geometry.to_input_nearest(left)
+    assert scaled.shape == (160, 160) and set(np.unique(scaled)) <= {0, 7}
+    soft = geometry.to_input(left / 7)
+    assert np.mean((scaled > 0) == (soft > 0.5)) > 0.99
 
 
 @pytest.mark.parametrize("fov", FIELDS.values(), ids=FIELDS)

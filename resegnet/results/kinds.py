@@ -74,8 +74,8 @@ def tell_kinds(mask: np.ndarray, lines: Tree, anatomy: Anatomy) -> np.ndarray:
             kind[crossing.bridge] = np.bitwise_or.reduce(kind[[one for one, _ in crossing.pairs]])
 
     segments, unknown = _nearest_segments(mask, lines)
-    kinds = np.append(kind, np.uint8(0))[segments]  # the number -1 stands for none
-    _decide_pixels(kinds, mask, anatomy, segments, odds)
+    kinds = np.insert(kind, 0, 0)[segments]
+    _decide_pixels(kinds, anatomy, segments, odds)
     _fill_specks(kinds, unknown, anatomy)
     for crossing in crossings:
         if {ARTERY, VEIN} <= {int(kind[one]) for one, _ in crossing.pairs}:
@@ -229,9 +229,9 @@ def _sum_votes(lines: Tree, anatomy: Anatomy) -> np.ndarray:
 
 
 def _nearest_segments(mask: np.ndarray, lines: Tree) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number of the segment that is nearest inside the vessel, (H, W) int32, and where none is, (H, W) bool.
+    """Return 1 + the number of the segment that is nearest inside the vessel, (H, W) int32, and where none is.
 
-    The number is -1 outside the vessels, and in parts of the mask without a centreline, which are the second array.
+    It is 0 outside the vessels, and in parts of the mask without a centreline, which are the second array, (H, W) bool.
     """
     unknown = np.pad(mask, 1)
     found = np.zeros(unknown.shape, np.int32)
@@ -241,7 +241,7 @@ def _nearest_segments(mask: np.ndarray, lines: Tree) -> tuple[np.ndarray, np.nda
     found.reshape(-1)[pixels] = lines.segments[inside] + 1
     unknown.reshape(-1)[pixels] = False
     _spread(found, unknown, np.unique(pixels))
-    return found[1:-1, 1:-1] - 1, unknown[1:-1, 1:-1]
+    return found[1:-1, 1:-1], unknown[1:-1, 1:-1]
 
 
 def _spread(numbers: np.ndarray, unknown: np.ndarray, seeds: np.ndarray) -> None:
@@ -309,25 +309,23 @@ def _find_parts(places: tuple[np.ndarray, np.ndarray], values: np.ndarray) -> np
     return csgraph.connected_components(sparse.coo_array(edges, shape=(count, count)), directed=False)[1]
 
 
-def _decide_pixels(
-    kinds: np.ndarray, mask: np.ndarray, anatomy: Anatomy, segments: np.ndarray, odds: np.ndarray
-) -> None:
+def _decide_pixels(kinds: np.ndarray, anatomy: Anatomy, segments: np.ndarray, odds: np.ndarray) -> None:
     """Let the pixels of wide vessels decide with their segment which kind they are, in place.
 
-    `segments` is (H, W) int, the segment of each pixel, and `odds` (S,), half of the log-odds of each segment's kind.
+    `segments` is (H, W) int, 1 + the segment of each pixel, or 0, and `odds` (S,), half of the log-odds of its kind.
     """
     from scipy import ndimage
 
     geometry = anatomy.geometry
     scale = geometry.input_size / geometry.box[2]
     footprint = np.ones((math.ceil(WIDE_PX * max(scale, 1)),) * 2, bool)
-    wide = ndimage.binary_opening(geometry.to_input(mask) >= 0.5, footprint)
-    wide = ndimage.binary_dilation(wide, np.ones((3, 3), bool))  # the borders of the vessel, which scaling made soft
-    places = _find_true(geometry.to_original_nearest(wide) & (segments >= 0))
+    wide = ndimage.binary_opening(geometry.to_input_nearest(segments > 0), footprint)
+    wide = ndimage.binary_dilation(wide, np.ones((3, 3), bool))  # to the borders of the vessel
+    places = _find_true(geometry.to_original_nearest(wide) & (segments > 0))
     before = kinds[places]
     artery, vein = anatomy.kinds_at(np.stack(places, axis=1).astype(float))
     vote = _half_log_odds(artery, vein)
-    total = np.clip(odds[segments[places]], -LARGEST_VOTE, LARGEST_VOTE) + vote
+    total = np.clip(odds[segments[places] - 1], -LARGEST_VOTE, LARGEST_VOTE) + vote
     least = np.where(before == ARTERY | VEIN, CROSSING_PROBABILITY, BOTH_PROBABILITY)
     told = np.where(np.abs(vote) < LEAST_VOTE, before, np.where(total >= 0, ARTERY, VEIN))
     told = np.where(np.minimum(artery, vein) >= least, ARTERY | VEIN, told)
