@@ -24,6 +24,7 @@ from resegnet.learning.label import flip
 from resegnet.learning.parents import ParentRelease
 from resegnet.model import ReSegNet
 from resegnet.segmenter import Segmenter
+from resegnet.version import __version__
 
 _MIRRORS: tuple[tuple[int, ...], ...] = ((-1,), (-2,), (-2, -1))  # axes that are flipped
 
@@ -84,7 +85,8 @@ def tell_kinds(samples: Sequence[AnatomySample], teacher: KindsTeacher, cache: P
     told = []
     for sample in tqdm(samples, desc="telling arteries and veins", unit="photograph", disable=None):
         picture = np.ascontiguousarray(sample.planes[:3].transpose(1, 2, 0))
-        path = cache / f"kinds_{hashlib.sha256(teacher.digest.encode() + picture.tobytes()).hexdigest()}.npz"
+        key = hashlib.sha256((__version__ + teacher.digest).encode() + picture.tobytes()).hexdigest()
+        path = cache / f"kinds_{key}.npz"
         kinds = _load(path)
         if kinds is None:
             kinds = np.stack(teacher(picture)).astype(np.uint8) * 255

@@ -241,7 +241,7 @@ def test_fine_tuning_starts_from_a_bundled_release_of_its_own_network():
 
 
 def test_commands_are_found():
-    assert len(commands("docs/experiments.md")) == 20
+    assert len(commands("docs/experiments.md")) == 21
     assert commands("docs/publishing.md")[2][-3:] == ["--space-hardware", "zero-a10g", "--dry-run"]
 
 
