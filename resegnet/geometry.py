@@ -113,21 +113,6 @@ class Geometry:
         original[rows, columns] = np.asarray(part)
         return original
 
-    def to_original_nearest(self, plane: np.ndarray) -> np.ndarray:
-        """Scale a plane back without new values: (S, S) in the network's frame to (H, W) in the photograph's.
-
-        Pixels outside the box are 0.
-        """
-        top, left, side = self.box
-        rows, columns = self._inside()
-        original = np.zeros(self.original_size, plane.dtype)
-        at = [
-            (2 * (np.arange(part.start, part.stop) - start) + 1) * self.input_size // (2 * side)
-            for part, start in ((rows, top), (columns, left))
-        ]
-        original[rows, columns] = plane[np.ix_(*at)]
-        return original
-
     def to_input_nearest(self, plane: np.ndarray) -> np.ndarray:
         """Crop to the box and scale without new values: (H, W) in the photograph's frame to (S, S) in the network's.
 
@@ -139,6 +124,29 @@ class Geometry:
         scaled = np.zeros((self.input_size, self.input_size), plane.dtype)
         scaled[np.ix_(*inside)] = plane[np.ix_(*(place[kept] for place, kept in zip(at, inside, strict=True)))]
         return scaled
+
+    def pixels_of(self, part: tuple[slice, ...]) -> tuple[slice, slice, tuple[np.ndarray, ...]]:
+        """Find the pixels of the photograph whose middles lie in a part of the network's square.
+
+        Parameters
+        ----------
+        part
+            Rows and columns of the square.
+
+        Returns
+        -------
+        rows, columns
+            In the photograph.
+        places
+            Of these in the part: an index that samples the part, cut out, at each pixel.
+        """
+        found, places = [], []
+        for edge, start, size in zip(part, self.box[:2], self.original_size, strict=True):
+            all_places = (2 * (np.arange(size) - start) + 1) * self.input_size // (2 * self.box[2])
+            first, end = np.searchsorted(all_places, (edge.start, min(edge.stop, self.input_size)))
+            found.append(slice(int(first), int(end)))
+            places.append(all_places[first:end] - edge.start)
+        return found[0], found[1], np.ix_(*places)
 
     def _inside(self) -> tuple[slice, slice]:
         """Return the part of the box that lies in the frame, as slices of the photograph's rows and columns."""

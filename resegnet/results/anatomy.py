@@ -134,7 +134,7 @@ class Anatomy:
 
     def kind_probability(self) -> np.ndarray:
         """Return the probability of an artery and of a vein, (2, H, W) float32 in [0, 1], in the photograph's frame."""
-        return np.stack([self.geometry.to_original(plane) for plane in self._kinds()])
+        return np.stack([self.geometry.to_original(plane) for plane in self.kinds_of_square()])
 
     def kinds_at(self, points: np.ndarray) -> np.ndarray:
         """Return the probability of an artery and of a vein at points, (N, 2) px of the photograph: (2, N) float32."""
@@ -142,9 +142,12 @@ class Anatomy:
 
         top, left, side = self.geometry.box
         places = (points + 0.5 - (top, left)) * (self.geometry.input_size / side) - 0.5
-        return np.stack([ndimage.map_coordinates(plane, places.T, order=1, mode="nearest") for plane in self._kinds()])
+        return np.stack(
+            [ndimage.map_coordinates(plane, places.T, order=1, mode="nearest") for plane in self.kinds_of_square()]
+        )
 
-    def _kinds(self) -> tuple[np.ndarray, np.ndarray]:
+    def kinds_of_square(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the probability of an artery and of a vein, (C, C) float32 in [0, 1] each, in the network's frame."""
         return self.planes[ANATOMY.index("artery")], self.planes[ANATOMY.index("vein")]
 
     def __eq__(self, other: object) -> bool:

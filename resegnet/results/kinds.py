@@ -290,51 +290,63 @@ def _fill_specks(kinds: np.ndarray, unknown: np.ndarray, anatomy: Anatomy) -> No
     places = _find_true(unknown)
     if not len(places[0]):
         return
-    part = _find_parts(places, np.zeros(len(places[0]), np.uint8))
-    artery, vein = anatomy.kinds_at(np.stack(places, axis=1).astype(float))
-    kinds[places] = np.where(np.bincount(part, weights=artery - vein)[part] >= 0, ARTERY, VEIN)
-
-
-def _find_parts(places: tuple[np.ndarray, np.ndarray], values: np.ndarray) -> np.ndarray:
-    """Number the connected parts, by a side or a corner, of pixels of one value, (N,) int.
-
-    `places` are the rows and columns of the pixels, sorted, (N,) int each.
-    """
-    count, width = len(values), int(places[1].max(initial=0)) + 2  # the last pixel of a row is not beside the next row
+    count, width = len(places[0]), unknown.shape[1] + 1  # the last pixel of a row is not beside the first of the next
     pixels = places[0] * width + places[1]
     beside = pixels + np.array([[1], [width - 1], [width], [width + 1]])
     other = np.minimum(np.searchsorted(pixels, beside), count - 1)
-    offset, one = np.nonzero((pixels[other] == beside) & (values[other] == values))
-    edges = np.ones(len(one), np.int8), (one, other[offset, one])
-    return csgraph.connected_components(sparse.coo_array(edges, shape=(count, count)), directed=False)[1]
+    pairs = np.nonzero(pixels[other] == beside)
+    edges = np.ones(len(pairs[1]), np.int8), (pairs[1], other[pairs])
+    matrix = sparse.coo_array(edges, shape=(count, count))
+    part = csgraph.connected_components(matrix, directed=False)[1]
+    artery, vein = anatomy.kinds_at(np.stack(places, axis=1).astype(float))
+    kinds[places] = np.where(np.bincount(part, weights=artery - vein)[part] >= 0, ARTERY, VEIN)
 
 
 def _decide_pixels(kinds: np.ndarray, anatomy: Anatomy, segments: np.ndarray, odds: np.ndarray) -> None:
     """Let the pixels of wide vessels decide with their segment which kind they are, in place.
 
+    The few places where they differ from it are looked for in the square, and only these are decided pixel by pixel.
+
     `segments` is (H, W) int, 1 + the segment of each pixel, or 0, and `odds` (S,), half of the log-odds of its kind.
     """
     from scipy import ndimage
 
-    geometry = anatomy.geometry
+    geometry, around = anatomy.geometry, np.ones((3, 3), bool)
+    small, before = geometry.to_input_nearest(segments), geometry.to_input_nearest(kinds)
     scale = geometry.input_size / geometry.box[2]
     footprint = np.ones((math.ceil(WIDE_PX * max(scale, 1)),) * 2, bool)
-    wide = ndimage.binary_opening(geometry.to_input_nearest(segments > 0), footprint)
-    wide = ndimage.binary_dilation(wide, np.ones((3, 3), bool))  # to the borders of the vessel
-    places = _find_true(geometry.to_original_nearest(wide) & (segments > 0))
-    before = kinds[places]
-    artery, vein = anatomy.kinds_at(np.stack(places, axis=1).astype(float))
+    wide = ndimage.binary_dilation(ndimage.binary_opening(small > 0, footprint), around) & (small > 0)
+    told = np.zeros_like(before)
+    artery, vein = anatomy.kinds_of_square()
+    told[wide] = _tell_pixels(artery[wide], vein[wide], odds[small[wide] - 1], before[wide])
+    told[told == before] = 0
+    for kind in (ARTERY, VEIN, ARTERY | VEIN):
+        parts, count = ndimage.label(told == kind, around)
+        large = np.flatnonzero(np.bincount(parts.ravel(), minlength=count + 1) >= SMALLEST_PART)
+        boxes = ndimage.find_objects(parts)
+        for part in large[large > 0]:
+            box = tuple(slice(max(edge.start - 1, 0), edge.stop + 1) for edge in boxes[part - 1])
+            near = ndimage.binary_dilation(parts[box] == part, around)
+            rows, columns, at = geometry.pixels_of(box)
+            inside = near[at] & (segments[rows, columns] > 0)
+            view, voted = kinds[rows, columns], odds[segments[rows, columns][inside] - 1]
+            points = np.argwhere(inside) + np.array([rows.start, columns.start], float)
+            artery, vein = anatomy.kinds_at(points)
+            own = _tell_pixels(artery, vein, voted, view[inside])
+            view[inside] = np.where(own == kind, kind, view[inside])
+
+
+def _tell_pixels(artery: np.ndarray, vein: np.ndarray, odds: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return the kind that each pixel of a wide vessel and its segment decide on, (N,) uint8.
+
+    `artery` and `vein` are the pixel's probabilities, `odds` half of the log-odds of the segment's kind, and `before`
+    is that kind, of both at a crossing.
+    """
     vote = _half_log_odds(artery, vein)
-    total = np.clip(odds[segments[places] - 1], -LARGEST_VOTE, LARGEST_VOTE) + vote
+    total = np.clip(odds, -LARGEST_VOTE, LARGEST_VOTE) + vote
     least = np.where(before == ARTERY | VEIN, CROSSING_PROBABILITY, BOTH_PROBABILITY)
     told = np.where(np.abs(vote) < LEAST_VOTE, before, np.where(total >= 0, ARTERY, VEIN))
-    told = np.where(np.minimum(artery, vein) >= least, ARTERY | VEIN, told)
-    differs = np.flatnonzero(told != before)
-    places, told = (places[0][differs], places[1][differs]), told[differs]
-    if len(told):
-        part = _find_parts(places, told)
-        large = (np.bincount(part) >= SMALLEST_PART / scale**2)[part]
-        kinds[places[0][large], places[1][large]] = told[large]
+    return np.where(np.minimum(artery, vein) >= least, ARTERY | VEIN, told).astype(np.uint8)
 
 
 def _half_log_odds(artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
