@@ -314,8 +314,11 @@ def _decide_pixels(kinds: np.ndarray, anatomy: Anatomy, segments: np.ndarray, od
     geometry, around = anatomy.geometry, np.ones((3, 3), bool)
     small, before = geometry.to_input_nearest(segments), geometry.to_input_nearest(kinds)
     scale = geometry.input_size / geometry.box[2]
-    footprint = np.ones((math.ceil(WIDE_PX * max(scale, 1)),) * 2, bool)
-    wide = ndimage.binary_dilation(ndimage.binary_opening(small > 0, footprint), around) & (small > 0)
+    # Opening by a square, then one pixel more; these filters work by rows and columns, binary_opening does not.
+    width = math.ceil(WIDE_PX * max(scale, 1))
+    wide = ndimage.minimum_filter((small > 0).astype(np.uint8), width, mode="constant")
+    wide = ndimage.maximum_filter(wide, width, mode="constant", origin=width % 2 - 1)
+    wide = (ndimage.maximum_filter(wide, 3, mode="constant") > 0) & (small > 0)
     told = np.zeros_like(before)
     artery, vein = anatomy.kinds_of_square()
     told[wide] = _tell_pixels(artery[wide], vein[wide], odds[small[wide] - 1], before[wide])

@@ -248,7 +248,7 @@ def test_a_preset_gives_way_to_what_is_given(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(train_script, "train", lambda options, out, resume: seen.append(options))
     for preset, values in PRESETS.items():
-        line = ["--preset", preset, "--dataset", "synthetic", "--out", str(tmp_path), "--epochs", "97"]
+        line = ["--preset", preset, "--dataset", "synthetic", "--out", str(tmp_path), "--epochs", "997"]
         assert train_script.main(line) == 0
-        expected = values | {"epochs": 97}
+        expected = values | {"epochs": 997}
         assert {name: getattr(seen[-1], name) for name in expected} == expected
