@@ -170,7 +170,7 @@ class Run:
             If the loss becomes nan or infinite.
         """
         if self.epoch == self.options.context_epochs:
-            self.restart_average()  # until now the detail branch was random
+            self.restart_average()  # while the context branch learned alone, the detail branch was random
         self._set_training_mode()
         losses: list[torch.Tensor] = []  # kept on the device: reading each one would make it wait
         part_losses: dict[str, list[torch.Tensor]] = {}  # of two looks

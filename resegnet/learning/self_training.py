@@ -51,14 +51,14 @@ class KindsTeacher:
 
     @classmethod
     def of_release(cls, release: ParentRelease, device: torch.device) -> KindsTeacher:
-        """Return the teacher that a release is."""
+        """Make a teacher of a release."""
         model = ReSegNet.from_pretrained(release.folder).to(device)
         digest = hashlib.sha256((release.folder / WEIGHTS_NAME).read_bytes()).hexdigest()
         return cls(_MirroredContext(model, cpu_has_fast_bfloat16()), model.config, digest)
 
     @classmethod
     def of_weights(cls, path: Path, config: Config, device: torch.device) -> KindsTeacher:
-        """Return the teacher that the context branch of a run is, of weights that `save_tensors` wrote.
+        """Make a teacher of the context branch of a run, from weights that `save_tensors` wrote.
 
         Its threshold is 0.5: nothing is calibrated yet, and the Dice loss makes such probabilities rare.
 

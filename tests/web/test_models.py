@@ -73,7 +73,7 @@ def settings(photo, model, **changed):
     return known | {"model": model} | changed
 
 
-# What is offered
+# The models on offer
 
 
 def test_the_bundled_releases_are_a_choice():
