@@ -62,7 +62,7 @@ def draw_view(
     strength
         0 to 1, see `resegnet.learning.augment.draw_place`.
     fixed
-        The detail keeps the size of its picture.
+        The detail is a crop of the context that keeps its size, `crop_sizes[1]`.
     """
     turned = strength == 1
     # Drawn towards the middle: about a rim, half of the crop would be black.
@@ -92,9 +92,15 @@ def draw_view(
     sharp = zoom > SHARP_ZOOM and not fixed
     context_side = side if sharp else config.context_size
     context_zoom = zoom * config.context_size / context_side
-    middle = np.round(position * context_side / side - turn @ mirror @ offset / context_zoom)
+    centre = position * context_side / side
+    # The context of a prediction is the whole field: the crop shows as much of it as it can.
+    middle = _kept_inside(centre - turn @ mirror @ offset / context_zoom, context_side, crop_sizes[1] / context_zoom)
+    offset = np.clip(mirror @ np.linalg.inv(turn) @ (centre - middle) * context_zoom, -free, free)
+    middle = np.round(centre - turn @ mirror @ offset / context_zoom)
     # After rounding, so that crops that keep their pixels keep them.
-    offset = mirror @ np.linalg.inv(turn) @ (position * context_side / side - middle) * context_zoom
+    offset = mirror @ np.linalg.inv(turn) @ (centre - middle) * context_zoom
+    if fixed:
+        position = np.round(_kept_inside(position, side, crop_sizes[1] / zoom))
     softness = None
     if rng.random() < SOFTENED_SHARE:
         softness = math.exp(rng.uniform(math.log(SOFTEST / 8), math.log(SOFTEST)))
@@ -106,6 +112,12 @@ def draw_view(
     detail, detail_finer = place(position, zoom * larger)
     context, context_finer = place(middle, context_zoom)
     return View(detail, context, sharp, detail_finer, context_finer, scale, offset, side * larger, softness)
+
+
+def _kept_inside(middle: np.ndarray, side: float, size: float) -> np.ndarray:
+    """The middle, (2,), of a crop of `size` px, moved so that the crop does not leave a square of `side` px."""
+    free = max(0.0, (side - size) / 2)
+    return np.clip(middle, side / 2 - free, side / 2 + free)
 
 
 def away_from_middle(position: np.ndarray, side: int) -> np.ndarray:

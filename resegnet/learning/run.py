@@ -135,6 +135,14 @@ class Run:
         self.averaged_model.load_state_dict(self.model.state_dict())
         self._average.n_averaged.zero_()
 
+    def _continue_from_average(self) -> None:
+        """Set the weights to their average: it is better than the weights of one step, and a branch may now be kept.
+
+        The average begins anew, because a branch that begins to learn changes faster than it follows.
+        """
+        self.model.load_state_dict(self.averaged_model.state_dict())
+        self._average.n_averaged.zero_()
+
     def crops(
         self,
         samples: Sequence[WorkingSample],
@@ -169,8 +177,8 @@ class Run:
         TrainingError
             If the loss becomes nan or infinite.
         """
-        if self.epoch == self.options.context_epochs:
-            self.restart_average()  # while the context branch learned alone, the detail branch was random
+        if self.epoch in (self.options.context_epochs, self.options.epochs - self.options.detail_epochs):
+            self._continue_from_average()
         self._set_training_mode()
         losses: list[torch.Tensor] = []  # kept on the device: reading each one would make it wait
         part_losses: dict[str, list[torch.Tensor]] = {}  # of two looks

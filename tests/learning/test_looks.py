@@ -73,6 +73,21 @@ def test_the_context_shows_where_the_detail_lies(strength):
     assert 0 < furthest < 0.6  # px of the detail's picture
 
 
+def test_a_context_crop_as_large_as_the_field_shows_nearly_all_of_it():
+    rng = np.random.default_rng(2)
+    field = np.hypot(*(np.indices((96, 96)) - 47.5)) < 48
+    inside = np.argwhere(field)
+    picture = torch.from_numpy(field * 255.0)[None]
+    for fixed in (False, True):
+        shares = []
+        for _ in range(40):
+            view = draw_view(rng, inside, 96, CONFIG, (0 if fixed else 32, 96), fixed=fixed)
+            place, finer = (view.detail, view.detail_finer) if fixed else (view.context, view.context_finer)
+            zoom = 1 / (abs(np.linalg.det(place.matrix)) ** 0.5 * finer)
+            shares.append(float(cut_looks([picture], [place], [finer], 96).sum()) / zoom**2 / field.sum())
+        assert np.median(shares) > 0.9
+
+
 def test_a_point_keeps_its_distance_through_a_crop():
     rng = np.random.default_rng(1)
     line = torch.arange(96.0) + 0.5
@@ -223,15 +238,20 @@ def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_in_detail_epochs_the_context_branch_stays_as_it_is(folder, tmp_path):
+def test_in_detail_epochs_the_context_branch_stays_as_its_average_was(folder, tmp_path):
     options, states = tiny_options(folder), []
     for epochs, detail_epochs in ((1, 0), (2, 1)):
         options |= {"epochs": epochs, "detail_epochs": detail_epochs, "validate_every": 1}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("resegnet.learning.training._finish", lambda *_: None)
             train(TrainingOptions(**options), tmp_path / "run", resume=epochs > 1)
-        states.append(torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["model"])
-    changed = {name for name, value in states[0].items() if not torch.equal(value, states[1][name])}
+        states.append(torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True))
+    average, learned = (
+        {name.removeprefix("module."): v for name, v in states[0]["average"].items()},
+        states[1]["model"],
+    )
+    assert not all(torch.equal(value, average[name]) for name, value in states[0]["model"].items())
+    changed = {name for name, value in learned.items() if not torch.equal(value, average[name])}
     assert changed and not [name for name in changed if name.startswith("net.context")]
     assert [name for name in changed if name.startswith("net.detail.")]
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
