@@ -93,6 +93,21 @@ def test_scores_are_those_of_the_bundled_release(name):
     ]
 
 
+def test_the_readme_tells_the_scores_of_the_bundled_release():
+    metrics = json.loads((BUNDLED_RELEASES["bundled"] / "metrics.json").read_text())
+    f1 = {name: metrics[name]["pooled"]["f1"] for name in NAMES}
+    harder = {name: f1.pop(name) for name in ("dr_hagis", "aria", "orvs")}
+    kinds = metrics["les_av"]["kinds"]
+    stress = {row["stress"]: f"{row['f1']:.3f}" for row in metrics["drive"]["stress"]}
+    enlarged, softened = stress["enlarged 3 times"], stress["enlarged 3 times, softened by 0.3 %"]
+    words = " ".join(text("README.md").split())
+    assert f"F1 (Dice) {min(f1.values()):.2f} to {max(f1.values()):.2f} on the test photographs" in words
+    assert f"HRF and LES-AV, {min(harder.values()):.2f} to {max(harder.values()):.2f} on three harder sets" in words
+    assert f"On LES-AV, arteries score F1 {kinds['artery_f1']:.2f} and veins {kinds['vein_f1']:.2f}" in words
+    assert f"{100 * (1 - kinds['accuracy']):.0f} % of its vessel pixels get the wrong kind" in words
+    assert f"score F1 {enlarged} instead of {stress['as it is']}, and {softened} if they are softened too" in words
+
+
 @pytest.mark.parametrize("release", BUNDLED_RELEASES)
 def test_each_bundled_release_has_its_row_of_scores(release):
     metrics = json.loads((BUNDLED_RELEASES[release] / "metrics.json").read_text())
