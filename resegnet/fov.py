@@ -132,11 +132,12 @@ def find_field_of_view(image: np.ndarray) -> FieldOfView:
     """
     check_image(image)
     height, width = image.shape[:2]
-    surround = _surround_colour(image) if min(height, width) >= SMALLEST_SIDE_PX else None
-    if surround is None:
-        return FieldOfView(np.ones((height, width), bool))
     step = max(1, round(max(height, width) / SMALL_PX))
     small = image[step // 2 :: step, step // 2 :: step]
+    # Of a long strip, the copy has no pixel.
+    surround = _surround_colour(image) if min(height, width) >= SMALLEST_SIDE_PX and small.size else None
+    if surround is None:
+        return FieldOfView(np.ones((height, width), bool))
     light = _without_specks(_difference(small, surround))
 
     ellipse, bounds, has_rim = _find_ellipse(light)
