@@ -15,7 +15,7 @@ from support.synthetic import draw_fundus
 from resegnet import Config, ReSegNet, Segmenter
 from resegnet.engine import OnnxNetwork, TorchNetwork
 from resegnet.errors import ArgumentError, WeightsError
-from resegnet.learning.label import MirroredEnsemble
+from resegnet.learning.label import MirroredNetwork
 from resegnet.releases.quantise import write_onnx
 from resegnet.segmenter import predict, prepare_context, prepare_input
 
@@ -114,8 +114,8 @@ def test_a_network_of_one_look_is_refused_where_two_are_needed():
 def test_an_ensemble_sees_mirror_images_of_both_looks(model):
     network = TorchNetwork(model)
     rgb, context = np.random.default_rng(0).random((2, 1, 3, 96, 96), np.float32)
-    found, anatomy = MirroredEnsemble([network]).look_twice(rgb, context)
-    mirrored, its_anatomy = MirroredEnsemble([network]).look_twice(rgb[..., ::-1].copy(), context[..., ::-1].copy())
+    found, anatomy = MirroredNetwork(network).look_twice(rgb, context)
+    mirrored, its_anatomy = MirroredNetwork(network).look_twice(rgb[..., ::-1].copy(), context[..., ::-1].copy())
     assert np.allclose(found, mirrored[..., ::-1], atol=1e-5)
     assert np.allclose(anatomy, its_anatomy[..., ::-1], atol=1e-5)
 

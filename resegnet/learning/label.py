@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from resegnet.cohort.photograph import free_name
+from resegnet.dicom import is_dicom
 from resegnet.engine import Network, TwoLookNetwork
 from resegnet.errors import DataError, ImageError
-from resegnet.image import SUFFIXES, read_image
+from resegnet.image import SUFFIXES
 from resegnet.io import atomic_folder, png, write_atomically
 from resegnet.segmenter import Segmenter
 
@@ -25,13 +25,16 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, limi
     """Make a data set of photographs and the vessel masks that an ensemble of models finds in them.
 
     The ensemble's probability is the mean over the models, each applied to the photograph and its mirror images (see
-    `mirrored`). Its threshold is the mean of the models' thresholds. Photographs with a warning are left out, because
-    the models are unreliable on them. Pseudo-labels: Lee 2013, ICML Workshop on Challenges in Representation Learning.
+    `MirroredNetwork`). Its threshold is the mean of the models' thresholds. Photographs with a warning are left out,
+    because the models are unreliable on them. Pseudo-labels: Lee 2013, ICML Workshop on Challenges in Representation
+    Learning.
+
+    Photographs are copied byte by byte, but DICOM files, which say whose eye they show, become PNG.
 
     Parameters
     ----------
     segmenters
-        One or more models, of the same working size.
+        One or more models, of one look or of two, of any working sizes.
     source
         Folder of photographs, searched with all folders below it.
     destination
@@ -61,15 +64,20 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, limi
     if limit is not None and limit < len(paths):
         paths = [paths[index] for index in np.linspace(0, len(paths) - 1, limit).astype(int)]
     threshold = float(np.mean([segmenter.config.threshold for segmenter in segmenters]))
-    teacher = Segmenter(MirroredEnsemble([segmenter.network for segmenter in segmenters]), segmenters[0].config)
+    mirrored = [Segmenter(MirroredNetwork(segmenter.network), segmenter.config) for segmenter in segmenters]
 
     with atomic_folder(destination) as folder:
-        lines = _write_labelled(teacher, threshold, source, paths, folder / "train", destination.name)
+        lines = _write_labelled(mirrored, threshold, source, paths, folder / "train", destination.name)
     return len(lines)
 
 
 def _write_labelled(
-    teacher: Segmenter, threshold: float, source: Path, paths: Sequence[Path], folder: Path, dataset: str
+    segmenters: Sequence[Segmenter],
+    threshold: float,
+    source: Path,
+    paths: Sequence[Path],
+    folder: Path,
+    dataset: str,
 ) -> list[str]:
     """Write the photographs that can be labelled, their masks and `metadata.jsonl`, and return its lines."""
     folder.mkdir()
@@ -77,50 +85,52 @@ def _write_labelled(
     taken: dict[str, int] = {}
     for path in tqdm(paths, desc="labelling", unit="picture", disable=None):
         try:
-            result = teacher(read_image(path))
+            results = [segmenter(path) for segmenter in segmenters]
         except ImageError as error:
             logger.warning("%s", error)
             continue
-        mask = result.at(threshold).mask
-        if result.warnings or not mask.any():
-            logger.warning("%s is left out: %s", path, " ".join(result.warnings) or "no vessels found.")
+        mask = (np.mean([result.probability for result in results], axis=0) >= threshold) & results[0].fov
+        warnings = dict.fromkeys(warning for result in results for warning in result.warnings)
+        if warnings or not mask.any():
+            logger.warning("%s is left out: %s", path, " ".join(warnings) or "no vessels found.")
             continue
         name = free_name("_".join(path.relative_to(source).with_suffix("").parts), taken)
-        files = {"image_file_name": f"{name}{path.suffix.lower()}", "mask_file_name": f"{name}_mask.png"}
-        shutil.copyfile(path, folder / files["image_file_name"])
+        content, suffix = path.read_bytes(), path.suffix.lower()
+        if is_dicom(content):
+            content, suffix = png(results[0].image), ".png"
+        files = {"image_file_name": f"{name}{suffix}", "mask_file_name": f"{name}_mask.png"}
+        write_atomically(folder / files["image_file_name"], content)
         write_atomically(folder / files["mask_file_name"], png(mask.astype(np.uint8) * 255))
         lines.append(json.dumps({"image_id": name, "patient": name, "dataset": dataset, **files}))
     write_atomically(folder / "metadata.jsonl", "".join(line + "\n" for line in lines).encode())
     return lines
 
 
-class MirroredEnsemble:
-    """Averages networks over a picture and its three mirror images, at four times the cost of all of them.
+class MirroredNetwork:
+    """Averages a network over a picture and its three mirror images, at four times the cost.
 
     Parameters
     ----------
-    networks
-        Functions as `Segmenter.network`, all of one look or all of two.
+    network
+        As `Segmenter.network`, of one look or of two.
     """
 
     _MIRRORS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # axes that are flipped
 
-    def __init__(self, networks: Sequence[Network]) -> None:
-        self._networks = networks
+    def __init__(self, network: Network) -> None:
+        self._network = network
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Return the vessel probability, (N, S, S) float32, of RGB, (N, 3, S, S) float32 in [0, 1]."""
-        found = [flip(network(flip(rgb, axes)), axes) for network in self._networks for axes in self._MIRRORS]
-        return np.mean(found, axis=0)
+        return np.mean([flip(self._network(flip(rgb, axes)), axes) for axes in self._MIRRORS], axis=0)
 
     def look_twice(self, rgb: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Run networks of two looks, see `resegnet.engine.TorchNetwork.look_twice`."""
-        found: list[list[np.ndarray]] = []
-        for network in self._networks:
-            assert isinstance(network, TwoLookNetwork)  # as the config says that takes `label` here
-            for axes in self._MIRRORS:
-                looks = network.look_twice(flip(rgb, axes), flip(context, axes))
-                found.append([flip(part, axes) for part in looks])
+        """Run a network of two looks, see `resegnet.engine.TorchNetwork.look_twice`."""
+        assert isinstance(self._network, TwoLookNetwork)  # as its config says
+        found = [
+            [flip(part, axes) for part in self._network.look_twice(flip(rgb, axes), flip(context, axes))]
+            for axes in self._MIRRORS
+        ]
         probability, anatomy = (np.mean(parts, axis=0) for parts in zip(*found, strict=True))
         return probability, anatomy
 

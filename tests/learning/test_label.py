@@ -5,16 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from support.stand_in import DarkOnGreen
+from support.dicom import PATIENT, dicom
+from support.stand_in import DarkOnGreen, TwoLooksOnGreen
 from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter
+from resegnet.config import TWO_LOOKS
 from resegnet.errors import DataError
 from resegnet.learning.crops import Crops, WorkingSample
 from resegnet.learning.data import load_vessels, read_sample
-from resegnet.learning.label import MirroredEnsemble, label
+from resegnet.learning.label import MirroredNetwork, label
 
 CONFIG = Config(input_size=512, threshold=0.6)
+TWO_LOOKS_CONFIG = Config(
+    encoder=TWO_LOOKS,
+    encoder_depth=2,
+    decoder_channels=(16, 16),
+    input_size=384,
+    threshold=0.7,
+    context_size=64,
+    context_channels=(16, 16, 16),
+)
 
 
 @pytest.fixture
@@ -60,13 +71,40 @@ def test_fewer_are_taken_evenly_and_nothing_is_overwritten(photographs, tmp_path
         label(segmenters, tmp_path / "labelled" / "train" / "nothing", tmp_path / "other")
 
 
+def test_nothing_personal_of_a_dicom_file_gets_into_the_data_set(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    photo = draw_fundus(0).image
+    (pictures / "a.dcm").write_bytes(dicom(photo))
+    (pictures / "named.dcm").write_bytes(dicom(photo, BurnedInAnnotation="YES"))
+    assert label([Segmenter(DarkOnGreen(), CONFIG)], pictures, tmp_path / "labelled") == 1
+    rows = load_vessels(str(tmp_path / "labelled"), "train")
+    assert np.array_equal(read_sample(rows[0]).image, photo)
+    written = b"".join(path.read_bytes() for path in (tmp_path / "labelled").rglob("*") if path.is_file())
+    assert not [value for value in PATIENT.values() if value.encode() in written]
+
+
+def test_models_of_one_look_and_of_two_label_together(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(draw_fundus(0).image).save(pictures / "a.png")
+    segmenters = [Segmenter(DarkOnGreen(), CONFIG), Segmenter(TwoLooksOnGreen(), TWO_LOOKS_CONFIG)]
+    for number, models in enumerate((segmenters, segmenters[::-1])):
+        assert label(models, pictures, tmp_path / str(number)) == 1
+        mask = read_sample(load_vessels(str(tmp_path / str(number)), "train")[0]).vessels
+        results = [model(pictures / "a.png") for model in models]
+        wanted = (np.mean([result.probability for result in results], axis=0) >= 0.65) & results[0].fov
+        assert wanted.any()
+        assert (mask != wanted).mean() < 0.002  # each stand-in sees mirrored pictures alike
+
+
 def test_mirrored_averages_over_four_views_each_turned_back():
     rgb = np.random.default_rng(1).random((2, 3, 6, 8)).astype(np.float32)
-    assert np.allclose(MirroredEnsemble([lambda rgb: rgb[:, 1]])(rgb), rgb[:, 1])
+    assert np.allclose(MirroredNetwork(lambda rgb: rgb[:, 1])(rgb), rgb[:, 1])
     # One that favours the upper left corner favours none when mirrored.
     corner = np.zeros((6, 8), np.float32)
     corner[0, 0] = 1
-    found = MirroredEnsemble([lambda rgb: np.broadcast_to(corner, (len(rgb), 6, 8))])(rgb)
+    found = MirroredNetwork(lambda rgb: np.broadcast_to(corner, (len(rgb), 6, 8)))(rgb)
     assert found[0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0.25] * 4
     assert found[0].sum() == 1
 
