@@ -110,8 +110,11 @@ def require(package: str, purpose: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, at most 200 characters, or the name of its class."""
-    return str(error).strip().partition("\n")[0][:200].rstrip(".") or type(error).__name__
+    """Return the first line of an error's message, at most 400 characters, or the name of its class.
+
+    The messages of this package, which end in what to do, are shorter.
+    """
+    return str(error).strip().partition("\n")[0][:400].rstrip(".") or type(error).__name__
 
 
 def short_repr(value: object) -> str:

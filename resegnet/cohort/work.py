@@ -29,6 +29,7 @@ from resegnet.version import __version__
 
 logger = logging.getLogger(__name__)
 
+FILE_COLUMNS = ("mask", "overlay", "probability", "kinds")  # of the table: names of the files, of those that are made
 # Folders of the results.
 RECORDS, MASKS, OVERLAYS, PROBABILITIES, KINDS = "records", "masks", "overlays", "probabilities", "kinds"
 
@@ -177,7 +178,7 @@ class Work:
         }
 
     def _files(self, photograph: Photograph) -> dict[str, str]:
-        """Return the names of the files to make, by their column: `mask`, `overlay`, `probability`, `kinds`."""
+        """Return the names of the files to make, by their column, see `FILE_COLUMNS`."""
         names = self._names(photograph)
         files = {"mask": names[MASKS]}
         if self._options.overlay:

@@ -19,8 +19,8 @@ from PIL import Image
 
 from resegnet.cohort.photograph import Photograph
 from resegnet.cohort.run import make_folder
-from resegnet.cohort.tables import write_tables
-from resegnet.cohort.work import CohortOptions, Outcome, Work
+from resegnet.cohort.tables import FAILURES, PARQUET, TABLE, write_tables
+from resegnet.cohort.work import FILE_COLUMNS, CohortOptions, Outcome, Work
 from resegnet.errors import OutputError, ResegnetError
 from resegnet.web.messages import user_error
 from resegnet.web.models import Models
@@ -48,6 +48,7 @@ TABLE_HEAD = (
     + "".join(_head(title, "number more") for title, _ in COLUMNS.values())
     + "<th>Notes</th></tr></thead><tbody>"
 )
+NO_ROOM = "The server has no room left for results; try fewer photographs."
 THRESHOLD_STEP = 0.0001  # of the slider
 EMPTY = (
     f"<p>Up to {MAX_PHOTOGRAPHS} photographs, or ZIP files of them. Each gets a row here as soon as it is done. "
@@ -112,7 +113,7 @@ class Batches:
                 with self._turn:  # for one photograph only, so that other visitors come between
                     outcome = work(photograph)
             except OutputError as error:
-                raise user_error("The server has no room left for results; try fewer photographs.") from error
+                raise user_error(NO_ROOM) from error
             batch.outcomes.append(outcome)
             batch.table += _row(batch, photograph, outcome)
             over = batch.cancelled or len(batch.outcomes) == len(batch.photographs)
@@ -136,20 +137,26 @@ class Batches:
         Raises
         ------
         gradio.exceptions.Error
-            If there are no results, or if they were deleted.
+            If there are no results, if they were deleted, or if the disk is full.
         """
         done = [] if batch is None else list(zip(batch.photographs, batch.outcomes, strict=False))
         if batch is None or not done:
             raise user_error("There are no results to save yet; start a batch first.")
-        if not all((batch.folder / outcome.row["mask"]).exists() for _, outcome in done if outcome.row):
-            raise user_error("The results were deleted after an hour; run the batch again.")
-        write_tables(str(batch.folder), lambda: done)
-        path = Path(tempfile.mkdtemp(prefix="zip-", dir=get_upload_folder())) / "resegnet_batch.zip"
-        with zipfile.ZipFile(path, "w") as archive:  # stored, because pictures are compressed already
-            for file in sorted(batch.folder.rglob("*")):
-                name = file.relative_to(batch.folder).as_posix()
-                if file.is_file() and not name.startswith("records/"):
-                    archive.write(file, name)
+        path = _make_folder("zip-") / "resegnet_batch.zip"
+        try:
+            write_tables(str(batch.folder), lambda: done)
+            # Not all that is in the folder: the batch may go on, and files of the next photograph come and go.
+            rows = [outcome.row for _, outcome in done if outcome.row]
+            names = [row[column] for row in rows for column in FILE_COLUMNS if column in row]
+            names += [name for name in (TABLE, PARQUET, FAILURES) if (batch.folder / name).exists()]
+            with zipfile.ZipFile(path, "w") as archive:  # stored, because pictures are compressed already
+                for name in sorted(names):
+                    archive.write(batch.folder / name, name)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            deleted = isinstance(error, FileNotFoundError)
+            sentence = "The results were deleted after an hour; run the batch again." if deleted else NO_ROOM
+            raise user_error(sentence) from error
         return str(path)
 
     def _begin(
@@ -160,12 +167,22 @@ class Batches:
         segmenter = self._models(model)
         try:
             photographs = list_uploads(files)
-            folder = Path(tempfile.mkdtemp(prefix="batch-", dir=get_upload_folder()))
+            folder = _make_folder("batch-")
             options = CohortOptions(str(folder), threshold=threshold, probability=probability)
             make_folder(options)
+        except OutputError as error:  # its message names a folder of the server
+            raise user_error(NO_ROOM) from error
         except ResegnetError as error:
             raise user_error(str(error)) from error
         return Batch(folder, photographs, self._models.name(model)), Work(segmenter, options)
+
+
+def _make_folder(prefix: str) -> Path:
+    """Make a folder whose files gradio serves and `resegnet.web.files.sweep` deletes."""
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=get_upload_folder()))
+    except OSError as error:
+        raise user_error(NO_ROOM) from error
 
 
 def threshold_hint(models: Models, model: str | None) -> str:

@@ -88,7 +88,8 @@ def sweep(folder: Path, before: float, max_bytes: int = MAX_BYTES) -> None:
 
 def _remove_leftovers(place: Path) -> None:
     for folder in place.glob(PREFIX + "*"):
-        if (folder / "files").is_dir() and _lock(folder):
+        # Anybody may make a link of this name in a folder for temporary files.
+        if not folder.is_symlink() and (folder / "files").is_dir() and _lock(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -98,8 +99,13 @@ def _lock(folder: Path) -> bool:
         return False
     import fcntl
 
-    with suppress(OSError):
+    try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return False
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+    except OSError:
+        os.close(descriptor)
+        return False
+    return True

@@ -60,7 +60,8 @@ def thumbnail(path: Path) -> dict[str, str]:
     """Return a small square picture as a data address, its name for visitors, and whether it shows a real eye."""
     file = io.BytesIO()
     with Image.open(path) as image:
-        ImageOps.fit(image.convert("RGB"), (144, 144)).save(file, "JPEG", quality=80)
+        upright = ImageOps.exif_transpose(image)
+        ImageOps.fit(upright.convert("RGB"), (144, 144)).save(file, "JPEG", quality=80)
     kind = "synthetic" if path.stem.startswith("synthetic") else "photograph"
     return {"name": path.stem.replace("_", " "), "kind": kind, "src": data_address(file.getvalue(), "image/jpeg")}
 

@@ -326,8 +326,8 @@ def report_png(report: Report) -> bytes:
                 at = (mark.left * unit, mark.base * unit)
                 draw.text(at, _printable(mark.text), mark.color, _font(mark.size * unit), anchor="ls")
             case _Picture():
-                size = (max(1, round(mark.width * unit)), max(1, round(mark.height * unit)))
-                page.paste(_resized(mark.pixels, size), (round(mark.left * unit), round(mark.top * unit)))
+                at = (round(mark.left * unit), round(mark.top * unit))
+                page.paste(_resized(mark.pixels, _size(mark, unit)), at)
             case _Box():
                 left, top = mark.left * unit, mark.top * unit
                 draw.rectangle((left, top, left + mark.width * unit, top + mark.height * unit), mark.color)
@@ -353,10 +353,10 @@ def report_pdf(report: Report) -> bytes:
                 canvas.setFillColorRGB(*(channel / 255 for channel in mark.color))
                 canvas.drawString(mark.left, HEIGHT - mark.base, _printable(mark.text))
             case _Picture():
-                most = (round(mark.width * PICTURE_DPI / 72), round(mark.height * PICTURE_DPI / 72))
                 height, width = mark.pixels.shape[:2]
+                size = min(_size(mark, PICTURE_DPI / 72), (width, height))
                 jpeg = io.BytesIO()
-                _resized(mark.pixels, min(most, (width, height))).save(jpeg, "JPEG", quality=JPEG_QUALITY)
+                _resized(mark.pixels, size).save(jpeg, "JPEG", quality=JPEG_QUALITY)
                 at = (mark.left, HEIGHT - mark.top - mark.height)
                 canvas.drawImage(ImageReader(jpeg), *at, mark.width, mark.height)
             case _Box():
@@ -369,6 +369,11 @@ def report_pdf(report: Report) -> bytes:
 def _printable(text: str) -> str:
     """Replace what the fonts of both formats lack: all but the letters of western Europe."""
     return text.encode("cp1252", "replace").decode("cp1252")
+
+
+def _size(mark: _Picture, unit: float) -> tuple[int, int]:
+    """Return width and height of a picture on the page, `unit` px for each point; a long strip has one row or more."""
+    return max(1, round(mark.width * unit)), max(1, round(mark.height * unit))
 
 
 def _resized(pixels: np.ndarray, size: tuple[int, int]) -> Image.Image:

@@ -95,7 +95,7 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
 def _load(model: str | None, revision: str | None) -> Segmenter | None:
     """Load the model that the arguments or the environment name; print the reason and return None if that fails."""
     name = model or os.environ.get(MODEL_VARIABLE) or None
-    if name is not None and "@" in name and not os.path.isdir(name):
+    if name is not None and "@" in name and not os.path.isdir(os.path.expanduser(name)):
         name, _, at = name.partition("@")
         revision = revision or at
     try:

@@ -54,6 +54,8 @@ def test_the_folder_is_private_and_goes_with_the_process(start, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
 def test_what_a_killed_one_left_goes_at_the_next_start_and_nothing_else(start, tmp_path):
     (tmp_path / "place/resegnet-page-notes").mkdir(parents=True)
+    (tmp_path / "project/files").mkdir(parents=True)
+    (tmp_path / "place/resegnet-page-link").symlink_to(tmp_path / "project")
     killed, left = start()
     (left / "eye.png").write_bytes(b"eye")
     _, other = start()
@@ -61,7 +63,9 @@ def test_what_a_killed_one_left_goes_at_the_next_start_and_nothing_else(start, t
     killed.wait()
     assert (left / "eye.png").exists()
     _, mine = start()
-    assert set((tmp_path / "place").iterdir()) == {tmp_path / "place/resegnet-page-notes", other.parent, mine.parent}
+    kept = {tmp_path / "place/resegnet-page-notes", tmp_path / "place/resegnet-page-link"}
+    assert set((tmp_path / "place").iterdir()) == {*kept, other.parent, mine.parent}
+    assert [path.name for path in (tmp_path / "project").iterdir()] == ["files"]
 
 
 def test_old_files_go_whoever_wrote_them_and_folders_once_they_are_empty(tmp_path):

@@ -41,6 +41,24 @@ def test_which_model_is_asked_for(arguments, environment, asked, monkeypatch, ca
     assert capsys.readouterr().err == f"The model {asked[0] or '(bundled)'} cannot be loaded: first line.\n"
 
 
+def test_a_folder_may_have_an_at_sign_in_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setattr(serve, "Segmenter", NoModel)
+    (tmp_path / "eyes@home").mkdir()
+    assert app.main(["--model", "~/eyes@home"]) == 1
+    assert NoModel.asked == ("~/eyes@home", None)
+
+
+def test_the_reason_is_told_to_its_end(monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert app.main(["--model", f"user/{'retina-' * 8}vessels"]) == 1
+    assert capsys.readouterr().err.endswith(
+        "connect to the Internet (and unset HF_HUB_OFFLINE) once; after that it works offline.\n"
+    )
+
+
 @pytest.mark.slow
 def test_a_missing_model_gives_one_line(tmp_path, capsys):
     assert app.main(["--model", str(tmp_path)]) == 1

@@ -1,15 +1,19 @@
 """The page as it is built: what it says of the model, and its examples."""
 
+import base64
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 import app
 from resegnet import Config, Segmenter
 from resegnet.web.about import about
 from resegnet.web.layout import build_app
+from resegnet.web.parts import thumbnail
 
 
 def test_about_names_the_model_its_scores_and_its_limits():
@@ -66,3 +70,14 @@ def test_the_start_leaves_gradios_own_source_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
+
+
+def test_the_thumbnail_of_a_turned_photograph_is_upright(tmp_path):
+    picture = Image.new("RGB", (200, 200), "blue")
+    picture.paste("red", (0, 0, 100, 200))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by half a turn
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    content = base64.b64decode(thumbnail(tmp_path / "turned.jpg")["src"].partition(",")[2])
+    red, _, blue = Image.open(io.BytesIO(content)).getpixel((20, 72))
+    assert blue > red

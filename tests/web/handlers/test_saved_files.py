@@ -155,6 +155,15 @@ def test_the_report_shows_warnings_and_long_names_stay_on_the_page(segmenter, tm
     assert (page[:, :margin] == 255).all() and (page[:, -margin:] == 255).all()
 
 
+@pytest.mark.parametrize("size", [(3000, 1), (1, 9000)])
+def test_a_strip_has_a_report_too(segmenter, tmp_path, size):
+    path = tmp_path / "strip.png"
+    Image.new("RGB", size, (190, 90, 40)).save(path)
+    handlers = Handlers(Models(segmenter), [])
+    for what in ("report-pdf", "report-png"):
+        assert saved(handlers, [str(path)], settings(str(path), what=what))[1]
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
