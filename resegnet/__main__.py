@@ -244,13 +244,15 @@ def _segment(arguments: argparse.Namespace) -> int:
     from resegnet.cohort.lines import Teller, summary_lines
     from resegnet.cohort.listing import list_photographs
     from resegnet.cohort.run import by_threads, make_folder, segment_cohort
+    from resegnet.cohort.store import is_remote
     from resegnet.cohort.work import CohortOptions, Work
 
     on_cluster = arguments.engine == "ray"
     if arguments.address is not None and not on_cluster:
         raise ArgumentError("--address is for a Ray cluster: add --engine ray, or leave out --address.")
+    out = arguments.out if is_remote(arguments.out) else os.path.expanduser(arguments.out)
     options = CohortOptions(
-        arguments.out,
+        out,
         threshold=arguments.threshold,
         um_per_px=arguments.um_per_px,
         overlay=not arguments.no_overlay,
@@ -272,7 +274,7 @@ def _segment(arguments: argparse.Namespace) -> int:
     segmenter = load()  # before work on a cluster too, so that a wrong --model is reported at once
     if options.threshold is None:  # run.json tells the threshold that was used
         options = replace(options, threshold=segmenter.config.threshold)
-    folder = arguments.out.rstrip("/")
+    folder = out.rstrip("/")
     try:
         make_folder(options)
         if on_cluster:

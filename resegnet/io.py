@@ -23,6 +23,7 @@ from PIL import Image
 # probability 0.6 s and 5.4 MB, against 1.1 s and 5.7 MB; mask 0.15 s and 0.1 MB, against 0.3 s and 0.1 MB at level 6.
 _FAST_PNG = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 
+TEMPORARY_FILES = f".{'[0-9a-f]' * 32}.tmp"  # glob of the names that `atomic_writer` gives
 _MAX_NAME_BYTES = 150  # common file systems allow 255; this leaves room for suffixes
 _MAX_JSON_BYTES = 10_000_000  # the JSON files of a release are far smaller; the bundled metrics.json has 57 kB
 _WINDOWS_DEVICES = {
@@ -89,6 +90,18 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+def json_lines(content: bytes) -> list[Any]:
+    """Parse JSON lines in UTF-8, with or without a byte order mark; blank lines do not count.
+
+    Raises
+    ------
+    ValueError
+        If a line is not JSON, or the content not UTF-8.
+    """
+    # A line feed alone ends a line: `str.splitlines` would cut a name that holds U+2028.
+    return [json.loads(line) for line in content.decode("utf-8-sig").split("\n") if line.strip()]
+
+
 def safe_name(name: str) -> str:
     r"""Turn any text into the start of a file name that is valid on every system and stays in its folder.
 
@@ -131,7 +144,7 @@ def atomic_writer(path: str | os.PathLike[str], *, sync: bool = False) -> Iterat
         If the file cannot be written; the error names the file.
     """
     path = Path(path)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
     try:
         try:
             with temporary.open("wb") as file:
@@ -158,8 +171,10 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     OSError
         If the folder cannot be created or renamed.
     """
-    path = Path(path)
+    path = Path(os.path.abspath(path))
     partial, old = (path.with_name(f"{path.name}{suffix}") for suffix in (".partial", ".old.partial"))
+    if old.exists() and not path.exists():  # a process was killed between the two renames
+        old.replace(path)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from resegnet.cohort.store import is_remote
 from resegnet.errors import DataError, first_line, require
+from resegnet.io import json_lines
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".parquet"})
 IMAGE_COLUMNS = ("image", "image_file_name", "file_name")  # the last two are those of an image folder's metadata
@@ -157,7 +157,7 @@ def _parquet_file(table: str, read: Callable[[], bytes]) -> str | io.BytesIO:
 
 
 def _read_json_lines(content: bytes) -> tuple[list[str], list[dict[str, Any]]]:
-    rows = [json.loads(line) for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+    rows = json_lines(content)
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is no JSON object")
     return list(dict.fromkeys(name for row in rows for name in row)), rows

@@ -12,7 +12,7 @@ from typing import Any
 
 from resegnet.cohort.entries import SCALE_COLUMN, TABLE_SUFFIXES, Entry, join_parts, read_data_set, read_table
 from resegnet.cohort.photograph import Photograph, free_name
-from resegnet.cohort.store import file_system, is_remote
+from resegnet.cohort.store import file_system, is_remote, reason
 from resegnet.dicom import is_dicom
 from resegnet.errors import DataError, first_line
 from resegnet.image import SUFFIXES
@@ -36,9 +36,10 @@ def list_photographs(inputs: Sequence[str], split: str | None = None) -> list[Ph
 
         * a picture file; a file that is named twice counts once;
         * a folder, searched with all folders in it, in the order of the names. Hidden files and the results of an
-          earlier run are left out, and archives, which a warning names. Files without a suffix, or with a number as
-          suffix, count if they begin as DICOM files do. If a folder holds a `metadata.csv`, `.jsonl` or `.parquet`,
-          that table names its photographs; if it holds folders `image` and `mask`, only `image` counts;
+          earlier run are left out, and archives and unreadable folders, which a warning names. Files without a suffix,
+          or with a number as suffix, count if they begin as DICOM files do. If a folder holds a `metadata.csv`,
+          `.jsonl` or `.parquet`, that table names its photographs; if it holds folders `image` and `mask`, only `image`
+          counts;
         * a glob such as `photos/**/*.jpg`, also in quotation marks;
         * a table, `.csv`, `.tsv`, `.jsonl` or `.parquet`, with a column `image`: paths, relative to the table's
           folder, or addresses. `id` names the results, `um_per_px` gives the scale; all columns are copied into the
@@ -116,7 +117,7 @@ def _glob(pattern: Path) -> Iterator[Entry]:
 
 def _search(folder: Path, root: Path | None = None) -> Iterator[Entry]:
     """Yield the photographs in a folder and its folders, named by their paths from `root` (default: the folder)."""
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_warn_of_folder):
         if {"masks", "records"} <= set(folders):
             folders[:] = set(folders) - RESULTS
         if {"image", "mask"} <= set(folders):
@@ -134,6 +135,11 @@ def _search(folder: Path, root: Path | None = None) -> Iterator[Entry]:
                 yield Entry(join_parts(path.relative_to(root or folder)), str(path))
             elif path.suffix.lower() in _ARCHIVES:
                 logger.warning("%s is an archive and is left out: unpack it to segment what is in it.", path)
+
+
+def _warn_of_folder(error: OSError) -> None:
+    """Warn of a folder that cannot be read: photographs may be missing from the cohort."""
+    logger.warning("%s is left out, as it cannot be read (%s): check its permissions.", error.filename, reason(error))
 
 
 def _is_photograph(path: Path) -> bool:
@@ -173,11 +179,13 @@ def _find_remote(address: str) -> Iterator[Entry]:
         yield Entry(PurePosixPath(path).stem, address)
     else:
         protocol = address.partition("://")[0]
-        for match in map(PurePosixPath, paths):
+        for found in paths:
+            match = PurePosixPath(found)
             inside = match.relative_to(root) if root else match
             hidden = any(part.startswith(".") for part in inside.parts)
             if match.suffix.lower() in _PHOTOGRAPHS and not hidden and not RESULTS.intersection(inside.parts[:-1]):
-                yield Entry(join_parts(inside), f"{protocol}://{match}")
+                # Most stores give paths without the protocol; that of web servers gives addresses.
+                yield Entry(join_parts(inside), found if is_remote(found) else f"{protocol}://{found}")
 
 
 def _is_data_set(folder: Path) -> bool:

@@ -33,7 +33,7 @@ from resegnet.cohort.work import (
     Work,
 )
 from resegnet.errors import ArgumentError, OutputError, ResegnetError
-from resegnet.io import json_bytes, read_json
+from resegnet.io import TEMPORARY_FILES, json_bytes, read_json
 from resegnet.results.export import versions
 
 RUN = "run.json"
@@ -215,7 +215,7 @@ def make_folder(options: CohortOptions) -> None:
         wanted[KINDS] = Path(out, KINDS).is_dir()  # made with the first file, if the model tells kinds
         for name in (name for name, is_wanted in wanted.items() if is_wanted):
             Path(out, name).mkdir(parents=True, exist_ok=True)
-            for rest in Path(out, name).glob(".*.tmp"):  # left by a run that was killed
+            for rest in Path(out, name).glob(TEMPORARY_FILES):  # left by a run that was killed
                 rest.unlink()
     except OSError as error:
         raise OutputError(f"{out} cannot be written to ({store.reason(error)})") from error

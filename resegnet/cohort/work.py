@@ -85,7 +85,7 @@ class CohortOptions:
     Raises
     ------
     ArgumentError
-        If a number is outside its range.
+        If `out` is empty, or a number is outside its range.
     """
 
     out: str
@@ -97,6 +97,8 @@ class CohortOptions:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        if not self.out:  # of an environment variable that is not set; it would stand for the working folder
+            raise ArgumentError("The folder of the results is '', expected a folder or an address: name one.")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ArgumentError(f"threshold is {self.threshold}, expected a number from 0 to 1.")
         if self.um_per_px is not None and not 0 < self.um_per_px < math.inf:

@@ -14,10 +14,8 @@ from typing import Any
 import torch
 
 from resegnet.errors import TrainingError, first_line
-from resegnet.io import atomic_writer, json_bytes, read_json, write_atomically
+from resegnet.io import TEMPORARY_FILES, atomic_writer, json_bytes, read_json, write_atomically
 from resegnet.learning.options import TrainingOptions
-
-_TEMPORARY_FILES = f".{'[0-9a-f]' * 32}.tmp"  # names that `resegnet.io.atomic_writer` gives
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class RunFolder:
     def make(self) -> None:
         """Create the folder, and remove temporary files that a killed run left in it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for path in self.path.rglob(_TEMPORARY_FILES):
+        for path in self.path.rglob(TEMPORARY_FILES):
             path.unlink(missing_ok=True)
 
     def read_options(self) -> dict[str, Any]:

@@ -64,11 +64,13 @@ def prepare(name: str, source: str | os.PathLike, destination: str | os.PathLike
     if name not in PREPARERS:
         raise DataError(f"No data set '{name}' is known; there are: {', '.join(PREPARERS)}.")
     original = PREPARERS[name]
-    source, destination = Path(source).expanduser(), Path(destination).expanduser()
+    source, destination = (Path(os.path.expanduser(folder)) for folder in (source, destination))
     if not source.is_dir():
         raise DataError(f"There is no folder {source}. Expected the unpacked download of {SOURCES[name].title}.")
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise DataError(f"{destination} already holds something. Remove it or name another folder.")
+    if destination.exists() and destination.samefile(os.curdir):
+        raise DataError(f"{destination} is the working folder, which cannot be replaced. Name a folder to make.")
 
     files = _index(source)
     eyes = original.find_eyes(files)

@@ -33,6 +33,25 @@ def test_a_run_in_which_everything_failed_can_be_started_again(segment, drawings
     assert "already holds results" in capsys.readouterr().err
 
 
+def test_results_go_nowhere_but_into_the_folder_that_is_named(segment, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    assert segment(folder / "a.png", "--out", "~/out") == 0
+    assert (tmp_path / "home/out/masks/a.png").exists()
+    assert segment(folder / "a.png", "--out", "") == 1  # of a variable that is not set
+    assert "The folder of the results is ''" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "photos"}
+
+
+def test_only_what_a_killed_run_left_is_removed(segment, folder, tmp_path):
+    assert segment(folder / "a.png", "--out", "out") == 0
+    ours, other = tmp_path / f"out/masks/.{'0' * 32}.tmp", tmp_path / "out/masks/.notes.tmp"
+    ours.touch()
+    other.touch()
+    assert segment(folder / "a.png", "--out", "out", "--resume") == 0
+    assert other.exists() and not ours.exists()
+
+
 def test_results_are_not_mixed_without_being_asked(folder, segment, capsys, tmp_path):
     assert segment(folder / "a.png", "--out", "out") == 0
     before = tree(tmp_path / "out")
@@ -198,7 +217,7 @@ def test_killed_at_any_time_and_resumed_the_result_is_the_same_to_the_byte(many,
         process.kill()
         process.communicate()
         assert not (out / "results.csv").exists()
-    (out / "masks/.0123.tmp").write_bytes(b"half a m")  # as a kill can leave it
+    (out / f"masks/.{'0123' * 8}.tmp").write_bytes(b"half a m")  # as a kill can leave it
     assert finish(start(many, "--out", out, "--resume", "--workers", 3)) == (0, "")
     assert finish(start(many, "--out", whole, "--workers", 1)) == (0, "")
     assert tree(out) == tree(whole)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
+import http.server
 import json
+import os
+import threading
 import time
 
 import pyarrow as pa
@@ -160,3 +165,39 @@ def test_a_table_that_cannot_be_used_is_one_sentence(folder, segment, capsys, tm
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def test_the_folder_of_a_web_server_is_searched(folder):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        photographs = list_photographs([f"http://127.0.0.1:{server.server_port}/p1/"])
+        assert [photograph.id for photograph in photographs] == ["left", "right"]
+        assert [photograph.read() for photograph in photographs] == [
+            (folder / "p1" / f"{side}.png").read_bytes() for side in ("left", "right")
+        ]
+        server.shutdown()
+
+
+def test_names_in_json_lines_may_hold_any_character(tmp_path):
+    rows = [{"image": "a.png", "id": "a\u2028b"}, {"image": "c.png", "id": "c\u0085d"}]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "list.jsonl").write_text(lines, encoding="utf-8")
+    assert ids(tmp_path / "list.jsonl") == ["a\u2028b", "c\u0085d"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch, caplog):
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("p1"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert ids(folder) == ["a", "b", "p2_left", "p2_visit 2_left"]
+    assert f"{folder / 'p1'} is left out, as it cannot be read (Permission denied)" in caplog.text

@@ -246,7 +246,7 @@ def test_an_interrupted_run_leaves_nothing_and_the_next_one_succeeds(tmp_path, m
     assert len((tmp_path / "out" / "train" / "metadata.jsonl").read_text().splitlines()) == 3
 
 
-def test_refuses_unknown_names_and_folders_in_use(tmp_path):
+def test_refuses_unknown_names_and_folders_in_use(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"No data set 'rite' is known; there are: drive, chase_db1"):
         prepare("rite", tmp_path, tmp_path / "out")
     with pytest.raises(DataError, match=r"There is no folder .*absent"):
@@ -254,6 +254,10 @@ def test_refuses_unknown_names_and_folders_in_use(tmp_path):
     download_fives(tmp_path / "source")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
+    (tmp_path / "working").mkdir()
+    monkeypatch.chdir(tmp_path / "working")
+    with pytest.raises(DataError, match="is the working folder"):
+        prepare("drive", tmp_path, ".")
     with pytest.raises(DataError, match="already holds something"):
         prepare("fives", tmp_path / "source", tmp_path / "out")
     assert (tmp_path / "out" / "mine.txt").read_text() == "keep"
