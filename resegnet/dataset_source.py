@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ def load_splits(source: str) -> tuple[str, dict[str, Dataset]]:
     DataError
         If the data set does not exist or has none of the known forms.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # `Path.expanduser` fails for the folder of an unknown user
     is_on_hub = is_hub_id(source) and not path.parent.is_dir()
     if is_on_hub:  # asking for it without a network takes half a minute
         logger.info("There is no folder %s; looking for a data set of that name on the Hugging Face Hub.", source)
@@ -105,7 +106,7 @@ def _pair_by_name(folder: Path, name: str) -> Dataset:
         raise DataError(
             f"Files differ only in their suffix, so pairs are ambiguous: {'; '.join(duplicates)}. Remove one of each."
         )
-    stems = sorted(files["image"].keys() | files["mask"].keys(), key=_natural)
+    stems = sorted(files["image"].keys() | files["mask"].keys(), key=by_numbers)
     numbers = [re.match(r"(\d+)_(?:training|test|manual1)(?![a-z])", stem) for stem in stems]
     columns: dict[str, list[str | None]] = {
         kind: [str(found[stem]) if stem in found else None for stem in stems] for kind, found in files.items()
@@ -117,9 +118,9 @@ def _pair_by_name(folder: Path, name: str) -> Dataset:
     return Dataset.from_dict(columns)
 
 
-def _natural(stem: str) -> list[tuple[int, str]]:
+def by_numbers(stem: str) -> list[tuple[int, str]]:
     """Return a sort key that puts 2 before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", stem)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem)]
 
 
 @contextmanager

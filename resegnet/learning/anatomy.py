@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import logging
 import math
 import os
@@ -20,7 +19,8 @@ from PIL import Image
 from resegnet.config import Config
 from resegnet.errors import DataError
 from resegnet.image import read_image
-from resegnet.io import write_atomically
+from resegnet.io import json_lines, write_atomically
+from resegnet.learning.samples import folder_beside
 from resegnet.results.anatomy import ARTERY, VEIN
 from resegnet.segmenter import prepare_context, prepare_input
 from resegnet.version import __version__
@@ -48,15 +48,12 @@ class AnatomySample:
 
 
 def find_kinds(source: str | os.PathLike[str]) -> Path | None:
-    """Folder `artery_vein` inside a data set's folder or beside it, or None."""
-    for folder in (Path(source) / "artery_vein", Path(source).absolute().parent / "artery_vein"):
-        if Path(source).is_dir() and folder.is_dir():
-            return folder
-    return None
+    """Return the folder `artery_vein` inside a data set's folder or beside it, or None."""
+    return folder_beside(source, "artery_vein")
 
 
 def read_kinds(path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of arteries and of veins, (H, W) bool, from a picture of classes; class 3, a crossing, belongs to both.
+    """Read masks of arteries and of veins, (H, W) bool, from a picture of classes; class 3, a crossing, is in both.
 
     Raises
     ------
@@ -73,8 +70,26 @@ def read_kinds(path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
     return np.isin(classes, (ARTERY, ARTERY | VEIN)), np.isin(classes, (VEIN, ARTERY | VEIN))
 
 
+def read_disc(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the mask of an optic disc, (H, W) bool, True where the picture is brighter than 127.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or is of another size.
+    """
+    try:
+        with Image.open(path) as picture:
+            mask = np.asarray(picture.convert("L")) > 127
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}); expected a mask of the disc.") from error
+    if mask.shape != shape:
+        raise DataError(f"{path}: its shape {mask.shape} differs from the photograph's, {shape}.")
+    return mask
+
+
 def load_anatomy(sources: Sequence[str], config: Config, cache: Path) -> list[AnatomySample]:
-    """Photographs with known disc or fovea, of the `train` splits of image folders.
+    """Load photographs with known disc or fovea, of the `train` splits of image folders.
 
     A folder's `metadata.jsonl` names a `disc_file_name` for a photograph, or its `centres.csv` has the columns
     `image_id`, `disc_x`, `disc_y`, `fovea_x`, `fovea_y`, px. A photograph of which a `test` split of these folders
@@ -83,7 +98,7 @@ def load_anatomy(sources: Sequence[str], config: Config, cache: Path) -> list[An
     Raises
     ------
     DataError
-        If a folder holds none, or a file cannot be read.
+        If a folder holds none, a file cannot be read, or a disc is of another size than its photograph.
     """
     path = cache / f"anatomy_{_digest(sources, config)}.npz"
     if (cached := _load(path)) is not None:
@@ -129,8 +144,9 @@ def _has_centre(sample: AnatomySample) -> bool:
 
 
 def _digest(sources: Sequence[str], config: Config) -> str:
-    """Digest of the lists in the folders and of the sizes, not of every picture."""
-    digest = hashlib.sha256(repr((config.input_size, config.context_size, __version__)).encode())
+    """Return the SHA-256 of the lists in the folders and of the sizes, not of every picture."""
+    sizes = (config.input_size, config.smallest_input_size, config.context_size, __version__)
+    digest = hashlib.sha256(repr(sizes).encode())
     for source in sources:
         for path in sorted([*Path(source).glob("*/metadata.jsonl"), *Path(source).glob("centres.csv")]):
             digest.update(path.read_bytes())
@@ -180,13 +196,18 @@ def _load(path: Path) -> list[AnatomySample] | None:
 def photographs_of(
     source: Path, split: str, only: Collection[str] | None = None
 ) -> Iterator[tuple[str, np.ndarray, Path | None]]:
-    """Id, picture and disc file of each photograph of a split, or of those in `only`; empty without that split."""
+    """Yield id, picture and disc file of each photograph of a split, or of those in `only`; none without that split.
+
+    Raises
+    ------
+    DataError
+        If the list of the split, or a photograph, cannot be read.
+    """
     path = source / split / "metadata.jsonl"
     if not path.is_file():
         return
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+        for row in json_lines(path.read_bytes()):
             name = row.get("image_file_name") or row["file_name"]
             disc = path.parent / row["disc_file_name"] if row.get("disc_file_name") else None
             image_id = str(row.get("image_id") or Path(name).stem)
@@ -197,7 +218,13 @@ def photographs_of(
 
 
 def read_centres(source: Path) -> dict[str, dict[str, float]]:
-    """Places `disc_x`, `disc_y`, `fovea_x`, `fovea_y` by id, px, nan where unknown, of the folder's `centres.csv`."""
+    """Return `disc_x`, `disc_y`, `fovea_x` and `fovea_y` by id, px, nan where unknown, from the folder's `centres.csv`.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or lacks a column.
+    """
     path = source / "centres.csv"
     if not path.is_file():
         return {}
@@ -223,8 +250,7 @@ def _sample(
     geometry = geometry.with_input_size(config.context_size)
     masks = [fov.mask]
     if disc_path is not None:
-        with Image.open(disc_path) as picture:
-            masks.append(np.asarray(picture.convert("L")) > 127)
+        masks.append(read_disc(disc_path, image.shape[:2]))
     scaled = [np.round(geometry.to_input(mask) * 255).astype(np.uint8) for mask in masks]
     top, left, side = geometry.box
 

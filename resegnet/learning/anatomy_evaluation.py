@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from resegnet.errors import ArgumentError, DataError
 from resegnet.hub import TRAINING_NAME
-from resegnet.io import read_json
-from resegnet.learning.anatomy import find_kinds, photographs_of, read_centres, read_kinds
+from resegnet.learning.anatomy import find_kinds, photographs_of, read_centres, read_disc, read_kinds
 from resegnet.learning.anatomy_scores import DISC_DIAMETER
+from resegnet.releases.records import as_list, read_record, training_runs
 from resegnet.results.agreement import COMPARED_KINDS, compare_numbers, format_rows
 from resegnet.results.anatomy import ARTERY, VEIN, Place, disc_of, tell_eye
 from resegnet.results.measure import measure_anatomy
@@ -43,10 +42,22 @@ PLACES_PROTOCOL = (
 
 @dataclass
 class KindScores:
-    """Counts of arteries and veins over photographs. `confusion` has a row for each kind of the reference, artery and
-    vein, and a column for each that was told: artery, vein, both."""
+    """Counts of arteries and veins over photographs.
 
-    hits: np.ndarray = field(default_factory=lambda: np.zeros(2, int))  # artery, vein
+    Attributes
+    ----------
+    hits, found, traced
+        (2,) int, artery and vein: pixels of this kind in both, in the mask found, in the reference.
+    confusion
+        (2, 3) int: a row for each kind of the reference, artery and vein, and a column for each that was told: artery,
+        vein, both.
+    pictures
+        Id and scores of each photograph.
+    found_numbers, traced_numbers
+        Measures of the kinds found and of the reference, where they were asked for.
+    """
+
+    hits: np.ndarray = field(default_factory=lambda: np.zeros(2, int))
     found: np.ndarray = field(default_factory=lambda: np.zeros(2, int))
     traced: np.ndarray = field(default_factory=lambda: np.zeros(2, int))
     confusion: np.ndarray = field(default_factory=lambda: np.zeros((2, 3), int))
@@ -207,7 +218,7 @@ def evaluate_places(segmenter: Segmenter, source: Path, split: str) -> dict[str,
     photographs = photographs_of(source, "train" if split == HELD_BACK else split, only)
     for image_id, image, disc_path in tqdm(photographs, desc="disc and fovea", unit="picture", disable=None):
         known = centres.get(image_id, {})
-        traced = None if disc_path is None else _read_disc(disc_path, image.shape[:2])
+        traced = None if disc_path is None else read_disc(disc_path, image.shape[:2])
         disc, fovea = (_place(known, name) for name in ("disc", "fovea"))
         if traced is not None or disc is not None or fovea is not None:
             rows.append(score_places(image_id, segmenter(image), traced, disc, fovea))
@@ -323,15 +334,15 @@ def held_back_ids(segmenter: Segmenter) -> set[str]:
     ------
     DataError
         If the record of the release lists none.
+    ReleaseError
+        If the record cannot be read.
     """
-    record: Any = {}
+    record: Mapping[str, Any] = {}
     if segmenter.folder is not None and (segmenter.folder / TRAINING_NAME).is_file():
-        record = read_json(segmenter.folder / TRAINING_NAME)
-    ids = set(record.get("anatomy_validation_ids", []))
-    earlier = record.get("earlier")
-    while earlier:  # a release that this one was fine-tuned from may have learned from them
-        ids -= set(earlier.get("anatomy_train_ids", []))
-        earlier = earlier.get("earlier")
+        record = read_record(segmenter.folder / TRAINING_NAME)
+    ids = set(map(str, as_list(record.get("anatomy_validation_ids"))))
+    for earlier in training_runs(record)[1:]:  # a release that this one was fine-tuned from may have learned from them
+        ids -= set(map(str, as_list(earlier.get("anatomy_train_ids"))))
     if not ids:
         raise DataError(
             f"The record of {segmenter.model or 'the model'} lists no photographs with disc or fovea that its training "
@@ -350,17 +361,6 @@ def _distance(known: Place | None, found: Place | None, diameter: float) -> floa
     if known is None:
         return None
     return math.inf if found is None else math.dist(known, found) / diameter
-
-
-def _read_disc(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        with Image.open(path) as picture:
-            mask = np.asarray(picture.convert("L")) > 127
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); expected a mask of the disc.") from error
-    if mask.shape != shape:
-        raise DataError(f"{path}: its shape {mask.shape} differs from the photograph's, {shape}.")
-    return mask
 
 
 def _number(value: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     resegnet.errors.ResegnetError, OSError
         For a release or data that cannot be used, and files that cannot be written.
     """
-    if arguments.save and not Path(arguments.model or "").expanduser().is_dir():
+    if arguments.save and not os.path.isdir(os.path.expanduser(arguments.model or "")):
         raise ArgumentError(f"--save got --model {arguments.model}, expected the folder of a release: name one.")
     segmenter = Segmenter.from_pretrained(arguments.model, revision=arguments.revision, engine=arguments.engine)
     if arguments.anatomy and not has_vessels(arguments.dataset):
@@ -43,7 +44,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         photographs,
         second_observer=arguments.second_observer or find_second_observer(arguments.dataset),
         worst=arguments.worst,
-        out=arguments.out or Path("errors") / safe_name(Path(arguments.dataset).name),
+        out=arguments.out or Path("errors") / safe_name(_name(arguments.dataset)),
         numbers=arguments.numbers is not None,
         kinds=kinds,
         kind_numbers=arguments.anatomy,
@@ -61,6 +62,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _name(source: str) -> str:
+    """Return the last part of a path or Hub id; of `.`, the name of the folder."""
+    return Path(os.path.abspath(source)).name
+
+
 def _keep(arguments: argparse.Namespace, report: Mapping[str, Any]) -> None:
     """Write the report where the options say."""
     if arguments.save:
@@ -70,8 +76,8 @@ def _keep(arguments: argparse.Namespace, report: Mapping[str, Any]) -> None:
         scores = {key: value for key, value in report.items() if key not in left_out and value is not None}
         if scores.get("kinds"):
             scores["kinds"] = {key: value for key, value in scores["kinds"].items() if key not in left_out}
-        name = Path(arguments.dataset).name
-        add_scores(Path(arguments.model).expanduser(), name, {"split": arguments.split, **scores})
+        folder = Path(os.path.expanduser(arguments.model))
+        add_scores(folder, _name(arguments.dataset), {"split": arguments.split, **scores})
     if arguments.json is not None:
         source = {"source": arguments.dataset, "split": arguments.split}
         _write(arguments.json, json_bytes({**source, **report}))

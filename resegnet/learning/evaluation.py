@@ -18,7 +18,7 @@ from resegnet.errors import DataError
 from resegnet.geometry import Geometry
 from resegnet.io import png, safe_name, write_atomically
 from resegnet.learning.anatomy_evaluation import KindScores, score_kinds
-from resegnet.learning.samples import Sample, photograph_sha256, read_mask, read_sample
+from resegnet.learning.samples import Sample, folder_beside, photograph_sha256, read_mask, read_sample
 from resegnet.results.agreement import compare_numbers
 from resegnet.results.export import versions
 from resegnet.results.measure import measure_mask
@@ -207,10 +207,7 @@ def round_trip(vessels: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 def find_second_observer(source: str | os.PathLike[str]) -> Path | None:
     """Return the folder `second_observer` inside a data set's folder or beside it, or None."""
-    for folder in (Path(source) / "second_observer", Path(source).absolute().parent / "second_observer"):
-        if Path(source).is_dir() and folder.is_dir():
-            return folder
-    return None
+    return folder_beside(source, "second_observer")
 
 
 def format_table(report: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from resegnet.dataset_source import by_numbers
+
 logger = logging.getLogger(__name__)
 
 Files = Mapping[str, Sequence[Path]]
@@ -162,7 +164,7 @@ def _aria_eyes(files: Files) -> list[Eye]:
         vessels = _in_folder(files, f"aria_{group}_markup_vessel")
         # Names of photographs and of references, so that one without the other is reported as missing.
         stems = photographs.keys() | {stem.removesuffix("_bdp") for stem in vessels if stem.endswith("_bdp")}
-        for position, stem in enumerate(sorted(stems, key=_by_numbers)):
+        for position, stem in enumerate(sorted(stems, key=by_numbers)):
             # The number in brackets that a few names start with goes to the end: (0001)aria_d_26.
             prefix, name = re.fullmatch(r"(?:\((\d+)\))?(.*)", stem).groups()  # type: ignore[union-attr]
             image_id = name if prefix is None else f"{name}_{prefix}"
@@ -192,7 +194,7 @@ def _eyes_of_sarhan(files: Files, name: str) -> list[Eye]:
     for split in ("train", "test"):
         folder = f"{name}/{split}/original"
         photographs, vessels = (_in_folder(files, f"{folder}/{part}") for part in ("images", "labels"))
-        for stem in sorted(photographs.keys() | vessels.keys(), key=_by_numbers):
+        for stem in sorted(photographs.keys() | vessels.keys(), key=by_numbers):
             image_id = f"{name}_{stem}"
             eyes.append(
                 Eye(
@@ -216,11 +218,6 @@ def _in_folder(files: Files, folder: str) -> dict[str, str]:
         if len(parents) in (2, 4) and "/".join(parents[-depth:]) == folder and dot and suffix in _PICTURES:
             found[stem.replace(" ", "")] = key
     return found
-
-
-def _by_numbers(stem: str) -> list[tuple[int, str]]:
-    """Return a sort key that puts 2 before 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", stem)]
 
 
 PREPARERS = {

@@ -117,11 +117,16 @@ def _fingerprint(*parts: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the code, if the package runs from a git checkout."""
+    """Return the commit of the code, if the package runs from a git checkout of its own."""
+
+    def ask(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=file.parent, capture_output=True, text=True, timeout=10, check=True).stdout
+
+    file = Path(__file__)
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        # An installed package may lie inside the checkout of another project, in its virtual environment.
+        ask("ls-files", "--error-unmatch", file.name)
+        return ask("rev-parse", "HEAD").strip()
+    except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None

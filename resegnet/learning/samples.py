@@ -1,8 +1,9 @@
-"""One photograph with its reference, as a row of a data set and decoded."""
+"""One photograph with its reference, as a row of a data set and decoded, and folders with further references."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,15 @@ def read_mask(cell: Mapping[str, Any]) -> np.ndarray:
     red, green, blue = np.moveaxis(read_image(encoded(cell)), 2, 0)
     values = np.maximum(np.maximum(red, green), blue)  # 25 times as fast as .max(axis=2)
     return values > (127 if values.max() > 1 else 0)
+
+
+def folder_beside(source: str | os.PathLike[str], name: str) -> Path | None:
+    """Return the folder `name` inside a data set's folder or beside it, or None."""
+    folder = Path(os.path.expanduser(source))
+    for found in (folder / name, folder.absolute().parent / name):
+        if folder.is_dir() and found.is_dir():
+            return found
+    return None
 
 
 def encoded(cell: Mapping[str, Any]) -> bytes:

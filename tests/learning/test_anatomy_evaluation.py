@@ -12,7 +12,7 @@ from PIL import Image
 from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter
-from resegnet.errors import ArgumentError, DataError
+from resegnet.errors import ArgumentError, DataError, ReleaseError
 from resegnet.geometry import Geometry
 from resegnet.learning.anatomy_evaluation import (
     KindScores,
@@ -141,6 +141,12 @@ def test_the_photographs_that_training_held_back_are_a_split(tmp_path: Path) -> 
     assert held_back_ids(segmenter) == {"near", "far"}
     report = evaluate_places(segmenter, tmp_path / "data", "validation")
     assert sorted(row["image_id"] for row in report["pictures"]) == ["far", "near"]
+    (tmp_path / "training.json").write_text("[]")
+    with pytest.raises(ReleaseError, match="expected a JSON object"):
+        held_back_ids(segmenter)
+    (tmp_path / "training.json").write_text('{"anatomy_validation_ids": 7, "earlier": [1]}')
+    with pytest.raises(DataError, match="held back"):
+        held_back_ids(segmenter)
     with pytest.raises(DataError, match="no photographs with disc or fovea in the split test"):
         evaluate_places(segmenter, tmp_path / "data", "test")
 

@@ -188,6 +188,8 @@ def test_unknown_split_and_source_are_answered_with_what_there_is(tmp_path):
         load_vessels("synthetic", "dev")
     with pytest.raises(DataError, match=r"There is no file or folder .*absent"):
         load_vessels(tmp_path / "absent", "train")
+    with pytest.raises(DataError, match=r"There is no file or folder ~nobody-here/eyes"):
+        load_vessels("~nobody-here/eyes", "train")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no data in a known form"):
         load_vessels(tmp_path / "empty", "train")
@@ -236,6 +238,13 @@ def test_public_layout_lists_files_without_counterpart(tmp_path):
         load_vessels(folder, "train")
     assert f"{folder}/train/image/1.png: no mask" in str(caught.value)
     assert f"{folder}/train/mask/9.png: no photograph" in str(caught.value)
+
+
+def test_public_layout_takes_names_of_any_characters(tmp_path):
+    folder = write_public_layout(tmp_path / "eyes")
+    for kind in ("image", "mask"):
+        (folder / "train" / kind / "1.png").rename(folder / "train" / kind / "1\u00b2.png")  # a superscript two
+    assert "eyes_1\u00b2" in load_vessels(folder, "train")["image_id"]
 
 
 def test_public_layout_refuses_two_files_of_one_name(tmp_path):

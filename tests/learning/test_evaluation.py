@@ -1,5 +1,6 @@
 """Reports on data sets whose scores are known, by a segmenter that reads its answer off the photograph."""
 
+import argparse
 import csv
 import io
 import json
@@ -18,6 +19,7 @@ from resegnet.geometry import Geometry
 from resegnet.image import read_image
 from resegnet.learning import evaluation
 from resegnet.learning.data import load_vessels
+from resegnet.learning.evaluate import _keep
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table, round_trip
 from resegnet.learning.samples import photograph_sha256
 from resegnet.results.agreement import COMPARED, agreement
@@ -176,6 +178,22 @@ def test_a_second_tracing_of_another_size_is_named(bars, dataset):
 def test_no_second_observer_for_a_hub_id_or_a_set_without():
     assert find_second_observer("someone/retina") is None
     assert find_second_observer("synthetic") is None
+
+
+def test_the_second_observer_of_a_set_in_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "set" / "second_observer").mkdir(parents=True)
+    assert find_second_observer("~/set") == tmp_path / "set" / "second_observer"
+
+
+def test_scores_of_the_working_folder_get_its_name(tmp_path, monkeypatch):
+    (tmp_path / "drive").mkdir()
+    (tmp_path / "metrics.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "drive")
+    arguments = argparse.Namespace(dataset=".", model=str(tmp_path), split="test", save=True, json=None)
+    _keep(arguments, {"count": 1})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"drive": {"split": "test", "count": 1}}
 
 
 def test_ceiling_is_what_a_flawless_network_of_that_size_would_score(dataset):
