@@ -18,6 +18,7 @@ from resegnet.releases.records import (
     format_score,
     markdown_table,
     one_line,
+    parents_of,
     training_runs,
 )
 
@@ -83,10 +84,10 @@ def _row(run: Mapping[str, Any]) -> list[str]:
 def _start(run: Mapping[str, Any], numbers: Mapping[int, int]) -> str:
     """Return what a run started from, as Markdown; `numbers` has the number of each run in the table, by its id."""
     options = as_object(run.get("options"))
-    parents = {}
+    parents, records = {}, parents_of(run)
     for entry, option in PARENTS.items():
-        if run.get(entry):
-            parents[option] = f"run {numbers[id(as_object(run[entry]))]}"
+        if entry in records:
+            parents[option] = f"run {numbers[id(records[entry])]}"
         elif options.get(option):
             parents[option] = f'the earlier release "{escape_markdown(options[option])}"'
     weights = one_line(options.get("encoder_weights"))

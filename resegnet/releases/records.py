@@ -139,8 +139,13 @@ def training_runs(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """List the record of the last training run, then those of the runs that its weights came from, parents later."""
     found = [training]
     for run in found:  # which grows here
-        found.extend(as_object(run[entry]) for entry in PARENTS if run.get(entry))
+        found.extend(parents_of(run).values())
     return found
+
+
+def parents_of(run: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the records of the parent releases that a run has, by their keys in `PARENTS`."""
+    return {entry: record for entry in PARENTS if (record := as_object(run.get(entry)))}
 
 
 def training_datasets(training: Mapping[str, Any]) -> list[str]:
@@ -211,7 +216,7 @@ def unrecorded_parent(training: Mapping[str, Any]) -> str:
     """Return the name of a release that training started from if that release's own record is missing, else ""."""
     for run in training_runs(training):
         for entry, option in PARENTS.items():
-            if _options(run).get(option) and not run.get(entry):
+            if _options(run).get(option) and entry not in parents_of(run):
                 return one_line(_options(run)[option])
     return ""
 
@@ -219,7 +224,9 @@ def unrecorded_parent(training: Mapping[str, Any]) -> str:
 def published_weights(training: Mapping[str, Any]) -> list[str]:
     """List the weights of an encoder, published by others, that runs without a parent release started from."""
     names = [
-        one_line(_options(run).get("encoder_weights")) for run in training_runs(training) if not run.get("earlier")
+        one_line(_options(run).get("encoder_weights"))
+        for run in training_runs(training)
+        if "earlier" not in parents_of(run)
     ]
     return [name for name in dict.fromkeys(names) if name not in ("None", "", "none")]
 

@@ -101,7 +101,7 @@ def test_the_licence_counts_what_the_weights_learned_from_earlier_and_from_teach
 
     earlier = {"options": {"dataset": ["drive"], "start_from": ""}}
     assert licence(earlier=earlier) == "drive-terms"
-    assert licence(earlier={}) == "terms-not-known"
+    assert licence(earlier={}) == licence(earlier=[1]) == licence(earlier="none") == "terms-not-known"
     earlier["options"]["dataset"] = ["hrf"]
     assert licence(earlier=earlier) == "free"
     assert licence(earlier=earlier, teachers=[{"name": "b", "trained_on": ["stare"]}]) == "stare-terms"
