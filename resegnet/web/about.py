@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from resegnet.errors import ReleaseError
 from resegnet.hub import BUNDLED_RELEASES, METRICS_NAME, TRAINING_NAME
 from resegnet.releases.datasheets import SOURCES
 from resegnet.releases.records import (
@@ -17,7 +16,6 @@ from resegnet.releases.records import (
     format_count,
     format_score,
     markdown_table,
-    read_record,
     threshold_origin,
     training_datasets,
     vessel_reports,
@@ -25,7 +23,7 @@ from resegnet.releases.records import (
 )
 from resegnet.results.metrics import SCORES
 from resegnet.version import __version__
-from resegnet.web.models import Described
+from resegnet.web.models import Described, own_record
 
 # The scores on the page, each with one line that explains it.
 SHOWN = {
@@ -82,7 +80,7 @@ def about(*models: Described) -> str:
 
 def _about_model(model: Described, heading: str) -> list[str]:
     config = model.config
-    training, metrics = _record(model, TRAINING_NAME), _record(model, METRICS_NAME)
+    training, metrics = own_record(model, TRAINING_NAME), own_record(model, METRICS_NAME)
     parts = [
         f"**{escape_markdown(model_name(model))}**: {escape_markdown(config.network)}, input a square of "
         f"{config.input_sides} px, fitted threshold {config.threshold:.4g}."
@@ -101,13 +99,6 @@ def model_name(model: Described) -> str:
     if model.model in BUNDLED_RELEASES:
         return f"{model.model} with ReSegNet {__version__}"
     return model.model or "without a name"
-
-
-def _record(model: Described, name: str) -> dict[str, Any]:
-    try:
-        return {} if model.folder is None else read_record(model.folder / name)
-    except ReleaseError:
-        return {}
 
 
 def _dataset_row(name: str) -> list[str]:

@@ -142,7 +142,7 @@ class Batches:
         done = [] if batch is None else list(zip(batch.photographs, batch.outcomes, strict=False))
         if batch is None or not done:
             raise user_error("There are no results to save yet; start a batch first.")
-        path = _make_folder("zip-") / "resegnet_batch.zip"
+        path = _new_folder("zip-") / "resegnet_batch.zip"
         try:
             write_tables(str(batch.folder), lambda: done)
             # Not all that is in the folder: the batch may go on, and files of the next photograph come and go.
@@ -167,7 +167,7 @@ class Batches:
         segmenter = self._models(model)
         try:
             photographs = list_uploads(files)
-            folder = _make_folder("batch-")
+            folder = _new_folder("batch-")
             options = CohortOptions(str(folder), threshold=threshold, probability=probability)
             make_folder(options)
         except OutputError as error:  # its message names a folder of the server
@@ -177,7 +177,7 @@ class Batches:
         return Batch(folder, photographs, self._models.name(model)), Work(segmenter, options)
 
 
-def _make_folder(prefix: str) -> Path:
+def _new_folder(prefix: str) -> Path:
     """Make a folder whose files gradio serves and `resegnet.web.files.sweep` deletes."""
     try:
         return Path(tempfile.mkdtemp(prefix=prefix, dir=get_upload_folder()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from resegnet.cohort.entries import SCALE_COLUMN
 from resegnet.cohort.work import describe, made_by
+from resegnet.hub import sha256
 from resegnet.io import json_bytes, png, safe_name, without_nan
 from resegnet.results import export
 from resegnet.results.compare import Comparison
@@ -123,9 +123,8 @@ def _error_map(page: OnPage) -> bytes:
 
 def _origin(page: OnPage) -> dict[str, str]:
     """Return the columns that say which photograph it is, named as in the table of a batch."""
-    with open(page.path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"source": Path(page.path).name, "photograph_sha256": digest}
+    path = Path(page.path)
+    return {"source": path.name, "photograph_sha256": sha256(path)}
 
 
 def _scale(page: OnPage) -> dict[str, float]:

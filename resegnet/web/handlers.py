@@ -35,6 +35,7 @@ from resegnet.web.numbers import TOO_MUCH_VESSEL, Measured, shown_measures
 from resegnet.web.recent import RecentResults
 from resegnet.web.visits import Visits
 
+NO_FILE = "No file came; open it again."
 MAX_FILES = 20  # that a session may refer to, the newest ones
 GONE = (
     "The photograph is no longer on the server, which deletes photographs after an hour and when it restarts; open it "
@@ -59,8 +60,6 @@ class Handlers:
         They segment the photographs.
     examples
         Files of the example photographs.
-    keep_s
-        How long a result is kept in memory, in seconds.
 
     Attributes
     ----------
@@ -68,10 +67,10 @@ class Handlers:
         The segmentations in memory.
     """
 
-    def __init__(self, models: Models, examples: Iterable[Path], keep_s: float = KEEP_S) -> None:
-        self.results = RecentResults(models, keep_s)
+    def __init__(self, models: Models, examples: Iterable[Path]) -> None:
+        self.results = RecentResults(models)
         self._models = models
-        self._visits = Visits(keep_s)
+        self._visits = Visits(KEEP_S)
         self._examples = [str(path) for path in examples]
         self._truths = {path: truth for path in self._examples if (truth := known_truth(path)) is not None}
         self._prepared: dict[tuple[str, str], Encoded] = {}  # by file and model; examples only
@@ -83,13 +82,13 @@ class Handlers:
             if (path, model) not in self._prepared:
                 self._prepared[path, model] = self._encode(path, model)
 
-    def show(self, path: str, files: list[str], settings: object) -> tuple[Answer, list[str]]:
+    def show(self, path: str | None, files: list[str], settings: object) -> tuple[Answer, list[str]]:
         """Open a photograph.
 
         Parameters
         ----------
         path
-            File of the photograph.
+            File of the photograph. None, which only another program than `viewer.js` sends, gives a sentence.
         files
             Files that the session opened so far. `settings` may refer to no others.
         settings
@@ -100,7 +99,8 @@ class Handlers:
         answer, files
             The photograph for `viewer.js`, or the sentence that it shows; and the files of the session.
         """
-        return self._show(path, files, Settings(settings))
+        checked = Settings(settings)
+        return (answer(checked, {"error": NO_FILE}), files) if path is None else self._show(path, files, checked)
 
     def _show(
         self, path: str, files: list[str], checked: Settings, model: str | None = None
@@ -203,13 +203,13 @@ class Handlers:
             raise user_error("The truth is known of the synthetic examples only; open one of them.")
         return self.show_reference(truth, files, settings)
 
-    def show_reference(self, reference: str, files: list[str], settings: object) -> tuple[Answer, list[str]]:
+    def show_reference(self, reference: str | None, files: list[str], settings: object) -> tuple[Answer, list[str]]:
         """Compare the photograph on the page with a reference.
 
         Parameters
         ----------
         reference
-            File of the reference.
+            File of the reference. None, which only another program than `viewer.js` sends, gives a sentence.
         files, settings
             See `show`.
 
@@ -220,6 +220,8 @@ class Handlers:
             the session.
         """
         checked = Settings(settings)
+        if reference is None:
+            return answer(checked, {"reference": {"error": NO_FILE}}), files
         result = self._segmentation(files, checked)
         try:
             comparison = compare(result, reference)

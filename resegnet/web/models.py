@@ -144,7 +144,7 @@ def other_releases(segmenter: Segmenter) -> list[Release]:
 
 def describe(model: Described) -> str:
     """Return one line on a model, from its records: what it finds, where it learned vessels from, and its licence."""
-    training = _training(model)
+    training = own_record(model, TRAINING_NAME)
     names = [SOURCES[name].title if name in SOURCES else one_line(name) for name in vessel_datasets(training)]
     parts = [
         "Vessels alone." if model.config.context_size is None else "Vessels, arteries, veins, optic disc and fovea.",
@@ -168,9 +168,10 @@ def _licence(training: dict[str, Any]) -> str:
     return f"Use is restricted by the terms of {', '.join(owners)}."
 
 
-def _training(model: Described) -> dict[str, Any]:
+def own_record(model: Described, name: str) -> dict[str, Any]:
+    """Read the record of this name in the model's folder; empty if it is missing or broken: a model works without."""
     try:
-        return {} if model.folder is None else read_record(model.folder / TRAINING_NAME)
+        return {} if model.folder is None else read_record(model.folder / name)
     except ReleaseError:
         return {}
 

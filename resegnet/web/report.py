@@ -30,6 +30,7 @@ from resegnet.web.numbers import (
 WIDTH, HEIGHT, MARGIN = 595, 842, 42
 INNER = WIDTH - 2 * MARGIN
 GAP = 12
+NUMBER_COLUMNS = 3
 PNG_DPI = 200
 PICTURE_DPI = 300  # of pictures in the PDF, at most
 JPEG_QUALITY = 92
@@ -222,12 +223,12 @@ def _pictures(pictures: list[tuple[str, np.ndarray]], top: float, room: float) -
 _Block = tuple[float, list[_Mark]]  # its height, and marks from its top
 
 
-def _numbers(numbers: list[Number], columns: int = 3) -> Iterable[_Block]:
-    wide = (INNER - 2 * GAP * (columns - 1)) / columns
-    for start in range(0, len(numbers), columns):
+def _numbers(numbers: list[Number]) -> Iterable[_Block]:
+    wide = (INNER - 2 * GAP * (NUMBER_COLUMNS - 1)) / NUMBER_COLUMNS
+    for start in range(0, len(numbers), NUMBER_COLUMNS):
         marks: list[_Mark] = [_Box(MARGIN, 0, INNER, 0.7, LINE)]
         high = 0.0
-        for column, number in enumerate(numbers[start : start + columns]):
+        for column, number in enumerate(numbers[start : start + NUMBER_COLUMNS]):
             left = MARGIN + column * (wide + 2 * GAP)
             lines = _wrapped(number.meaning, 7.5, wide)
             marks += [_Text(left, 14, 8.5, number.title, GREY), _Text(left, 31, 14, number.value)]

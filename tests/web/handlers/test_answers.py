@@ -39,6 +39,13 @@ def test_a_file_that_is_no_picture_gives_its_sentence_and_opens_nothing(segmente
     assert files == ["earlier.png"]
 
 
+def test_a_request_without_a_file_gives_a_sentence(segmenter, photograph):
+    handlers = Handlers(Models(segmenter), [])
+    assert handlers.show(None, ["earlier.png"], settings(None))[0]["error"].startswith("No file came")
+    answer, files = handlers.show_reference(None, [photograph], settings(photograph))
+    assert answer["reference"]["error"].startswith("No file came") and files == [photograph]
+
+
 def test_warnings_of_the_photograph_are_shown(segmenter, tmp_path):
     Image.new("RGB", (200, 200), (40, 90, 200)).save(tmp_path / "sky.png")
     shown, _ = Handlers(Models(segmenter), []).show(str(tmp_path / "sky.png"), [], None)
