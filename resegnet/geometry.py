@@ -51,7 +51,7 @@ class Geometry:
         return cls((height, width), (top, left, side), input_size)
 
     def with_input_size(self, input_size: int) -> Geometry:
-        """The same box scaled to another square."""
+        """Return the same box, scaled to a square of another side, px."""
         return replace(self, input_size=input_size)
 
     def to_input(self, picture: np.ndarray) -> np.ndarray:

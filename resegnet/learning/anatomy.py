@@ -129,14 +129,28 @@ def load_anatomy(sources: Sequence[str], config: Config, cache: Path) -> list[An
 def split_anatomy(
     samples: Sequence[AnatomySample], fraction: float, seed: int
 ) -> tuple[list[AnatomySample], list[AnatomySample]]:
-    """Keep back about a fraction of the photographs; which ones depends on the seed and each one's id alone."""
-    kept_back = [
-        int.from_bytes(hashlib.sha256(f"{seed}\nanatomy\n{sample.image_id}".encode()).digest()[:4]) < fraction * 2**32
-        for sample in samples
-    ]
-    return tuple(
-        [sample for sample, kept in zip(samples, kept_back, strict=True) if kept is part] for part in (False, True)
-    )  # type: ignore[return-value]
+    """Split about a fraction of the photographs off; which ones depends on the seed and each one's id alone.
+
+    Parameters
+    ----------
+    samples
+        Photographs to split.
+    fraction
+        Share to hold back for validation, [0, 1].
+    seed
+        Any whole number.
+
+    Returns
+    -------
+    train, validation
+        Both in the order of the given photographs.
+    """
+    train: list[AnatomySample] = []
+    validation: list[AnatomySample] = []
+    for sample in samples:
+        digest = hashlib.sha256(f"{seed}\nanatomy\n{sample.image_id}".encode()).digest()
+        (validation if int.from_bytes(digest[:4]) < fraction * 2**32 else train).append(sample)
+    return train, validation
 
 
 def _has_centre(sample: AnatomySample) -> bool:

@@ -39,6 +39,11 @@ class WorkingSample:
         (S, S) uint8, 255 on the centrelines of the reference, three pixels wide.
     dataset
         Name of the data set.
+    context
+        For two looks, (7, C, C) uint8: red, green, blue, vessels, field, arteries, veins; the last two 0 where unknown.
+        None for one look.
+    kinds_by_person
+        True if a person labelled the arteries and veins, False if a model told them or they are unknown.
     """
 
     pixels: np.ndarray
@@ -46,9 +51,8 @@ class WorkingSample:
     field: np.ndarray
     centrelines: np.ndarray
     dataset: str
-    # For two looks, (7, C, C) uint8: red, green, blue, vessels, field, arteries, veins; the last two 0 where unknown.
     context: np.ndarray | None = None
-    kinds_by_person: bool = False  # arteries and veins were labelled by a person, not told by a model
+    kinds_by_person: bool = False
 
     @classmethod
     def of(

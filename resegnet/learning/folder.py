@@ -90,7 +90,7 @@ class RunFolder:
             If the file cannot be read or does not hold training options.
         """
         try:
-            # A run from before this option chose by F1 alone, and its scores so far are F1.
+            # The scores of a run whose file lacks this option are F1 alone.
             values = {"choose_by": "f1"} | json.loads(self.options.read_text(encoding="utf-8"))
             options = TrainingOptions(**(values | {"device": "cpu"}))
             return dataclasses.asdict(options) | {"device": str(values["device"])}

@@ -18,7 +18,7 @@ from resegnet.two_looks import sample_squares
 
 
 def draw_look_camera(rng: np.random.Generator, strength: float) -> Camera:
-    """Another camera; now and then one of very little contrast."""
+    """Draw changes as `resegnet.learning.augment.draw_camera` does, now and then to very little contrast."""
     camera = draw_camera(rng, strength)
     if camera.contrast != 1 and rng.random() < 0.3:
         camera = replace(camera, contrast=rng.uniform(0.35, 0.7))
@@ -71,12 +71,12 @@ def augment_looks(
 
 
 def _pixel_share(view: View, number: int, count: int) -> float:
-    """Pixels of a look for each of the photograph's own, along a side: a context that is scaled down has fewer."""
+    """Return the pixels of a look for each of the photograph's own, along a side; fewer where it is scaled down."""
     return view.scale if number == 0 and count > 1 else 1.0
 
 
 def _column(values: Sequence[Any], device: torch.device) -> torch.Tensor:
-    """One or more numbers for each crop, (N, K, 1, 1) float32."""
+    """Return one or more numbers for each crop as (N, K, 1, 1) float32."""
     return torch.from_numpy(np.asarray(values, np.float32).reshape(len(values), -1, 1, 1)).to(device)
 
 

@@ -12,8 +12,10 @@ from resegnet.io import png, write_atomically
 from resegnet.learning.crops import WorkingSample
 from resegnet.learning.run import Run
 
+_MAX_ROWS = 4
 
-def write_preview(run: Run, samples: Sequence[WorkingSample], path: Path, limit: int = 4) -> None:
+
+def write_preview(run: Run, samples: Sequence[WorkingSample], path: Path) -> None:
     """Write a picture with one row per validation photograph: photograph, reference, probability.
 
     Parameters
@@ -21,14 +23,12 @@ def write_preview(run: Run, samples: Sequence[WorkingSample], path: Path, limit:
     run
         Provides the averaged weights.
     samples
-        Validation photographs, at least one. At most `limit` are shown, spread evenly so that every data set is seen.
+        Validation photographs, at least one. At most four are shown, spread evenly so that every data set is seen.
     path
         PNG file to write.
-    limit
-        Largest number of rows.
     """
     rows = []
-    for index in np.linspace(0, len(samples) - 1, min(limit, len(samples))).astype(int):
+    for index in np.linspace(0, len(samples) - 1, min(_MAX_ROWS, len(samples))).astype(int):
         sample = samples[index]
         probability = np.round(run.predict(sample) * 255).astype(np.uint8)
         maps = [np.repeat(grey[:, :, None], 3, axis=2) for grey in (sample.vessels, probability)]

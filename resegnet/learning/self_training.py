@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from resegnet.config import Config
 from resegnet.engine import TorchNetwork, cpu_has_fast_bfloat16
-from resegnet.hub import WEIGHTS_NAME
+from resegnet.hub import WEIGHTS_NAME, sha256
 from resegnet.io import write_atomically
 from resegnet.learning.anatomy import AnatomySample
 from resegnet.learning.folder import load_tensors
@@ -53,7 +53,7 @@ class KindsTeacher:
     def of_release(cls, release: ParentRelease, device: torch.device) -> KindsTeacher:
         """Make a teacher of a release."""
         model = ReSegNet.from_pretrained(release.folder).to(device)
-        digest = hashlib.sha256((release.folder / WEIGHTS_NAME).read_bytes()).hexdigest()
+        digest = sha256(release.folder / WEIGHTS_NAME)
         return cls(_MirroredContext(model, cpu_has_fast_bfloat16()), model.config, digest)
 
     @classmethod
@@ -69,7 +69,7 @@ class KindsTeacher:
         """
         model = ReSegNet(config).to(device)
         model.load_state_dict(load_tensors(path, device))
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256(path)
         return cls(_MirroredContextAlone(model, cpu_has_fast_bfloat16()), config, digest)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
