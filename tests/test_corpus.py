@@ -101,6 +101,7 @@ def altered_files(draw) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 @few
 @given(st.one_of(altered_files(), st.binary(max_size=200)))
 def test_files_at_random(data):
@@ -120,6 +121,7 @@ def test_arrays_at_random(array):
     assert image is None or (image.shape == (*array.shape[:2], 3) and image.dtype == np.uint8)
 
 
+@pytest.mark.slow
 @few
 @given(
     st.integers(1, 90),

@@ -172,6 +172,7 @@ def test_the_box_holds_the_mask_and_is_empty_without_one():
     assert (box.height, box.width) == (6, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["drive", "chase_db1", "hrf"])
 def test_agrees_with_the_given_fields(real, name):

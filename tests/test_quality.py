@@ -221,6 +221,7 @@ def test_refuses_other_images(image):
         find_warnings(image, FieldOfView(np.ones((9, 9), bool)))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["drive", "chase_db1", "hrf"])
 def test_training_photographs_are_fine(real, name):
@@ -245,6 +246,7 @@ def test_photographs_of_other_cameras_are_known_as_such(real, name):
             assert NOT_FUNDUS not in warnings_for(np.array(photograph.convert("RGB"))), path
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["idrid_tr_384", "idrid_tr_344", "idrid_tr_042", "idrid_te_072"])
 def test_exudates_are_warned_of(real, name):
@@ -252,6 +254,7 @@ def test_exudates_are_warned_of(real, name):
         assert warnings_for(np.array(photograph.convert("RGB"))) == [BRIGHT_SPOTS]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["drive", "chase_db1", "hrf", "idrid_unlabelled"])
 def test_they_are_too_dark_at_15_percent_of_their_light(real, name):

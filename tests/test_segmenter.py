@@ -114,6 +114,7 @@ def test_a_picture_of_something_else_brings_a_warning():
     assert not segmenter(data.retina()).warnings
 
 
+@pytest.mark.slow
 def test_the_bundled_model_finds_vessels_twice_as_wide_as_well():
     """Cameras of a narrower field show wider vessels; a model trained on few widths lost 0.12 of sensitivity there."""
     segmenter = Segmenter.from_pretrained()
@@ -144,6 +145,7 @@ def test_save_writes_files_of_the_photographs_size(tmp_path, drawn):
     assert np.array_equal(written["overlay"], result.overlay())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
 def test_it_can_be_pickled_and_predicts_the_same(engine, drawn, monkeypatch, tmp_path):
     segmenter = Segmenter.from_pretrained("bundled-cc-by", engine=engine)
@@ -155,6 +157,7 @@ def test_it_can_be_pickled_and_predicts_the_same(engine, drawn, monkeypatch, tmp
     assert np.array_equal(copy(drawn.image).probability, segmenter(drawn.image).probability)
 
 
+@pytest.mark.slow
 def test_a_pickled_path_does_not_depend_on_the_working_folder(drawn, monkeypatch, tmp_path):
     shutil.copytree(BUNDLED_RELEASES["bundled"], tmp_path / "release")
     monkeypatch.chdir(tmp_path)

@@ -62,6 +62,7 @@ def test_paths_run_along_the_middle_of_the_masks_and_have_their_width(eyes):
             assert (half[rows, columns] > widths[seen] / 2 - 1.1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(584, 565), (1100, 1120)])
 def test_the_mask_is_as_wide_as_its_paths(size):
     eye = draw_fundus(4, size)

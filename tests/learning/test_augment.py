@@ -35,6 +35,7 @@ def test_the_last_epochs_see_photographs_nearly_as_they_are(folder):
     assert 3 < (changes(weak) > little).sum() < 30  # but not all of them: other cameras are not to be forgotten
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_crops(folder):
     samples = [WorkingSample.of(read_sample(row), Config(input_size=192)) for row in load_vessels(folder, "train")]
     crops = Crops(samples, 64, seed=4)

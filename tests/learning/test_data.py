@@ -326,6 +326,7 @@ def test_masks_of_every_mode_are_read_alike(mode, picture):
     np.testing.assert_array_equal(mask, vessels)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "counts"),

@@ -342,6 +342,7 @@ def test_command_prints_the_table_and_writes_the_report(bars, tmp_path, monkeypa
     assert asked == [None]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_second_observer_of_drive_scores_what_is_published(real):
     drive = real / "drive"

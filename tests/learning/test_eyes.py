@@ -63,6 +63,7 @@ def drawn_eyes(seeds) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(eye.image, eye.vessels) for eye in (draw_fundus(seed, (206, 200)) for seed in seeds)]
 
 
+@pytest.mark.slow
 def test_a_copy_of_each_eye_turned_and_mirrored_is_found(tmp_path, caplog):
     folder = write_copies(tmp_path / "eyes", {"train": drawn_eyes(range(20)), "test": drawn_eyes((30,))}, 200)
     with caplog.at_level(logging.INFO):
@@ -79,6 +80,7 @@ def test_a_copy_of_each_eye_turned_and_mirrored_is_found(tmp_path, caplog):
     assert (len(train), len(validation)) == (68, 12)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_the_seed_data_set_made_of_drive_has_twenty_eyes(real, tmp_path, caplog):
     eyes = {
@@ -98,6 +100,7 @@ def test_the_seed_data_set_made_of_drive_has_twenty_eyes(real, tmp_path, caplog)
     assert "show eyes" not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_no_two_different_eyes_of_the_real_sets_count_as_one(real):
     names, prints = [], []
@@ -141,6 +144,7 @@ def test_fingerprints_go_through_json_and_what_is_none_is_left_out():
     assert from_texts([]).shape == (0, 16, 64)
 
 
+@pytest.mark.slow
 def test_an_eye_in_two_data_sets_stays_on_one_side(tmp_path):
     eyes = drawn_eyes(range(6))
     one, other = (

@@ -22,6 +22,7 @@ def test_pictures_are_shown_by_their_captions(card):
     assert "![an eye](<pictures/an%20eye.jpg>)\n\nPicture 1. What it finds." in text
 
 
+@pytest.mark.slow
 def test_card_pictures_show_the_photograph_and_the_answer():
     config = Config(input_size=256)
     # Calls dark green pixels vessel, which gives hits, misses and false alarms.
@@ -41,6 +42,7 @@ def test_card_pictures_show_the_photograph_and_the_answer():
     assert dark == pytest.approx(0.12 * left, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "share"), [(lambda rgb: rgb[:, 1] >= 0, "100%"), (lambda rgb: rgb[:, 1] > 0.3, "0%")]
 )

@@ -199,6 +199,7 @@ def test_distance_and_angles_of_drawn_places(numbers):
 # Undefined
 
 
+@pytest.mark.slow
 def test_every_nan_has_its_reason_and_the_keys_stay(drawn_spokes, numbers):
     arteries, veins = drawn_spokes
     empty, half = np.zeros_like(arteries), np.zeros_like(FOV)

@@ -25,6 +25,8 @@ from support.synthetic import draw_fundus
 import app
 from resegnet.web import guard, layout
 
+pytestmark = pytest.mark.slow  # every test starts the page
+
 ROOT = Path(app.__file__).parent
 
 

@@ -13,6 +13,7 @@ from support.hub_client import NET, content, tell
 from support.hub_server import HubServer
 
 
+@pytest.mark.slow
 def test_uploads_of_a_client_with_xet_survive_faults(hub, folder, tmp_path):
     hub.fail_next("ratelimit", "POST .*/someone/a/preupload")
     hub.fail_next("500", "POST .*/someone/b/commit")
@@ -29,6 +30,7 @@ def test_uploads_of_a_client_with_xet_survive_faults(hub, folder, tmp_path):
     assert [len(hub.commits(f"someone/{name}")) for name in "abcd"] == [2, 2, 2, 3]
 
 
+@pytest.mark.slow
 def test_uploads_of_a_client_without_xet_survive_faults_except_in_the_commit(hub, folder, tmp_path):
     hub.multipart_bytes = 700_000
     hub.fail_next("500", "PUT /lfs-part/")

@@ -10,6 +10,8 @@ import pytest
 from support.hub_client import NET, content, tell
 from support.hub_server import HubServer
 
+pytestmark = pytest.mark.slow  # every test needs what the client did in processes of its own
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):

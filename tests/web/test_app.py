@@ -36,6 +36,8 @@ from resegnet.web.files import KEEP_S, sweep
 
 tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
 
+pytestmark = pytest.mark.slow  # nearly every test starts the page
+
 
 @pytest.fixture(scope="module")
 def client(url, tmp_path_factory):
@@ -103,7 +105,6 @@ def test_another_threshold_takes_no_second_forward_pass(client, network, segment
     assert masks[0].sum() > masks[1].sum() > 0
 
 
-@pytest.mark.slow
 def test_sessions_do_not_mix(url, segmenter, photographs, tmp_path):
     """Two programs at once, each with its own photograph of the same name and its own threshold."""
     truths = [segmenter(path) for path in photographs]
@@ -278,7 +279,6 @@ def test_uploads_and_results_are_deleted_after_an_hour(url, client, photographs)
     assert names() == set()
 
 
-@pytest.mark.slow
 def test_a_full_queue_rejects_further_requests_and_serves_the_others(
     segmenter, network, photographs, tmp_path, monkeypatch
 ):
@@ -330,7 +330,6 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
-@pytest.mark.slow
 def test_the_app_keeps_its_files_private_calls_no_other_host_and_leaves_no_files(photographs, tmp_path):
     """Started as by `python app.py`."""
     # The environment does not tell gradio to be silent either.

@@ -87,6 +87,7 @@ def test_files_in_a_zip_get_harmless_names(tmp_path, drawings):
     assert {photograph.read() for photograph in photographs} == {drawings[0]}
 
 
+@pytest.mark.slow
 def test_a_zip_bomb_is_stopped_by_its_output_whatever_it_claims(tmp_path, drawings):
     path = zipped(tmp_path / "bomb.zip", {"bomb.bmp": bytes(300_000_000), "eye.png": drawings[0]})
     content = bytearray(path.read_bytes())
@@ -175,6 +176,7 @@ def test_the_same_file_alone_and_in_a_zip_is_told_apart(tmp_path, drawings):
 # The tab
 
 
+@pytest.mark.slow
 def test_the_results_are_those_of_the_command(client, segmenter, sent, drawings, tmp_path, monkeypatch):
     job = client.submit([handle_file(path) for path in sent], 0.55, True, "", api_name="/batch")
     job.result()
@@ -210,6 +212,7 @@ def test_the_results_are_those_of_the_command(client, segmenter, sent, drawings,
     assert [row["source"] for row in rows_of(got["failures.csv"])] == ["visit.zip/notes.txt"]
 
 
+@pytest.mark.slow
 def test_no_photographs_and_no_results_give_a_sentence(url, tmp_path):
     client = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
     try:
@@ -221,6 +224,7 @@ def test_no_photographs_and_no_results_give_a_sentence(url, tmp_path):
         client.close()
 
 
+@pytest.mark.slow
 def test_names_are_shown_as_text(client, tmp_path, drawings):
     path = zipped(tmp_path / "a.zip", {"<img src=x onerror=alert(1)>.png": drawings[0], "<b>.txt": b""})
     lines = client.predict([handle_file(path)], 0.5, False, "", api_name="/batch")[0]
@@ -228,6 +232,7 @@ def test_names_are_shown_as_text(client, tmp_path, drawings):
     assert "<img src=x" not in lines and "<b>" not in lines
 
 
+@pytest.mark.slow
 def test_others_are_served_between_the_photographs_of_a_batch(client, url, network, tmp_path, drawings):
     path = zipped(tmp_path / "a.zip", {f"{number}.png": drawings[0] for number in range(20)})
     Image.open(io.BytesIO(drawings[3])).save(tmp_path / "other.png")
@@ -255,6 +260,7 @@ def test_others_are_served_between_the_photographs_of_a_batch(client, url, netwo
         other.close()
 
 
+@pytest.mark.slow
 def test_all_of_a_batch_is_deleted_after_an_hour(client, sent):
     client.predict([handle_file(path) for path in sent], 0.5, False, "", api_name="/batch")
     client.predict(api_name="/batch_zip")

@@ -76,6 +76,7 @@ def settings(photo, model, **changed):
 # The models on offer
 
 
+@pytest.mark.slow
 def test_the_bundled_releases_are_a_choice():
     segmenter = Segmenter(DarkOnGreen(), FIRST, "bundled", BUNDLED_RELEASES["bundled"])
     others = other_releases(segmenter)
