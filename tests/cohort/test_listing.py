@@ -64,11 +64,13 @@ def test_tracings_beside_photographs_and_earlier_results_are_no_photographs(fold
     for name in ("image", "mask"):
         (folder / "set/test" / name).mkdir(parents=True)
         (folder / "set/test" / name / "7.png").write_bytes(drawings[0])
-    assert segment(folder, "--out", folder / "out") == 0
-    assert len(ids(folder)) == 7
-    assert "set_test_image_7" in ids(folder)
-    assert ids(f"{folder}/**/*.png") == [name for name in ids(f"{folder}/**/*.png") if "overlays" not in name]
-    assert not any("masks" in name for name in ids(f"{folder}/**/*.png"))
+    before = ids(folder)
+    assert "set_test_image_7" in before and "set_test_mask_7" not in before
+    assert segment(folder, "--out", folder / "out", "--probability") == 0
+    assert {path.parent.name for path in folder.glob("out/*/*")} == {"masks", "overlays", "probabilities", "records"}
+    assert ids(folder) == before
+    globbed = ids(f"{folder}/**/*.png", f"{folder}/**/*.jpg")
+    assert sorted(globbed) == sorted([*before, "set_test_mask_7"])  # a glob names what it means
 
 
 def test_a_table_names_scales_and_carries(folder, segment, tmp_path):

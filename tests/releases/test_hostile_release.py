@@ -202,6 +202,7 @@ def test_weights_cut_or_flipped_anywhere_in_their_header(unhashed):
         path.write_bytes(data[: len(data) * part // 10])
         with pytest.raises(WeightsError):
             load_weights(model, path)
+    refused = 0
     for at in random.integers(end, size=60):
         altered = bytearray(data)
         altered[at] ^= 1 << random.integers(8)
@@ -209,7 +210,8 @@ def test_weights_cut_or_flipped_anywhere_in_their_header(unhashed):
         try:  # some flips are harmless: a space for a tab, another name in the metadata
             load_weights(model, path)
         except WeightsError:
-            continue
+            refused += 1
+    assert refused > 30
 
 
 @pytest.mark.slow

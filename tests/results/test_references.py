@@ -105,7 +105,9 @@ def test_labels_and_colours_are_vessels_all_but_the_background(eye, result, valu
 def test_jpeg_gives_back_nearly_the_same_mask(eye, result, quality, inverted):
     vessels, kinds = read(encoded(grey(eye.vessels ^ inverted), "JPEG", quality=quality), result)
     assert dice(vessels, eye.vessels) > 0.999
-    assert set(kinds) - {LABELS} == ({SHADES, DARK} if inverted else {SHADES}) or quality == 98
+    assert (DARK in kinds) == inverted
+    if quality < 98:  # the few levels of the best JPEG may count as labels
+        assert set(kinds) - {DARK} == {SHADES}
 
 
 def test_the_few_levels_of_the_best_jpeg_do_not_widen_vessels(eye, result):
@@ -257,6 +259,7 @@ def test_a_photograph_without_a_field_is_refused(eye, result):
 # Real references
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "number", "qualities"), [("drive", 4, (30, 75, 95)), ("chase_db1", 2, (30, 75, 95)), ("hrf", 1, (30,))]
