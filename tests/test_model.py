@@ -54,8 +54,9 @@ def test_half_precision_is_rounding_done_beforehand(tmp_path, tiny):
     load_weights(loaded, tmp_path / "half.safetensors")
     assert np.array_equal(predict(loaded), predict(rounded))
     assert np.abs(predict(loaded) - predict(tiny)).max() < 0.01
-    full = save_weights(tiny, tmp_path / "full.safetensors") or (tmp_path / "full.safetensors").stat().st_size
-    assert (tmp_path / "half.safetensors").stat().st_size < 0.55 * full
+    save_weights(tiny, tmp_path / "full.safetensors")
+    half, full = ((tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "full"))
+    assert half < 0.55 * full
 
 
 def damage_missing(tensors):
@@ -103,14 +104,6 @@ def test_an_unknown_key_of_the_config_is_refused(tmp_path, tiny):
         ReSegNet.from_pretrained(tmp_path)
     path.unlink()
     with pytest.raises(ConfigError, match=r"holds no config\.json"):
-        ReSegNet.from_pretrained(tmp_path)
-
-
-@pytest.mark.parametrize("text", ["[]", "3", "null", '"a"', "{", "[" * 100_000])
-def test_a_config_that_is_none_is_refused_where_it_is_loaded(tmp_path, tiny, text):
-    tiny.save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ConfigError):
         ReSegNet.from_pretrained(tmp_path)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
+from support.tracings import dice
 
 from resegnet.image import read_image
 from resegnet.synthetic import draw_fundus
@@ -18,10 +19,6 @@ SEEDS = range(3)
 @pytest.fixture(scope="module")
 def drawn():
     return [draw_fundus(seed, (384, 400)) for seed in SEEDS]
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
 def test_same_seed_and_size_give_the_same_bytes(drawn):
@@ -105,21 +102,6 @@ def test_wide_frames_cut_the_field_off_in_some_eyes_and_not_in_others():
         assert fov[0].any() == fov[-1].any()
         cut.append(bool(fov[0].any()))
     assert 0 < sum(cut) < len(cut)
-
-
-def test_eyes_are_left_and_right_with_a_bright_disc():
-    sides = []
-    for seed in range(6):
-        fundus = draw_fundus(seed, (200, 200))
-        light = ndimage.gaussian_filter(fundus.image[..., 1].astype(float), 5)
-        column = np.argmax(np.where(fundus.fov, light, 0)) % 200
-        half_width = ndimage.distance_transform_edt(fundus.vessels)
-        # The widest vessels leave the disc.
-        x = np.nonzero(half_width > 0.75 * half_width.max())[1]
-        sides.append(column < 100)
-        if abs(x.mean() - 100) > 40:
-            assert (x.mean() < 100) == (column < 100), seed
-    assert 0 < sum(sides) < 6
 
 
 def test_the_examples_are_what_their_page_says():

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from support.cohort import ROOT, SLOW, table, tree
+from support.cohort import ROOT, SLOW, table
+from support.files import tree
 from support.stand_in import GreenTwice
 from support.synthetic import draw_fundus
 
@@ -146,7 +147,7 @@ def test_a_fault_of_the_network_costs_its_photograph_only(folder, segment, tmp_p
     assert len(table(tmp_path / "out/results.csv")) == 5
 
 
-# Interruptions and resuming
+# The command in a process of its own
 
 
 @pytest.mark.slow

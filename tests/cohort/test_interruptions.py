@@ -12,7 +12,8 @@ import sys
 import time
 
 import pytest
-from support.cohort import ROOT, SLOW, table, tree
+from support.cohort import ROOT, SLOW, table
+from support.files import tree
 from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import os
 
-from support.corpus import PHOTO
+from support.cohort import table
 from support.dicom import dicom
-
-
-def rows(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return {row["id"]: row for row in csv.DictReader(file)}
+from support.pictures import PHOTO
 
 
 def test_every_file_of_a_mixed_folder_is_segmented_or_named(folder, segment, tmp_path, caplog):
@@ -30,8 +25,8 @@ def test_every_file_of_a_mixed_folder_is_segmented_or_named(folder, segment, tmp
     os.mkfifo(folder / "pipe")
     assert segment("photos", "--out", "out") == 1
     photographs = {"a", "b", "p1_left", "p1_right", "p2_left", "p2_visit 2_left"}
-    assert rows(tmp_path / "out/results.csv").keys() == photographs | {"p1_IM0001", "p1_1.2.840"}
-    failures = {name: row["error"] for name, row in rows(tmp_path / "out/failures.csv").items()}
+    assert {row["id"] for row in table(tmp_path / "out/results.csv")} == photographs | {"p1_IM0001", "p1_1.2.840"}
+    failures = {row["id"]: row["error"] for row in table(tmp_path / "out/failures.csv")}
     assert failures.keys() == {"p2_phone", "empty"}
     assert "save it as JPEG" in failures["p2_phone"] and "is empty; expected a JPEG" in failures["empty"]
     assert caplog.messages == ["photos/more.zip is an archive and is left out: unpack it to segment what is in it."]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,12 @@ from support.tiny_run import TINY
 
 from resegnet.learning.options import TrainingOptions
 from resegnet.learning.training import train
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory, monkeypatch):
+    """Let `datasets` keep nothing that another test finds."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

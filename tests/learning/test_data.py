@@ -21,9 +21,7 @@ from resegnet.learning.data import load_vessels, read_mask, read_sample
 SIZE = (40, 48)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def draw(seed: int) -> dict[str, np.ndarray]:

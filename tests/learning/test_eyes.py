@@ -6,7 +6,6 @@ import json
 import logging
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,10 +19,7 @@ from resegnet.learning.parents import ParentRelease
 from resegnet.learning.photographs import TrainingData
 from resegnet.learning.split import split_validation
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def read(path: Path) -> np.ndarray:

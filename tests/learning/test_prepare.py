@@ -6,7 +6,6 @@ import json
 import logging
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,10 +30,7 @@ from resegnet.learning.originals import PREPARERS
 from resegnet.learning.prepare import is_prepared, prepare
 from resegnet.releases.datasheets import SOURCES
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_every_set_has_a_case():

@@ -71,8 +71,8 @@ def test_jpeg_changes_little(drawn):
 
 
 @pytest.fixture(scope="module")
-def two():
-    return load_vessels("synthetic", "test").select(range(2))
+def two(folder):
+    return load_vessels(folder, "test")
 
 
 def oracle(darkest: float) -> Segmenter:

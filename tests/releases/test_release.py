@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from support.stand_in import small_photographs
 from support.synthetic import draw_fundus
 
-from resegnet import Config, ConfigError, ReSegNet, Segmenter
+from resegnet import Config, ReSegNet, Segmenter
 from resegnet.errors import ReleaseError
 from resegnet.hub import BUNDLED_RELEASES
 from resegnet.releases.datasheets import SOURCES
@@ -169,13 +169,6 @@ def test_the_self_test_covers_the_anatomy(tmp_path):
     write_selftest(folder)
     assert (folder / ANATOMY_NAME).is_file()
     assert verify_release(folder) < 1e-4
-
-
-def test_a_missing_model_is_an_error(tmp_path):
-    with pytest.raises(OSError, match="nobody/nothing"):
-        Segmenter.from_pretrained("nobody/nothing")
-    with pytest.raises(ConfigError, match=r"config\.json"):
-        Segmenter.from_pretrained(tmp_path)
 
 
 def test_bundled_is_the_default_and_bundled_cc_by_was_trained_on_cc_by_only():

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from support.tracings import dice
 
 from resegnet.results.anatomy import Disc, disc_of, find_disc, find_fovea, tell_eye
 
@@ -27,7 +28,7 @@ def test_disc_has_the_place_and_size_that_was_drawn(certainty: float) -> None:
     assert disc.centre == pytest.approx((210.5, 420.25), abs=0.5)
     assert disc.diameter == pytest.approx(80, rel=0.02)
     truth = distance_from((500, 640), (210.5, 420.25)) < 40
-    assert 2 * np.count_nonzero(disc.mask & truth) / (disc.mask.sum() + truth.sum()) > 0.98
+    assert dice(disc.mask, truth) > 0.98
 
 
 def test_a_vessel_across_the_border_makes_no_notch_in_a_disc() -> None:
@@ -36,7 +37,7 @@ def test_a_vessel_across_the_border_makes_no_notch_in_a_disc() -> None:
     disc = find_disc(probability)
     assert disc is not None
     truth = distance_from((640, 640), (320, 320)) < 40
-    assert 2 * np.count_nonzero(disc.mask & truth) / (disc.mask.sum() + truth.sum()) > 0.97
+    assert dice(disc.mask, truth) > 0.97
 
 
 @pytest.mark.parametrize("radius", [2, 400])

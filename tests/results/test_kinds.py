@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 from support.colours import EYES, distance
+from support.tracings import dice
 
 from resegnet.geometry import Geometry
 from resegnet.results import render
@@ -268,7 +269,7 @@ def test_a_disc_that_the_frame_cuts_is_what_the_frame_shows_of_it(
     planes[2] = whole.reshape(200, 4, 200, 4).mean((1, 3))
     disc = Anatomy(planes, geometry).disc
     truth = whole[100:700]
-    assert 2 * np.count_nonzero(disc.mask & truth) / (disc.mask.sum() + truth.sum()) > 0.97
+    assert dice(disc.mask, truth) > 0.97
     assert disc.centre == pytest.approx(np.argwhere(truth).mean(axis=0), abs=1)
 
 

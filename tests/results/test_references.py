@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 from support.synthetic import draw_fundus
-from support.tracings import grey, segmentation_of
+from support.tracings import dice, grey, segmentation_of
 
 from resegnet.errors import ImageError
 from resegnet.image import read_image
@@ -25,10 +25,6 @@ def encoded(picture, kind="PNG", **options):
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     image.save(file, kind, **options)
     return file.getvalue()
-
-
-def dice(one, other):
-    return 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
 
 
 def read(source, result):

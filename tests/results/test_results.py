@@ -55,6 +55,7 @@ def test_results_are_equal_by_value(result):
         {"threshold": 0.41},
         {"warnings": ()},
         {"model": "another"},
+        {"um_per_px": 5.0},
         {"image": result.image[1:], "probability": result.probability[1:], "fov": result.fov[1:]},
     ):
         assert replace(result, **change) != result

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from support.files import pixels
 from support.synthetic import draw_fundus
 
 from resegnet.__main__ import build_parser, main
@@ -22,11 +23,6 @@ def photograph(tmp_path):
     path = tmp_path / "eye.png"
     Image.fromarray(draw_fundus(11, (300, 320)).image).save(path)
     return path
-
-
-def pixels(path):
-    with Image.open(path) as file:
-        return np.array(file)
 
 
 @pytest.mark.slow
@@ -44,48 +40,6 @@ def test_segment_writes_files_of_the_photographs_size(tmp_path, photograph):
     assert probability.dtype == np.uint16
     assert pixels(out / "overlays/eye.jpg").shape == (300, 320, 3)
     assert json.loads((out / "records/eye.json").read_text())["row"]["model"] == "bundled"
-
-
-@pytest.mark.slow
-def test_one_bad_file_costs_itself_only(tmp_path, photograph, capsys):
-    bad = tmp_path / "notes.jpg"
-    bad.write_text("no picture")
-    out = tmp_path / "out"
-    assert main(["segment", str(bad), str(photograph), "--out", str(out)]) == 1
-    assert "notes.jpg" in capsys.readouterr().err
-    assert (out / "masks/eye.png").exists()
-
-
-@pytest.mark.slow
-def test_photographs_of_one_name_do_not_overwrite_each_other(tmp_path, photograph):
-    other = tmp_path / "second" / "eye.png"
-    other.parent.mkdir()
-    Image.fromarray(draw_fundus(12, (200, 210)).image).save(other)
-    out = tmp_path / "out"
-    assert main(["segment", str(photograph), str(other), "--out", str(out)]) == 0
-    assert pixels(out / "masks/eye.png").shape == (300, 320)
-    assert pixels(out / "masks/eye_2.png").shape == (200, 210)
-
-
-@pytest.mark.slow
-def test_names_that_become_equal_do_not_overwrite_each_other(tmp_path, photograph):
-    twins = [tmp_path / "a?b.png", tmp_path / "a*b.png"]
-    for path in twins:
-        path.write_bytes(photograph.read_bytes())
-    out = tmp_path / "out"
-    assert main(["segment", *map(str, twins), "--out", str(out)]) == 0
-    assert len(list(out.glob("masks/*.png"))) == 2
-
-
-@pytest.mark.slow
-def test_a_threshold_of_ones_own(tmp_path, photograph):
-    masks = []
-    for threshold in ("0.1", "0.9"):
-        out = tmp_path / threshold
-        assert main(["segment", str(photograph), "--out", str(out), "--threshold", threshold]) == 0
-        masks.append(pixels(out / "masks/eye.png") > 0)
-    assert masks[0].sum() > masks[1].sum()
-    assert not (masks[1] & ~masks[0]).any()
 
 
 @pytest.mark.parametrize(

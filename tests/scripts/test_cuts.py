@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -17,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from support import PATIENCE_S
+from support.files import tree
 from support.hub_server import HubServer
 from support.stand_in import DarkOnGreen, small_photographs
 from support.synthetic import draw_fundus
@@ -113,10 +115,6 @@ def full_disk(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def training_line(dataset, out):
     line = ["--out", str(out), "--dataset", str(dataset), "--encoder", "resnet18", "--encoder-weights", "none"]
     line += ["--encoder-depth", "3", "--decoder-channels", "8", "8", "8", "--input-size", "64", "--crop-size", "32"]
@@ -132,13 +130,13 @@ def test_training_on_a_full_disk_is_told_and_nothing_is_lost(dataset, tmp_path, 
     assert "checkpoint.pt" in told and "File too large" in told and "Traceback" not in told
     assert not list(out.glob("*.pt*"))
     assert train_script.main(training_line(dataset, out)) == 0
-    before = contents(out)
+    before = tree(out)
     with full_disk(1_000_000):
         assert train_script.main(["--out", str(out), "--resume", "--epochs", "3"]) == 1
     assert "Make room, then resume with: python train.py --out" in capsys.readouterr().err
-    after = contents(out)
-    assert {path for path in before if before[path] != after.get(path)} <= {out / "options.json", out / "metrics.jsonl"}
-    assert {path.name for path in after.keys() - before.keys()} <= {"epoch_0003.png"}
+    after = tree(out)
+    assert {path for path in before if before[path] != after.get(path)} <= {"options.json", "metrics.jsonl"}
+    assert after.keys() - before.keys() <= {"previews/epoch_0003.png"}
 
 
 @pytest.mark.slow
@@ -146,10 +144,10 @@ def test_a_release_on_a_full_disk_leaves_the_old_one(release, tmp_path):
     folder = tmp_path / "release"
     model = ReSegNet.from_pretrained(release)
     shutil.copytree(release, folder)
-    before = contents(folder)
+    before = tree(folder)
     with full_disk(50_000), pytest.raises(OSError, match=r"File too large.*model.safetensors"):
         write_release(model, {"other": 1}, {}, folder, small_photographs(64))
-    assert contents(folder) == before
+    assert tree(folder) == before
     write_release(model, {"other": 1}, {}, folder, small_photographs(64))
     assert json.loads((folder / "training.json").read_text()) == {"other": 1}
     assert list(tmp_path.iterdir()) == [folder]
@@ -167,17 +165,17 @@ def test_results_on_a_full_disk_are_told_and_the_old_ones_stay(stand_in, tmp_pat
     Image.fromarray(draw_fundus(1, (230, 300)).image).save(photograph)
     out = tmp_path / "out"
     assert main(["segment", str(photograph), "--out", str(out)]) == 0
-    before = contents(out)
+    before = tree(out)
     with full_disk(3000):
         assert main(["segment", str(photograph), "--out", str(out), "--threshold", "0.7", "--resume"]) == 1
     told = capsys.readouterr().err
     assert "File too large" in told and str(out) in told and "Traceback" not in told
-    assert set(contents(out)) <= set(before)  # no rubbish
+    assert set(tree(out)) <= set(before)  # no rubbish
     for path in [*out.rglob("*.png"), *out.rglob("*.jpg")]:
         with Image.open(path) as image:
             image.load()
     assert main(["segment", str(photograph), "--out", str(out), "--resume"]) == 0
-    assert contents(out) == before
+    assert tree(out) == before
 
 
 def test_the_page_on_a_full_disk_says_so_and_keeps_no_half_file(stand_in, tmp_path, monkeypatch):
@@ -187,8 +185,8 @@ def test_the_page_on_a_full_disk_says_so_and_keeps_no_half_file(stand_in, tmp_pa
     endpoints = Endpoints(RecentResults(Models(stand_in)))
     with full_disk(3000), pytest.raises(gr.Error, match="no room for files"):
         endpoints.segment(str(photograph), 0.55)
-    for path in contents(tmp_path / "files"):
-        Image.open(path).close()
+    for content in tree(tmp_path / "files").values():
+        Image.open(io.BytesIO(content)).close()
     overlay, mask, *_ = endpoints.segment(str(photograph), 0.55)
     with Image.open(overlay) as shown, Image.open(mask) as found:
         np.testing.assert_array_equal(np.asarray(shown), stand_in(photograph).at(0.55).overlay())

@@ -7,8 +7,6 @@ import json
 import os
 import socket
 import tempfile
-import time
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -16,10 +14,13 @@ import httpx
 import numpy as np
 import pytest
 from benchmarks.load import ask_all, digest, draw_photographs, flood
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from gradio_client.exceptions import AppError
+from gradio_client.utils import QueueError
 from PIL import Image
 from support import PATIENCE_S
+from support.files import pixels
+from support.page import connect, wait_until
 from support.synthetic import draw_fundus
 
 import app
@@ -43,13 +44,6 @@ def secret(tmp_path_factory):
     path = tmp_path_factory.mktemp("server") / "secret.png"
     Image.fromarray(draw_fundus(9, (230, 300)).image).save(path)
     return path
-
-
-@contextmanager
-def connect(url, downloads):
-    client = Client(url, verbose=False, analytics_enabled=False, download_files=str(downloads))
-    yield client
-    client.close()
 
 
 @pytest.fixture
@@ -92,18 +86,6 @@ def endpoint(url, name):
         if name in (dependency["api_name"], dependency["targets"][0][1]):
             return dependency["id"]
     raise KeyError(name)
-
-
-def pixels(path):
-    with Image.open(path) as image:
-        return np.array(image)
-
-
-def wait_until(condition, seconds=PATIENCE_S):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 # Files of others
@@ -336,6 +318,8 @@ def test_a_flood_is_refused_and_who_leaves_frees_the_place(
                 next(lines)
                 assert len(page._queue) == 3
                 assert flood(url, photograph, 12) == {503: 12}
+                with pytest.raises(QueueError, match=r"^Queue is full! Please try again\.$"):
+                    staying.predict(handle_file(photograph), api_name="/segment")
             wait_until(lambda: len(page._queue) == 0)
             network.go_on.set()
             later = staying.submit(handle_file(photograph), 0.7, api_name="/segment")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 
 import numpy as np
 from PIL import Image
 
 from resegnet.results.render import OVERLAY_OPACITY
 from support import PATIENCE_S
+from support.files import pixels as pixels
 from support.synthetic import draw_fundus
 
 CHROMIUM = "/usr/bin/chromium"
@@ -100,11 +100,6 @@ def save(page, button):
     with page.expect_download() as download:
         page.get_by_role("button", name=f"Download {button}").click()
     return download.value.suggested_filename, download.value.path().read_bytes()
-
-
-def pixels(content):
-    with Image.open(io.BytesIO(content)) as image:
-        return np.array(image)
 
 
 def transfer(page, path, type_, target):

@@ -13,10 +13,6 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def tree(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 SLOW = """
 import sys, time
 import numpy as np

@@ -43,7 +43,3 @@ TELL = "\nprint(json.dumps(told, default=str))"
 
 def tell(hub: HubServer, steps: str, *arguments: Path, home: Path, **options: str) -> dict:
     return json.loads(hub.run(CLIENT + steps + TELL, *arguments, home=home, **options).splitlines()[-1])
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -9,7 +9,8 @@ import urllib.request
 
 import pytest
 
-from support.hub_client import NET, content, tell
+from support.files import tree
+from support.hub_client import NET, tell
 from support.hub_server import HubServer
 
 
@@ -25,7 +26,7 @@ def test_uploads_of_a_client_with_xet_survive_faults(hub, folder, tmp_path):
     assert hub.faults == [] and hub.unknown == []
     for name in "abcd":
         assert found[name] == hub.commits(f"someone/{name}")[0]
-        assert hub.files(f"someone/{name}").items() >= content(folder).items()
+        assert hub.files(f"someone/{name}").items() >= tree(folder).items()
     # A lost answer makes the client commit twice.
     assert [len(hub.commits(f"someone/{name}")) for name in "abcd"] == [2, 2, 2, 3]
 
@@ -54,7 +55,7 @@ together(**{name * 2: lambda name=name: publish(f"someone/{name}") for name in "
     assert hub.count("PUT /lfs/") == 6  # two for b and for c; the files of d and e had arrived and are not sent again
     for name in "abcde":
         assert len(hub.commits(f"someone/{name}")) == 2
-        assert hub.files(f"someone/{name}").items() >= content(folder).items()
+        assert hub.files(f"someone/{name}").items() >= tree(folder).items()
 
 
 def request(hub: HubServer, method: str, path: str, body: bytes, token: str | None = None) -> tuple[int, str]:

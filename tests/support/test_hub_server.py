@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from support.hub_client import NET, content, tell
+from support.files import tree
+from support.hub_client import NET, tell
 from support.hub_server import HubServer
 
 pytestmark = pytest.mark.slow  # every test needs what the client did in processes of its own
@@ -92,7 +93,7 @@ def test_a_folder_becomes_one_commit_and_an_unchanged_folder_none(told, shared, 
     assert told["history"] == ["Upload folder using huggingface_hub", "initial commit"]
     files = shared.files(NET)
     assert files.pop(".gitattributes")
-    assert files == content(folder)
+    assert files == tree(folder)
 
 
 def test_a_tag_is_set_once(told, shared):
@@ -103,7 +104,7 @@ def test_a_tag_is_set_once(told, shared):
 
 def test_published_files_are_listed(told, folder):
     assert told["whoami"] == "someone"
-    assert set(told["listed"]) == {*content(folder), ".gitattributes"} == set(told["sizes"])
+    assert set(told["listed"]) == {*tree(folder), ".gitattributes"} == set(told["sizes"])
     assert told["sizes"]["model.safetensors"] == 2_000_000
     assert told["info"] == "image-segmentation"
     assert told["paths"] == ["selftest", "config.json"]
@@ -111,9 +112,9 @@ def test_published_files_are_listed(told, folder):
 
 
 def test_a_tag_and_a_commit_are_downloaded_bit_for_bit(told, folder):
-    pulled = content(Path(told["pulled"]))
+    pulled = tree(Path(told["pulled"]))
     del pulled[".gitattributes"]
-    assert pulled == content(folder)
+    assert pulled == tree(folder)
     assert bytes.fromhex(told["by commit"]) == (folder / "config.json").read_bytes()
     assert told["checked"] == []
 

@@ -12,5 +12,10 @@ def segmentation_of(drawn, seed=0, threshold=0.4):
     return Segmentation(drawn.image, probability, drawn.fov, threshold)
 
 
+def dice(one, other):
+    """Return twice what two masks share, of what both have."""
+    return 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
+
+
 def grey(vessels):
     return np.where(vessels, np.uint8(255), np.uint8(0))

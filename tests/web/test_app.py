@@ -9,21 +9,20 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from gradio_client.exceptions import AppError
-from gradio_client.utils import QueueError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 from support import PATIENCE_S
+from support.files import pixels
+from support.page import connect, wait_until
 from support.stand_in import DarkOnGreen
 from support.synthetic import draw_fundus
 
@@ -34,8 +33,6 @@ from resegnet.results.compare import compare
 from resegnet.web import layout, parts
 from resegnet.web.files import KEEP_S, sweep
 
-tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
-
 pytestmark = pytest.mark.slow  # nearly every test starts the page
 
 
@@ -43,13 +40,6 @@ pytestmark = pytest.mark.slow  # nearly every test starts the page
 def client(url, tmp_path_factory):
     with connect(url, tmp_path_factory.mktemp("downloads")) as connected:
         yield connected
-
-
-@contextmanager
-def connect(url, downloads):
-    client = Client(url, verbose=False, analytics_enabled=False, download_files=str(downloads))
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +50,6 @@ def photographs(tmp_path_factory):
         paths.append(tmp_path_factory.mktemp("photographs") / "eye.png")
         Image.fromarray(draw_fundus(seed, (230, 300)).image).save(paths[-1])
     return paths
-
-
-def pixels(path):
-    with Image.open(path) as image:
-        return np.array(image)
 
 
 @pytest.fixture(scope="module")
@@ -103,29 +88,6 @@ def test_another_threshold_takes_no_second_forward_pass(client, network, segment
     np.testing.assert_array_equal(masks[0], result.at(0.55).mask)
     np.testing.assert_array_equal(masks[1], result.at(0.7).mask)
     assert masks[0].sum() > masks[1].sum() > 0
-
-
-def test_sessions_do_not_mix(url, segmenter, photographs, tmp_path):
-    """Two programs at once, each with its own photograph of the same name and its own threshold."""
-    truths = [segmenter(path) for path in photographs]
-
-    def ask(k):
-        with connect(url, tmp_path / str(k)) as client:
-            thresholds = [0.5 + 0.1 * step + 0.05 * k for step in range(2)]
-            answers = [client.predict(handle_file(photographs[k]), t, api_name="/segment") for t in thresholds]
-        return [(t, pixels(mask)) for t, (_, mask, *_) in zip(thresholds, answers, strict=True)]
-
-    with ThreadPoolExecutor(2) as pool:
-        for truth, answers in zip(truths, pool.map(ask, range(2)), strict=True):
-            for threshold, mask in answers:
-                np.testing.assert_array_equal(mask > 0, truth.at(threshold).mask)
-
-
-def test_16_bit_tiff(client, segmenter, photographs, tmp_path):
-    eight_bit = pixels(photographs[0])
-    tifffile.imwrite(tmp_path / "eye.tif", eight_bit.astype(np.uint16) * 256 + 99, photometric="rgb")
-    _, mask, *_ = client.predict(handle_file(tmp_path / "eye.tif"), api_name="/segment")
-    np.testing.assert_array_equal(pixels(mask) > 0, segmenter(eight_bit).mask)
 
 
 def test_a_text_file_gets_the_sentence_of_the_image_error(client, tmp_path):
@@ -244,13 +206,6 @@ def test_an_assistant_finds_the_tools_and_uses_one(url, segmenter, photographs):
 # Disk and queue
 
 
-def wait_until(condition, seconds=PATIENCE_S):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def break_off_an_upload(url, content):
     """Send half of a file and hang up."""
     address = urlsplit(url)
@@ -277,31 +232,6 @@ def test_uploads_and_results_are_deleted_after_an_hour(url, client, photographs)
     assert names() > before
     sweep(folder, time.time() + 1)
     assert names() == set()
-
-
-def test_a_full_queue_rejects_further_requests_and_serves_the_others(
-    segmenter, network, photographs, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(layout, "MAX_QUEUE", 1)
-    page = app.build_app(segmenter)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **layout.launch_options())
-    calls = network.calls
-    network.go_on.clear()
-    try:
-        with connect(url, tmp_path) as client:
-            running = client.submit(handle_file(photographs[0]), api_name="/segment")
-            wait_until(lambda: network.calls > calls)
-            waiting = client.submit(handle_file(photographs[1]), api_name="/segment")
-            wait_until(lambda: len(page._queue) == 1)
-            for _ in range(5):
-                with pytest.raises(QueueError, match=r"^Queue is full! Please try again\.$"):
-                    client.predict(handle_file(photographs[0]), api_name="/segment")
-            network.go_on.set()
-            for job, photograph in ((running, photographs[0]), (waiting, photographs[1])):
-                np.testing.assert_array_equal(pixels(job.result()[1]) > 0, segmenter(photograph).mask)
-    finally:
-        network.go_on.set()
-        page.close()
 
 
 # Start

@@ -20,6 +20,7 @@ from gradio_client.exceptions import AppError
 from gradio_client.utils import Status
 from PIL import Image
 from support import PATIENCE_S
+from support.page import connect
 from support.synthetic import draw_fundus
 
 from resegnet import ImageError, Segmenter
@@ -38,9 +39,8 @@ def drawings():
 
 @pytest.fixture(scope="module")
 def client(url, tmp_path_factory):
-    client = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path_factory.mktemp("got")))
-    yield client
-    client.close()
+    with connect(url, tmp_path_factory.mktemp("got")) as connected:
+        yield connected
 
 
 @pytest.fixture
@@ -214,14 +214,11 @@ def test_the_results_are_those_of_the_command(client, segmenter, sent, drawings,
 
 @pytest.mark.slow
 def test_no_photographs_and_no_results_give_a_sentence(url, tmp_path):
-    client = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
-    try:
+    with connect(url, tmp_path) as newcomer:
         with pytest.raises(AppError, match="No photographs came"):
-            client.predict(None, 0.5, False, "", api_name="/batch")
+            newcomer.predict(None, 0.5, False, "", api_name="/batch")
         with pytest.raises(AppError, match="no results to save yet"):
-            client.predict(api_name="/batch_zip")
-    finally:
-        client.close()
+            newcomer.predict(api_name="/batch_zip")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from gradio import EventData
 from gradio.exceptions import Error
 from PIL import Image
 from support import PATIENCE_S
+from support.handlers import settings
 from support.stand_in import DarkOnGreen, stored_records
 from support.synthetic import draw_fundus
 
@@ -66,11 +67,6 @@ def photograph(tmp_path):
 def reference(tmp_path):
     Image.fromarray(draw_fundus(1, (150, 180)).vessels).save(tmp_path / "by hand.png")
     return str(tmp_path / "by hand.png")
-
-
-def settings(photo, model, **changed):
-    known = {"request": 7, "photo": photo, "reference": None, "threshold": 0.55, "color": "#ff8000", "opacity": 0.5}
-    return known | {"model": model} | changed
 
 
 # The models on offer
@@ -163,10 +159,10 @@ def test_a_model_that_fails_or_is_not_offered_gives_a_sentence(first, photograph
     models = Models(first, [Release("broken", SECOND, None, load)])
     handlers = Handlers(models, [])
     with pytest.raises(Error, match=r"The model broken cannot be loaded: model\.onnx was altered"):
-        handlers.show(photograph, [], settings(None, "broken"))
+        handlers.show(photograph, [], settings(None, model="broken"))
     with pytest.raises(Error, match=r"The model is '\.\./x', expected one that the page offers"):
-        handlers.show(photograph, [], settings(None, "../x"))
-    assert handlers.show(photograph, [], settings(None, "first"))[0]["model"] == "first"
+        handlers.show(photograph, [], settings(None, model="../x"))
+    assert handlers.show(photograph, [], settings(None, model="first"))[0]["model"] == "first"
 
 
 # Results
@@ -175,10 +171,10 @@ def test_a_model_that_fails_or_is_not_offered_gives_a_sentence(first, photograph
 def test_each_answer_and_each_file_is_of_the_model_that_it_names(models, photograph):
     handlers = Handlers(models, [])
     for name, threshold in (("first", 0.6137), ("second", 0.55), ("first", 0.6137)):
-        shown, files = handlers.show(photograph, [], settings(None, name))
+        shown, files = handlers.show(photograph, [], settings(None, model=name))
         assert shown["model"] == name
         assert shown["stops"][shown["fitted"]] == threshold
-        asked = settings(photograph, name, threshold=0.5, what="numbers")
+        asked = settings(photograph, model=name, threshold=0.5, what="numbers")
         numbers = json.loads(Path(handlers.save(files, asked)).read_bytes())
         table = Path(handlers.save(files, asked | {"what": "table"})).read_text()
         report = Path(handlers.save(files, asked | {"what": "report-pdf"})).read_bytes()
@@ -186,7 +182,7 @@ def test_each_answer_and_each_file_is_of_the_model_that_it_names(models, photogr
         assert numbers["model"] == row["model"] == name
         assert f"({name}, with ReSegNet".encode() in report
         assert f"fitted for the model: {threshold:.4g}".encode() in report
-        measured = handlers.measure(files, settings(photograph, name, threshold=threshold))
+        measured = handlers.measure(files, settings(photograph, model=name, threshold=threshold))
         assert measured["measures"]["vessel_density"] == models(name)(photograph).measure()["vessel_density"]
     numbers = Endpoints(handlers.results).segment(photograph, None)[3]
     assert (numbers["model"], numbers["threshold"]) == ("first", 0.6137)  # programs get the one of the start
@@ -195,17 +191,17 @@ def test_each_answer_and_each_file_is_of_the_model_that_it_names(models, photogr
 
 def test_another_model_keeps_the_reference(models, photograph, reference):
     handlers = Handlers(models, [])
-    _, files = handlers.show(photograph, [], settings(None, "first"))
-    _, files = handlers.show_reference(reference, files, settings(photograph, "first"))
-    answer, files = handlers.show_anew(files, settings(photograph, "second", reference=reference))
+    _, files = handlers.show(photograph, [], settings(None, model="first"))
+    _, files = handlers.show_reference(reference, files, settings(photograph, model="first"))
+    answer, files = handlers.show_anew(files, settings(photograph, model="second", reference=reference))
     assert (answer["model"], answer["photo"], answer["request"]) == ("second", photograph, 7)
     scores = compare(models("second")(photograph), reference).scores()
     assert answer["reference"]["auroc"] == scores["auroc"]
     assert answer["reference"]["cldice"] == {"threshold": 0.55, "value": scores["cldice"]}
     assert files == [photograph, reference]
-    alone, _ = handlers.show_anew(files, settings(photograph, "second"))
+    alone, _ = handlers.show_anew(files, settings(photograph, model="second"))
     assert alone["model"] == "second" and "reference" not in alone
-    gone, _ = handlers.show_anew([], settings(photograph, "second", reference=reference))
+    gone, _ = handlers.show_anew([], settings(photograph, model="second", reference=reference))
     assert "no longer on the server" in gone["error"]
 
 
@@ -217,7 +213,7 @@ def test_a_batch_and_the_rows_that_it_opens_are_of_the_chosen_model(models, phot
     batches = Batches(handlers.results)
     *_, (batch, *_) = batches.run([photograph], None, False, "second")
     assert (batch.outcomes[0].row["model"], batch.outcomes[0].row["threshold"]) == ("second", 0.55)
-    opened, _ = handlers.show_row(batch, [], settings(None, "first"), EventData(None, {"row": 0}))
+    opened, _ = handlers.show_row(batch, [], settings(None, model="first"), EventData(None, {"row": 0}))
     assert (opened["model"], opened["start"]) == ("second", 0.55)
     for default in (None, ""):
         *_, (batch, *_) = batches.run([photograph], None, False, default)
