@@ -24,6 +24,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if chosen else 2  # more need more memory: each loads torch
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Shorten the names of tests whose parameter is a whole file or a long text; one had a name of 11 MB."""
+    if isinstance(val, str | bytes) and len(val) > 40:
+        return ascii(val[:40])
+    if isinstance(val, int) and abs(val) > 10**40:
+        return f"{str(val)[:40]}..."
+    return None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not REAL.is_dir():
         for item in items:
