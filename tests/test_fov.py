@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
 
 from resegnet.fov import Box, bounding_box, find_field_of_view, find_fov
@@ -105,8 +106,7 @@ def test_anything_gives_a_field_of_its_own_size(shape, content):
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "cat", "rocket", "camera", "page", "immunohistochemistry"])
 def test_everyday_pictures_keep_their_whole_frame(name):
-    data = pytest.importorskip("skimage.data")
-    picture = getattr(data, name)()
+    picture = getattr(skimage.data, name)()
     image = np.stack([picture] * 3, axis=-1) if picture.ndim == 2 else np.ascontiguousarray(picture[..., :3])
     assert find_fov(image).all()
 

@@ -91,7 +91,8 @@ def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
 
 
 def test_tensors_and_lists_are_told_what_to_do():
-    torch = pytest.importorskip("torch")
+    import torch  # no other test of this file needs it
+
     tensor = torch.from_numpy(PHOTO).permute(2, 0, 1)
     with pytest.raises(
         ImageError, match=r"type Tensor is not a picture.* give tensor\.permute\(1, 2, 0\)\.cpu\(\)\.numpy"

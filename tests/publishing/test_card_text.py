@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard, metadata_load
+from markdown_it import MarkdownIt
 from support.cards import HOSTILE, PICTURE, RECORDS, changed, code, rows
 
 from resegnet import ConfigError, Segmenter
@@ -86,7 +87,7 @@ def test_hostile_names_stay_text(card, tmp_path):
 
 
 def test_hostile_names_come_out_as_text_in_html(card):
-    markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    markdown = MarkdownIt("commonmark").enable("table")
     records = hostile_records()
     text = card(pictures={PICTURE: HOSTILE}, **records)
     html = markdown.render(text.split("\n---\n", 1)[1])

@@ -9,6 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from support import PATIENCE_S
 from support.browser import (
@@ -30,8 +31,6 @@ from support.synthetic import draw_fundus
 from resegnet.results.compare import compare
 from resegnet.results.export import summary
 from resegnet.results.render import OVERLAY_COLOR, OVERLAY_OPACITY, magma
-
-tifffile = pytest.importorskip("tifffile")  # comes with scikit-image
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -215,7 +215,6 @@ def test_a_photograph_that_was_deleted_is_told_in_its_pane(open_page, eyes):
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_two_panes_are_accessible_and_fit_the_screen(open_page, eyes, width, scheme):
-    pytest.importorskip("axe_playwright_python", reason="axe-playwright-python brings axe-core")
     phone = {"is_mobile": True, "has_touch": True} if width == 390 else {}
     page = open_page(color_scheme=scheme, viewport={"width": width, "height": 844}, **phone)
     open_two(page, *eyes[:2])

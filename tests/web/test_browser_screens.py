@@ -158,7 +158,6 @@ def test_a_tablet_shows_two_cards_in_a_row_and_all_controls_of_the_picture_in_on
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
 def test_axe_finds_nothing_serious(open_page, photographs, reference, tmp_path, width, scheme):
-    pytest.importorskip("axe_playwright_python", reason="axe-playwright-python brings axe-core")
     phone = {"is_mobile": True, "has_touch": True} if width == 390 else {}
     page = open_page(color_scheme=scheme, viewport={"width": width, "height": 900}, **phone)
     assert_accessible(page)
