@@ -35,7 +35,11 @@ def test_the_option_names_are_those_that_people_use():
 
 
 def test_the_help_names_every_default():
-    text = " ".join(train_script.build_parser().format_help().split())
+    parser = train_script.build_parser()
+    names = {field.name for field in dataclasses.fields(TrainingOptions)}
+    with_value = [action for action in parser._actions if action.dest in names and action.nargs != 0]
+    assert with_value and [action.dest for action in with_value if "(default: " not in action.help] == []
+    text = " ".join(parser.format_help().split())
     for words in (
         "number of crops in a batch (default: 2)",
         "channels of the decoder, coarse to fine (default: 256 128 64 32 16)",

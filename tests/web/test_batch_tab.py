@@ -230,7 +230,7 @@ def test_names_are_shown_as_text(client, tmp_path, drawings):
 
 
 @pytest.mark.slow
-def test_others_are_served_between_the_photographs_of_a_batch(client, url, network, tmp_path, drawings):
+def test_others_are_served_between_the_photographs_of_a_batch(client, url, network, tmp_path, drawings, monkeypatch):
     path = zipped(tmp_path / "a.zip", {f"{number}.png": drawings[0] for number in range(20)})
     Image.open(io.BytesIO(drawings[3])).save(tmp_path / "other.png")
     other = Client(url, verbose=False, analytics_enabled=False, download_files=str(tmp_path))
@@ -243,15 +243,13 @@ def test_others_are_served_between_the_photographs_of_a_batch(client, url, netwo
         asked = other.submit(handle_file(tmp_path / "other.png"), api_name="/segment")
         while asked.status().code not in (Status.IN_QUEUE, Status.PROCESSING):
             time.sleep(0.02)
-        monkey = network.go_on.wait
         hurry = threading.Event()
-        network.go_on.wait = lambda seconds: hurry.wait(0.5)  # half a second for each photograph
+        monkeypatch.setattr(network.go_on, "wait", lambda seconds: hurry.wait(0.5))  # for each photograph
         network.go_on.set()
         asked.result(PATIENCE_S)
         assert not running.done()
         hurry.set()
         running.result(PATIENCE_S)
-        network.go_on.wait = monkey
     finally:
         network.go_on.set()
         other.close()
