@@ -69,6 +69,7 @@ def test_truth_lies_on_the_dark_lines_to_the_pixel(drawn):
         assert darkness((0, 0)) > 4
 
 
+@pytest.mark.slow
 def test_density_is_that_of_real_eyes():
     density = [f.vessels.sum() / f.fov.sum() for f in (draw_fundus(seed) for seed in range(20, 24))]
     assert 0.08 < np.mean(density) < 0.14

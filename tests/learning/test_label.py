@@ -52,6 +52,7 @@ def test_what_the_model_finds_becomes_a_data_set(photographs, tmp_path):
     assert (sample.vessels != segmenter(sample.image).mask).mean() < 0.002
 
 
+@pytest.mark.slow
 def test_photographs_of_one_name_stay_two(tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -61,6 +62,7 @@ def test_photographs_of_one_name_stay_two(tmp_path):
     assert len(set(load_vessels(str(tmp_path / "labelled"), "train")["image_id"])) == 2
 
 
+@pytest.mark.slow
 def test_fewer_are_taken_evenly_and_nothing_is_overwritten(photographs, tmp_path):
     segmenters = [Segmenter(DarkOnGreen(), CONFIG)] * 2
     assert label(segmenters, photographs / "more", tmp_path / "labelled", limit=2) == 2

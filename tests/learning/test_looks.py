@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from support.exports import quick_releases
+from support.synthetic import draw_fundus
 
 from resegnet.config import Config
 from resegnet.errors import TrainingError
@@ -30,7 +31,6 @@ from resegnet.learning.training import train
 from resegnet.model import ReSegNet
 from resegnet.releases.records import training_datasets
 from resegnet.segmenter import Segmenter
-from resegnet.synthetic import draw_fundus
 from resegnet.two_looks import sample_squares
 
 PARTS = ("vessels", "context", "kinds", "disc", "fovea")
