@@ -59,12 +59,14 @@ def test_a_plane_is_scaled_without_new_values(fov):
 def test_the_pixels_of_a_part_are_where_the_part_is_scaled_to(fov):
     geometry = Geometry.around(fov, 160)
     square = np.add.outer(np.arange(160) * 1000, np.arange(160)) + 1  # each pixel says where it lies
+    inside = geometry.to_input_nearest(np.ones(fov.shape, np.uint8)) > 0
     for part in ((slice(0, 160), slice(0, 160)), (slice(40, 71), slice(100, 103)), (slice(150, 170), slice(0, 9))):
         rows, columns, places = geometry.pixels_of(part)
         back = np.zeros(fov.shape, square.dtype)
         back[rows, columns] = square[part][places]
         again = geometry.to_input_nearest(back)[part]
-        shown = again > 0  # others lie outside the frame, or are finer than the photograph's pixels
+        shown = again > 0
+        assert np.array_equal(shown, inside[part])
         shifts = np.array(np.divmod(again[shown] - 1, 1000)) - np.divmod(square[part][shown] - 1, 1000)
         assert np.abs(shifts).max(initial=0) <= max(1, 160 / geometry.box[2])
 

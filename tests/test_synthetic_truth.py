@@ -97,14 +97,17 @@ def test_the_disc_has_its_centre_and_diameter_and_is_bright(eyes):
 
 
 def test_the_fovea_is_dark_and_without_vessels(eyes):
+    seen = 0
     for eye in eyes:
         if not in_view(eye, np.array([eye.fovea]), 20).all():
             continue
+        seen += 1
         rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
         away = np.hypot(rows - eye.fovea[0], columns - eye.fovea[1]) / eye.disc_diameter
         assert not eye.vessels[away < 0.15].any()
         ring = (away > 0.8) & (away < 1.0) & ~eye.vessels & eye.fov
         assert eye.image[..., 1][away < 0.15].mean() < eye.image[..., 1][ring].mean()
+    assert seen >= 3
 
 
 def test_the_eye_is_the_one_that_the_places_tell(eyes):
