@@ -9,6 +9,7 @@ import os
 import shutil
 import unicodedata
 import uuid
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -100,6 +101,15 @@ def json_lines(content: bytes) -> list[Any]:
     """
     # A line feed alone ends a line: `str.splitlines` would cut a name that holds U+2028.
     return [json.loads(line) for line in content.decode("utf-8-sig").split("\n") if line.strip()]
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """Read all arrays of an .npz file, by name. None if it is missing, empty, cut or altered."""
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:  # given a path, numpy leaves a damaged file open
+            return dict(arrays)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def safe_name(name: str) -> str:

@@ -8,7 +8,6 @@ import io
 import logging
 import math
 import os
-import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from PIL import Image
 from resegnet.config import Config
 from resegnet.errors import DataError
 from resegnet.image import read_image
-from resegnet.io import json_lines, write_atomically
+from resegnet.io import json_lines, read_arrays, write_atomically
 from resegnet.learning.samples import folder_beside
 from resegnet.results.anatomy import ARTERY, VEIN
 from resegnet.segmenter import prepare_context, prepare_input
@@ -190,21 +189,20 @@ def _save(samples: Sequence[AnatomySample], path: Path) -> None:
 
 def _load(path: Path) -> list[AnatomySample] | None:
     """Read a file that `_save` wrote. None if it is absent or damaged."""
-    try:
-        with np.load(path) as arrays:
-            discs = iter(arrays["discs"])
-            rows = zip(arrays["planes"], arrays["with_disc"], arrays["centres"], arrays["ids"], strict=True)
-            return [
-                AnatomySample(
-                    np.concatenate([planes, next(discs)]) if with_disc else planes,
-                    None if np.isnan(centres[0]).any() else centres[0],
-                    None if np.isnan(centres[1]).any() else centres[1],
-                    str(image_id),
-                )
-                for planes, with_disc, centres, image_id in rows
-            ]
-    except (OSError, ValueError, KeyError, StopIteration, zipfile.BadZipFile):
+    arrays = read_arrays(path)
+    if arrays is None:
         return None
+    discs = iter(arrays["discs"])
+    rows = zip(arrays["planes"], arrays["with_disc"], arrays["centres"], arrays["ids"], strict=True)
+    return [
+        AnatomySample(
+            np.concatenate([planes, next(discs)]) if with_disc else planes,
+            None if np.isnan(centres[0]).any() else centres[0],
+            None if np.isnan(centres[1]).any() else centres[1],
+            str(image_id),
+        )
+        for planes, with_disc, centres, image_id in rows
+    ]
 
 
 def photographs_of(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from scipy.ndimage import binary_dilation
 from skimage.morphology import skeletonize
 
 from resegnet.config import Config
-from resegnet.io import write_atomically
+from resegnet.io import read_arrays, write_atomically
 from resegnet.learning.augment import augment, cut_crops, draw_camera, draw_place
 from resegnet.learning.samples import Sample
 from resegnet.segmenter import prepare_context, prepare_input
@@ -102,11 +101,10 @@ class WorkingSample:
     @classmethod
     def load(cls, path: Path, dataset: str) -> WorkingSample | None:
         """Read a file that `save` wrote. None if it is absent or damaged."""
-        try:
-            with np.load(path) as arrays:
-                planes, context = arrays["planes"], arrays["context"]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        arrays = read_arrays(path)
+        if arrays is None:
             return None
+        planes, context = arrays["planes"], arrays["context"]
         pixels = np.ascontiguousarray(planes[:3].transpose(1, 2, 0))
         # Copies, so that the planes of the colours are not kept twice.
         vessels, field, centrelines = (plane.copy() for plane in planes[3:])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from resegnet.config import Config
 from resegnet.engine import TorchNetwork, cpu_has_fast_bfloat16
 from resegnet.hub import WEIGHTS_NAME, sha256
-from resegnet.io import write_atomically
+from resegnet.io import read_arrays, write_atomically
 from resegnet.learning.anatomy import AnatomySample
 from resegnet.learning.folder import load_tensors
 from resegnet.learning.label import flip
@@ -99,11 +98,8 @@ def tell_kinds(samples: Sequence[AnatomySample], teacher: KindsTeacher, cache: P
 
 def _load(path: Path) -> np.ndarray | None:
     """Read a file that `tell_kinds` wrote. None if it is absent or damaged."""
-    try:
-        with np.load(path) as arrays:
-            return arrays["kinds"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
+    arrays = read_arrays(path)
+    return None if arrays is None else arrays["kinds"]
 
 
 class _MirroredContext(TorchNetwork):

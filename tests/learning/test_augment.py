@@ -186,3 +186,24 @@ def test_compression_does_what_jpeg_does(quality):
     lost = np.abs(theirs - eye).mean()
     assert lost > 0.5
     assert np.abs(ours.numpy() - theirs).mean() < 0.35 * lost + 0.3
+
+
+def test_a_working_sample_comes_back_from_its_file_and_a_damaged_file_counts_as_none(tmp_path):
+    looks = Config(encoder="two-looks", encoder_depth=2, decoder_channels=(16, 16), input_size=192, context_size=96,
+                   context_channels=(32, 16, 16))  # fmt: skip
+    eye = draw_fundus(3, (220, 220))
+    sample = Sample(eye.image, eye.vessels, eye.fov, "eye", "eye", "synthetic")
+    path = tmp_path / "eye.npz"
+    for config, kinds in ((Config(input_size=192), None), (looks, None), (looks, (eye.arteries, eye.veins))):
+        saved = WorkingSample.of(sample, config, kinds=kinds)
+        saved.save(path)
+        loaded = WorkingSample.load(path, "synthetic")
+        assert loaded.dataset == "synthetic" and loaded.kinds_known == saved.kinds_known == (kinds is not None)
+        for name in ("pixels", "vessels", "field", "centrelines", "context"):
+            np.testing.assert_array_equal(getattr(loaded, name), getattr(saved, name))
+    whole = path.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"no archive"):  # as a full disk or a kill leaves it
+        path.write_bytes(content)
+        assert WorkingSample.load(path, "synthetic") is None
+    path.unlink()
+    assert WorkingSample.load(path, "synthetic") is None

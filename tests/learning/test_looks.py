@@ -394,6 +394,30 @@ def test_kinds_that_were_told_are_kept_for_the_next_resume(tmp_path):
     assert np.array_equal(again.kinds, told.kinds)
 
 
+def test_kinds_are_told_anew_where_their_file_is_damaged(tmp_path):
+    class Teacher:
+        digest = "any"
+        calls = 0
+
+        def __call__(self, image):
+            self.calls += 1
+            return image[..., 0] > 127, image[..., 1] > 127
+
+    planes = np.random.default_rng(0).integers(0, 256, (4, 64, 64), np.uint8)
+    samples, teacher = [AnatomySample(planes, None, None, "eye")], Teacher()
+    (told,) = tell_kinds(samples, teacher, tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    for content in (b"", whole[: len(whole) // 2], bytes(flipped)):  # as a full disk or a power failure leaves it
+        path.write_bytes(content)
+        (again,) = tell_kinds(samples, teacher, tmp_path)
+        assert np.array_equal(again.kinds, told.kinds)
+        assert path.read_bytes() == whole
+    assert teacher.calls == 4
+
+
 def test_self_training_needs_a_parent_of_two_looks():
     with pytest.raises(TrainingError, match="--self-training needs a network of two looks"):
         TrainingOptions(dataset=("any",), self_training=True, start_from="bundled")
