@@ -28,8 +28,10 @@ DISC_OUTLINE = 0.5  # share of the peak from which a pixel is part of the disc
 # the most on those that show no fovea 0.016; a spot that is certain has about 0.5.
 FOVEA_PROBABILITY = 0.04
 
-# The fovea lies 2.5 disc diameters from the disc's centre, about 6 degrees below it; a head may be tilted.
-FOVEA_DISTANCES = (1.2, 4.5)  # disc diameters
+# The fovea lies 2.5 disc diameters from the disc's centre, about 6 degrees below it; a head may be tilted. On 285
+# photographs of IDRiD the logarithm of this distance spreads by 0.09; the rest is for discs whose diameter is wrong.
+FOVEA_DISTANCE, FOVEA_DISTANCE_SPREAD = 2.5, 0.3
+FOVEA_DISTANCES = (1.2, 4.5)  # disc diameters, between which an eye is told
 STEEPEST_DEGREES = 45
 
 
@@ -105,16 +107,9 @@ class Anatomy:
     def fovea(self) -> Place | None:
         """Row and column of the fovea, px of the photograph; None if it was not found.
 
-        Where the disc was found, only places at a plausible distance from it count.
+        Where the disc was found, the place is at a plausible distance from it, see `find_fovea`.
         """
-        plane = self.planes[ANATOMY.index("fovea")]
-        if self._small_disc is not None:
-            rows, columns = np.ogrid[: plane.shape[0], : plane.shape[1]]
-            row, column = self._small_disc.centre
-            square = (rows - row) ** 2 + (columns - column) ** 2
-            nearest, farthest = (times * self._small_disc.diameter for times in FOVEA_DISTANCES)
-            plane = np.where((square >= nearest**2) & (square <= farthest**2), plane, 0)
-        place = find_fovea(plane)
+        place = find_fovea(self.planes[ANATOMY.index("fovea")], self._small_disc)
         if place is None:
             return None
         top, left, side = self.geometry.box
@@ -209,13 +204,15 @@ def find_disc(probability: np.ndarray) -> Disc | None:
     return disc if disc is not None and smallest <= disc.diameter <= largest else None
 
 
-def find_fovea(probability: np.ndarray) -> Place | None:
+def find_fovea(probability: np.ndarray, disc: Disc | None = None) -> Place | None:
     """Find the fovea: the place where the mean probability over a spot is highest.
 
     Parameters
     ----------
     probability
         (H, W) float in [0, 1], high in a spot about the fovea. The field of view fills the shorter side.
+    disc
+        The optic disc in the same frame. If it is known, the mean counts less at distances that few eyes have.
 
     Returns
     -------
@@ -230,6 +227,12 @@ def find_fovea(probability: np.ndarray) -> Place | None:
     if not plane[near].size:
         return None
     smooth = ndimage.uniform_filter(plane[near], width, mode="constant")
+    if disc is not None:
+        rows, columns = np.ogrid[: smooth.shape[0], : smooth.shape[1]]
+        down, right = rows + near[0].start - disc.centre[0], columns + near[1].start - disc.centre[1]
+        distance = np.hypot(down, right) / disc.diameter
+        away = np.log(np.maximum(distance, 0.01) / FOVEA_DISTANCE) / FOVEA_DISTANCE_SPREAD
+        smooth *= np.exp(-0.5 * away**2)
     row, column = divmod(int(smooth.argmax()), smooth.shape[1])
     if smooth[row, column] < FOVEA_PROBABILITY:
         return None

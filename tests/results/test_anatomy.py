@@ -54,6 +54,16 @@ def test_fovea_is_the_spot_and_not_the_odd_pixel() -> None:
     assert find_fovea(0.05 * probability) is None
 
 
+def test_a_fovea_at_the_usual_distance_from_the_disc_wins_over_a_stronger_spot() -> None:
+    fovea, other = (
+        np.exp(-0.5 * (distance_from((640, 640), centre) / 12) ** 2) for centre in ((330.0, 280.0), (20.0, 620.0))
+    )
+    disc = disc_of(distance_from((640, 640), (310, 480)) < 40)
+    assert find_fovea(0.7 * other + 0.5 * fovea) == pytest.approx((20, 620), abs=1)
+    assert find_fovea(0.7 * other + 0.5 * fovea, disc) == pytest.approx((330, 280), abs=1)
+    assert find_fovea(0.2 * other, disc_of(distance_from((640, 640), (310, 60)) < 30)) is None  # too far for an eye
+
+
 def test_disc_right_of_the_fovea_is_a_right_eye() -> None:
     assert tell_eye((300, 500), (320, 250), 100) == "right"
     assert tell_eye((300, 250), (320, 500), 100) == "left"
