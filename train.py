@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_option(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], kind: Any) -> None:
-    default = field.default
+    default: Any = field.default
     if kind is bool:
         group.add_argument(option_name(field.name), action=argparse.BooleanOptionalAction, help=field.metadata["help"])
         return
