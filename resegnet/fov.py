@@ -134,7 +134,7 @@ def find_field_of_view(image: np.ndarray) -> FieldOfView:
     height, width = image.shape[:2]
     step = max(1, round(max(height, width) / SMALL_PX))
     small = image[step // 2 :: step, step // 2 :: step]
-    # Of a long strip, the copy has no pixel.
+    # The copy of a long strip has no pixel.
     surround = _surround_colour(image) if min(height, width) >= SMALLEST_SIDE_PX and small.size else None
     if surround is None:
         return FieldOfView(np.ones((height, width), bool))

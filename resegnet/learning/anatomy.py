@@ -59,13 +59,7 @@ def read_kinds(path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
     DataError
         If it cannot be read, or is of another size.
     """
-    try:
-        with Image.open(path) as picture:
-            classes = np.asarray(picture)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); expected a picture of the classes 0 to 3.") from error
-    if classes.shape != shape:
-        raise DataError(f"{path}: its shape {classes.shape} differs from the photograph's, {shape}.")
+    classes = _read_plane(path, shape, None, "a picture of the classes 0 to 3")
     return np.isin(classes, (ARTERY, ARTERY | VEIN)), np.isin(classes, (VEIN, ARTERY | VEIN))
 
 
@@ -77,14 +71,19 @@ def read_disc(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     DataError
         If it cannot be read, or is of another size.
     """
+    return _read_plane(path, shape, "L", "a mask of the disc") > 127
+
+
+def _read_plane(path: Path, shape: tuple[int, ...], mode: str | None, expected: str) -> np.ndarray:
+    """Read a picture of this shape, in its own mode or as `mode` of Pillow; `expected` says what it should show."""
     try:
         with Image.open(path) as picture:
-            mask = np.asarray(picture.convert("L")) > 127
+            values = np.asarray(picture if mode is None else picture.convert(mode))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error}); expected a mask of the disc.") from error
-    if mask.shape != shape:
-        raise DataError(f"{path}: its shape {mask.shape} differs from the photograph's, {shape}.")
-    return mask
+        raise DataError(f"{path}: cannot be read ({error}); expected {expected}.") from error
+    if values.shape != shape:
+        raise DataError(f"{path}: its shape {values.shape} differs from the photograph's, {shape}.")
+    return values
 
 
 def load_anatomy(sources: Sequence[str], config: Config, cache: Path) -> list[AnatomySample]:

@@ -22,11 +22,10 @@ from resegnet.learning.crops import WorkingSample
 from resegnet.learning.folder import save_tensors
 from resegnet.learning.look_views import cut_looks, detail_positions, distances_to, draw_view
 from resegnet.learning.looks import LookCrops
-from resegnet.learning.options import PRESETS, TrainingOptions
-from resegnet.learning.parents import ParentRelease
+from resegnet.learning.options import TrainingOptions
 from resegnet.learning.run import Run
 from resegnet.learning.samples import Sample
-from resegnet.learning.self_training import KindsTeacher, tell_kinds
+from resegnet.learning.self_training import KindsTeacher
 from resegnet.learning.training import train
 from resegnet.model import ReSegNet
 from resegnet.releases.records import training_datasets
@@ -361,80 +360,3 @@ def test_a_run_that_teaches_itself_takes_vessels_from_its_context_branch(tmp_pat
     eye = draw_fundus(3, (180, 200))
     arteries, veins = teacher(eye.image)
     assert arteries.shape == (180, 200) and arteries[eye.fov].mean() > 0.98 and not veins.any()
-
-
-def test_both_branches_learn_between_context_and_detail_epochs():
-    short = {**PRESETS["two-looks"], "dataset": ("any",), "epochs": 100, "detail_epochs": 50}
-    with pytest.raises(TrainingError, match="are 50 and 50, expected fewer than the 100 of --epochs together"):
-        TrainingOptions(**short | {"context_epochs": 50})
-    assert TrainingOptions(**short | {"context_epochs": 49}).context_epochs == 49
-    assert TrainingOptions(**short | {"epochs": 0, "start_from": "a"}).context_epochs == 100  # scores a release
-    with pytest.raises(TrainingError, match="--context-epochs needs a network of two looks"):
-        TrainingOptions(dataset=("any",), context_epochs=1)
-
-
-@pytest.mark.slow
-def test_kinds_that_were_told_are_kept_for_the_next_resume(tmp_path):
-    parent = ParentRelease.find("--start-from", "bundled")
-    teacher = KindsTeacher.of_release(parent, torch.device("cpu"))
-    eye = draw_fundus(3, (192, 192))
-    planes = np.stack([*eye.image.transpose(2, 0, 1), np.full((192, 192), 255, np.uint8)])
-    samples = [AnatomySample(planes, None, None, "eye")]
-    (told,) = tell_kinds(samples, teacher, tmp_path)
-    assert told.kinds.shape == (2, 192, 192)
-    assert (told.kinds > 0).any(axis=(1, 2)).all()
-    (told_mirrored,) = tell_kinds([dataclasses.replace(samples[0], planes=planes[:, :, ::-1])], teacher, tmp_path)
-    same = told_mirrored.kinds[:, :, ::-1] == told.kinds
-    assert same.mean() > 0.97  # the mean of mirror images does not depend on which of them came
-
-    class Absent:
-        digest = teacher.digest
-
-    (again,) = tell_kinds(samples, Absent(), tmp_path)
-    assert np.array_equal(again.kinds, told.kinds)
-
-
-def test_kinds_are_told_anew_where_their_file_is_damaged(tmp_path):
-    class Teacher:
-        digest = "any"
-        calls = 0
-
-        def __call__(self, image):
-            self.calls += 1
-            return image[..., 0] > 127, image[..., 1] > 127
-
-    planes = np.random.default_rng(0).integers(0, 256, (4, 64, 64), np.uint8)
-    samples, teacher = [AnatomySample(planes, None, None, "eye")], Teacher()
-    (told,) = tell_kinds(samples, teacher, tmp_path)
-    (path,) = tmp_path.iterdir()
-    whole = path.read_bytes()
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 255
-    for content in (b"", whole[: len(whole) // 2], bytes(flipped)):  # as a full disk or a power failure leaves it
-        path.write_bytes(content)
-        (again,) = tell_kinds(samples, teacher, tmp_path)
-        assert np.array_equal(again.kinds, told.kinds)
-        assert path.read_bytes() == whole
-    assert teacher.calls == 4
-
-
-def test_self_training_needs_a_parent_of_two_looks():
-    with pytest.raises(TrainingError, match="--self-training needs a network of two looks"):
-        TrainingOptions(dataset=("any",), self_training=True, start_from="bundled")
-    with pytest.raises(TrainingError, match="--self-training needs a network that tells arteries from veins"):
-        TrainingOptions(**PRESETS["two-looks"] | {"dataset": ("any",), "context_epochs": 0})
-
-
-def test_a_context_branch_that_would_never_learn_is_refused():
-    short = {**PRESETS["two-looks"], "dataset": ("any",), "epochs": 20, "context_epochs": 0, "self_training": False}
-    with pytest.raises(TrainingError, match="--detail-epochs is 380, expected fewer than the 20 of --epochs"):
-        TrainingOptions(**short)
-    assert TrainingOptions(**short | {"detail_epochs": 19}).epochs == 20
-    assert TrainingOptions(**short | {"start_from": "parent"}).detail_epochs == 380  # its context has learned
-
-
-def test_detail_epochs_need_a_detail_branch():
-    with pytest.raises(TrainingError, match="--detail-epochs needs a network of two looks"):
-        TrainingOptions(dataset=("any",), detail_epochs=1)
-    with pytest.raises(TrainingError, match="--detail-from needs a network of two looks"):
-        TrainingOptions(dataset=("any",), detail_from="bundled")

@@ -1,4 +1,4 @@
-"""What lies in files and folders."""
+"""Functions that read what lies in files and folders."""
 
 from __future__ import annotations
 
