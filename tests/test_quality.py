@@ -12,6 +12,7 @@ import skimage.data
 from PIL import Image, ImageFilter
 from support.synthetic import draw_fundus
 
+from resegnet import Segmenter
 from resegnet.fov import FieldOfView, find_field_of_view, find_fov
 from resegnet.quality import (
     BLURRED,
@@ -21,6 +22,7 @@ from resegnet.quality import (
     NOT_FUNDUS,
     OVEREXPOSED,
     POOR_CONTRAST,
+    SOFT,
     TOO_DARK,
     WARNINGS,
     find_warnings,
@@ -28,8 +30,8 @@ from resegnet.quality import (
 
 # On these, other people's programs rely; a code may be added, none may change.
 CODES = [
-    *("burned_in", "not_fundus", "cut_off", "too_dark", "overexposed", "poor_contrast", "blurred", "few_vessels"),
-    "bright_spots",
+    *("burned_in", "not_fundus", "cut_off", "too_dark", "overexposed", "poor_contrast", "blurred", "soft"),
+    *("few_vessels", "bright_spots"),
 ]
 EVERYDAY = [
     *("astronaut", "brick", "camera", "cat", "cell", "clock", "coffee", "coins", "colorwheel", "grass", "gravel"),
@@ -124,6 +126,21 @@ def test_blurred(retina, sigma):
 def test_too_small_to_show_thin_vessels(retina):
     small = Image.fromarray(retina).resize((150, 150), Image.Resampling.BOX)
     assert warnings_for(np.array(small)) == [BLURRED]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "sigma", "expected"), [(2000, 0, []), (2000, 4, [SOFT]), (500, 0, []), (500, 1, [])])
+def test_soft_for_its_many_pixels(size, sigma, expected):
+    eye = draw_fundus(0, (size, size))
+    image = blur(eye.image, sigma)
+    assert find_warnings(image, find_field_of_view(image), eye.vessels) == expected
+
+
+@pytest.mark.slow
+def test_by_the_vessels_that_the_model_finds_the_free_retina_is_soft_once_it_is_softened(retina):
+    segmenter = Segmenter.from_pretrained(anatomy=False)
+    assert segmenter(retina).warnings == ()
+    assert segmenter(blur(retina, 3)).warnings == (SOFT,)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, [FEW_VESSELS]), (0.02, [FEW_VESSELS]), (0.05, [])])
@@ -229,8 +246,12 @@ def test_training_photographs_are_fine(real, name):
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     found = {}
     for row in rows:
-        with Image.open(folder / row["image_file_name"]) as photograph:
-            found[row["image_id"]] = warnings_for(np.array(photograph.convert("RGB")))
+        with (
+            Image.open(folder / row["image_file_name"]) as photograph,
+            Image.open(folder / row["mask_file_name"]) as mask,
+        ):
+            image, vessels = np.array(photograph.convert("RGB")), np.array(mask.convert("L")) > 127
+        found[row["image_id"]] = find_warnings(image, find_field_of_view(image), vessels)
     assert {image_id: sentences for image_id, sentences in found.items() if sentences} == {}
 
 
