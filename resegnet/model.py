@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -137,6 +138,12 @@ class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license
         model = cls(config)
         load_weights(model, weights)
         return model.eval()
+
+
+def is_usable(device: str) -> bool:
+    """Tell whether torch can compute on a device: "cpu", or "cuda" or "cuda:N" with a GPU of that number."""
+    named = re.fullmatch(r"cuda(?::(\d+))?", device)
+    return device == "cpu" or (named is not None and int(named[1] or 0) < torch.cuda.device_count())
 
 
 def _build(config: Config) -> nn.Module:

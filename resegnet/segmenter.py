@@ -80,7 +80,7 @@ class Segmenter:
             `torch` (float32, as it was trained). None takes `onnx` if the release has a `model.onnx` and `device` is
             `cpu`, else `torch`.
         device
-            Device for torch, `cpu` or `cuda`.
+            Device for torch: `cpu`, or `cuda` or `cuda:N` for a GPU.
         threads
             Number of threads for the engine `onnx`. None takes all processors that the process may use.
         anatomy
@@ -107,11 +107,12 @@ class Segmenter:
             )
         if device != "cpu":
             require("torch", f"the device {device!r}")
-            import torch
+            from resegnet.model import is_usable
 
-            if not (device.startswith("cuda") and torch.cuda.is_available()):
+            if not is_usable(device):
                 raise ArgumentError(
-                    f"Got device {device!r}, but torch sees no such device here; expected 'cpu' or 'cuda': use 'cpu'."
+                    f"Got device {device!r}, but torch sees no such device here; expected 'cpu', or 'cuda' or 'cuda:N' "
+                    "for a GPU: use 'cpu'."
                 )
         folder, commit = find_release(BUNDLED_RELEASES["bundled"] if name is None else name, revision)
         if engine is None:

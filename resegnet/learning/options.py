@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from resegnet.config import PLAIN, TWO_LOOKS, Config
 from resegnet.errors import TrainingError
+from resegnet.model import is_usable
 
 # Options that --resume accepts with another value. `epochs` stretches the schedule from there on, and `detail_epochs`
 # counts back from its end. The others do not change what is trained, but `threads` and `device` change the rounding.
@@ -252,7 +251,7 @@ class TrainingOptions:
         self.config()
         self._check_crop_size()
         self._check_context()
-        if self.device != "cpu" and not (re.fullmatch(r"cuda(:\d+)?", self.device) and torch.cuda.is_available()):
+        if not is_usable(self.device):
             raise TrainingError(f"--device is {self.device}, and torch sees no such device here. Use `--device cpu`.")
 
     def _check_names(self) -> None:

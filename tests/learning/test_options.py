@@ -8,7 +8,8 @@ import json
 import pytest
 
 import train as train_script
-from resegnet.errors import TrainingError
+from resegnet import Segmenter
+from resegnet.errors import ArgumentError, TrainingError
 from resegnet.learning.folder import RunFolder
 from resegnet.learning.options import TrainingOptions
 
@@ -72,6 +73,17 @@ def test_a_run_that_would_stop_before_it_is_scored_is_refused():
     with pytest.raises(TrainingError, match="--patience is 15, expected 40"):
         TrainingOptions(dataset=("synthetic",), epochs=50, validate_every=40, patience=15)
     assert TrainingOptions(dataset=("synthetic",), epochs=10, validate_every=40, patience=15).epochs == 10
+
+
+def test_a_device_that_this_machine_lacks_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert TrainingOptions(dataset=("synthetic",), device="cuda").device == "cuda"
+    assert TrainingOptions(dataset=("synthetic",), device="cuda:1").device == "cuda:1"
+    for device in ("cuda:2", "cuda:-1", "cudaX", "mps", ""):
+        with pytest.raises(TrainingError, match="--device"):
+            TrainingOptions(dataset=("synthetic",), device=device)
+        with pytest.raises(ArgumentError, match="no such device"):
+            Segmenter.from_pretrained(device=device)
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch, tmp_path):
