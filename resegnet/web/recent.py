@@ -7,6 +7,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import is_dataclass
+
+import numpy as np
 
 from resegnet.results.segmentation import Segmentation
 from resegnet.web.files import KEEP_S
@@ -108,6 +111,9 @@ class RecentResults:
             self._sweeper.start()
 
 
-def _size_bytes(result: Segmentation) -> int:
-    arrays = [result.image, result.probability, result.fov]
-    return sum(array.nbytes for array in arrays) + (0 if result.anatomy is None else result.anatomy.planes.nbytes)
+def _size_bytes(value: object) -> int:
+    """Return the size of a result's arrays, also of those that it keeps since they were first asked for."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    parts = vars(value).values() if is_dataclass(value) else value if isinstance(value, (tuple, list)) else ()
+    return sum(map(_size_bytes, parts))

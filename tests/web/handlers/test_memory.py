@@ -40,6 +40,18 @@ def test_results_in_memory_are_bounded_and_the_longest_unused_goes_first(tmp_pat
     assert network.calls == 5
 
 
+def test_what_a_result_keeps_once_it_was_asked_for_counts_too(tmp_path):
+    network = DarkOnGreen()
+    paths = [tmp_path / f"{k}.png" for k in range(2)]
+    for path in paths:
+        Image.fromarray(draw_fundus(3, (130, 130)).image).save(path)
+    two = 2 * 130 * 130 * (3 + 4 + 1)
+    results = RecentResults(Models(Segmenter(network, Config(input_size=64))), limit_bytes=two)
+    assert results(paths[0]).centrelines
+    results(paths[1])
+    assert paths_of(results) == paths[1:]
+
+
 def test_results_in_memory_go_when_their_time_is_over(segmenter, network, photograph, reference):
     now = [0.0]
     results = RecentResults(Models(segmenter), keep_s=3600, clock=lambda: now[0])
