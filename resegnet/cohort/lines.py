@@ -62,7 +62,8 @@ class Teller:
 
 def summary_lines(counts: Counts, options: CohortOptions, folder: str) -> list[str]:
     """Return the lines at the end: what is done, how many photographs have warnings, and a doubt about the scale."""
-    kept = f" ({counts.kept} of them kept from before)" if counts.kept else ""
+    # With other options than before, nothing is kept, which takes longer than the user may expect.
+    kept = f" ({counts.kept} kept from before, {counts.done - counts.kept} made now)" if options.resume else ""
     failed = f", {counts.failed} failed, see failures.csv" if counts.failed else ""
     table = f"; table: {folder}/{TABLE}" if counts.done else ""
     lines = [f"{counts.done} of {counts.done + counts.failed} done{kept}{failed}{table}"]

@@ -59,6 +59,8 @@ class Counts:
         Photographs with each warning, by its code.
     sides_px
         Least and greatest longer side of the photographs whose scale comes from `CohortOptions.um_per_px`.
+    made_by
+        The model, its SHA-256, the engine, and whether there are kinds of vessels, as of the photographs that are done.
     """
 
     done: int = 0
@@ -67,6 +69,7 @@ class Counts:
     warned: int = 0
     warnings: Counter[str] = field(default_factory=Counter)
     sides_px: tuple[int, int] | None = None
+    made_by: dict[str, str | bool] = field(default_factory=dict)
 
     def add(self, outcome: Outcome, resumed: bool) -> None:
         """Count one photograph."""
@@ -76,6 +79,7 @@ class Counts:
             return
         self.done += 1
         self.kept += resumed and outcome.kept
+        self.made_by = {name: row[name] for name in ("model", "model_sha256", "engine")} | {"anatomy": "kinds" in row}
         codes = row["warning_codes"].split()
         self.warned += bool(codes)
         self.warnings.update(codes)
@@ -148,8 +152,11 @@ def segment_cohort(
             "failed": counts.failed,
             "with_warnings": counts.warned,
             "warnings": {code: counts.warnings[code] for code in sorted(counts.warnings)},
+            **counts.made_by,
             "threshold": options.threshold,
             "um_per_px": options.um_per_px,
+            "overlay": options.overlay,
+            "probability": options.probability,
             "quadrants": options.quadrants,
             "versions": versions(),
         }

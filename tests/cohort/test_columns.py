@@ -90,8 +90,13 @@ def test_a_cohort_without_warnings_has_text_columns_and_no_such_line(segment, tm
 @pytest.mark.parametrize(("given", "used"), [((), 0.5), (("--threshold", "0.7"), 0.7)])
 def test_run_json_has_the_threshold_that_was_used(folder, segment, tmp_path, given, used):
     assert segment(folder / "a.png", "--out", "out", *given) == 0
-    assert json.loads((tmp_path / "out/run.json").read_text())["threshold"] == used
-    assert table(tmp_path / "out/results.csv")[0]["threshold"] == str(used)
+    run = json.loads((tmp_path / "out/run.json").read_text())
+    row = table(tmp_path / "out/results.csv")[0]
+    assert run["threshold"] == used
+    for name in ("model", "model_sha256", "engine"):
+        assert run[name] == row[name]
+    assert (run["anatomy"], run["overlay"], run["probability"], run["quadrants"]) == (False, True, False, False)
+    assert row["threshold"] == str(used)
 
 
 # The scale
@@ -175,6 +180,7 @@ def test_counts_of_sizes_take_the_longer_side():
     counts = Counts()
     for width, height in ((100, 80), (80, 120)):
         row = {"warning_codes": "", "scale_from": "option", "width": width, "height": height}
+        row |= {"model": "bundled", "model_sha256": "", "engine": "onnx"}
         counts.add(Outcome(row), resumed=False)
     assert counts.sides_px == (100, 120)
     assert not counts.is_scale_doubtful
