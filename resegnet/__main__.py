@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -18,6 +20,7 @@ from resegnet.engine import ENGINES
 from resegnet.errors import ArgumentError, DataError, OutputError, ResegnetError, require
 from resegnet.hub import BUNDLED_RELEASES
 from resegnet.segmenter import Segmenter
+from resegnet.version import __version__
 from resegnet.web.serve import add_serve_arguments
 
 _MODEL_HELP = "release: bundled, bundled-vessels, bundled-cc-by, a folder or a Hub id (default: bundled)"
@@ -28,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="resegnet", description="Find the blood vessels in colour fundus photographs."
     )
+    parser.add_argument("--version", action="version", version=f"resegnet {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_serve(commands.add_parser("serve", help="serve the web page"))
     _add_segment(commands.add_parser("segment", help="find vessels: masks, overlays and a table of measurements"))
@@ -79,7 +83,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         help="micrometres per pixel of photographs whose table gives none (default: as in their DICOM files)",
     )
     parser.add_argument("--probability", action="store_true", help="also write the probability, as 16-bit PNG")
-    parser.add_argument("--quadrants", action="store_true", help="also measure the four quadrants: 36 more columns")
+    parser.add_argument("--quadrants", action="store_true", help="also measure the four quadrants of the field")
     parser.add_argument("--no-overlay", action="store_true", help="do not write overlays")
     parser.add_argument("--no-anatomy", action="store_true", help="leave out arteries, veins, disc, fovea and eye")
     parser.add_argument("--split", help="split of a data set (default: all splits)")
@@ -194,8 +198,16 @@ def main(argv: list[str] | None = None) -> int:
     int
         Exit status: 0 for success, 1 if something could not be done, 130 if interrupted.
     """
+    if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt_once)
     arguments = build_parser().parse_args(argv)
     return run_command(partial(arguments.run, arguments))
+
+
+def _interrupt_once(signum: int, frame: FrameType | None) -> None:
+    """Handle Ctrl+C. Pressed again, it would interrupt the tidying up after the first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def run_command(command: Callable[[], int], name: str = "resegnet") -> int:

@@ -231,7 +231,9 @@ def test_ctrl_c_says_how_to_go_on(many, tmp_path):
     listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
     process = start(many, "--out", tmp_path / "out", "--workers", 1, preexec_fn=listen)
     wait_for_records(tmp_path / "out", 2, process)
-    process.send_signal(signal.SIGINT)
+    for _ in range(3):  # impatiently
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
     status, said = finish(process)
     assert status == 130
     assert said == "resegnet: stopped; to continue, run the same command with --resume.\n"

@@ -16,6 +16,7 @@ from support.synthetic import draw_fundus
 from resegnet.__main__ import build_parser, main
 from resegnet.errors import ResegnetError
 from resegnet.segmenter import Segmenter
+from resegnet.version import __version__
 
 
 @pytest.fixture
@@ -40,6 +41,12 @@ def test_segment_writes_files_of_the_photographs_size(tmp_path, photograph):
     assert probability.dtype == np.uint16
     assert pixels(out / "overlays/eye.jpg").shape == (300, 320, 3)
     assert json.loads((out / "records/eye.json").read_text())["row"]["model"] == "bundled"
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"resegnet {__version__}\n"
 
 
 @pytest.mark.parametrize(
