@@ -134,6 +134,11 @@ def find_release(
                 f"Got the revision {revision} for the folder {name}; only models of the Hub have one: leave it out."
             )
         return folder, None
+    if re.fullmatch(r"[\w.-]+", str(name)):  # the Hub would be asked for a name that none of its models can have
+        raise OSError(
+            f"There is no folder {name}, and no model of that name is part of the package, which has "
+            f"{', '.join(BUNDLED_RELEASES)}: check the name. A Hub id looks like user/resegnet."
+        )
     try:
         snapshot = snapshot_download(
             str(name),

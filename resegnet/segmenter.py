@@ -9,7 +9,7 @@ import numpy as np
 
 from resegnet.config import Config
 from resegnet.engine import ENGINES, Network, OnnxNetwork, TorchNetwork, TwoLookNetwork
-from resegnet.errors import ArgumentError, require
+from resegnet.errors import ArgumentError, require, short_repr
 from resegnet.fov import FieldOfView, find_field_of_view
 from resegnet.geometry import Geometry, as_network_input
 from resegnet.image import ImageSource, read_picture
@@ -105,6 +105,8 @@ class Segmenter:
             raise ArgumentError(
                 f"Got engine {engine!r} on {device}, expected 'onnx' (on cpu only), 'torch' or None: choose one."
             )
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
+            raise ArgumentError(f"threads is {short_repr(threads)}, expected a whole number of at least 1, or None.")
         if device != "cpu":
             require("torch", f"the device {device!r}")
             from resegnet.model import is_usable

@@ -142,6 +142,12 @@ def test_the_bundled_release_takes_the_fast_engine_and_both_find_the_same_vessel
     assert abs(scores["fast"] - scores["slow"]) < 0.005
 
 
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2"])
+def test_a_number_of_threads_that_is_none_is_refused(threads):
+    with pytest.raises(ArgumentError, match=r"threads is .*, expected a whole number"):
+        Segmenter.from_pretrained(threads=threads)
+
+
 @pytest.mark.parametrize("options", [{"engine": "tensorrt"}, {"engine": "onnx", "device": "cuda"}, {"device": "gpu"}])
 def test_an_unknown_engine_or_device_is_refused(options):
     with pytest.raises(ArgumentError, match=r"expected 'onnx'|no such device"):

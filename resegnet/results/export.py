@@ -55,6 +55,7 @@ class Summary(TypedDict):
     width_px: int
     threshold: float
     warnings: list[str]
+    warning_codes: list[str]  # of the same warnings
     um_per_px: float | None
     measures: dict[str, float | None]
     undefined: dict[str, str]  # reason of each measure that is None, see `resegnet.results.measures.Undefined`
@@ -117,6 +118,7 @@ def summary(segmentation: Segmentation, um_per_px: float | None = None) -> Summa
         "width_px": width,
         "threshold": segmentation.threshold,
         "warnings": list(segmentation.warnings),
+        "warning_codes": [warning.code for warning in segmentation.warnings],
         "um_per_px": um_per_px,
         "measures": without_nan(measures),
         "undefined": {key: reason.value for key, reason in measures.undefined.items()},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resegnet.errors import ArgumentError
+from resegnet.errors import ArgumentError, short_repr
 from resegnet.results.centrelines import field_diameter_px, find_centrelines
 from resegnet.results.fractal import fractal_dimensions
 from resegnet.results.measure_anatomy import FRACTAL, Numbers, Traced, measure_kinds
@@ -161,9 +161,11 @@ def _check_masks(fov: np.ndarray, **masks: np.ndarray) -> None:
 
 
 def _check_scale(um_per_px: float | None) -> None:
-    if um_per_px is not None and not (math.isfinite(um_per_px) and um_per_px > 0):
+    value: object = um_per_px  # a caller may pass anything
+    if value is not None and not (isinstance(value, (int, float, np.number)) and math.isfinite(value) and value > 0):
         raise ArgumentError(
-            f"um_per_px is {um_per_px}, expected a positive number of micrometres per pixel, or None if it is unknown."
+            f"um_per_px is {short_repr(value)}, expected a positive number of micrometres per pixel, or None if it is "
+            "unknown."
         )
 
 

@@ -54,10 +54,12 @@ def test_a_download_with_a_wrong_bit_is_refused_by_the_publisher_and_by_others(h
 @pytest.mark.slow
 def test_a_release_that_cannot_be_loaded_is_told_in_one_sentence(published, tmp_path):
     hub = published
-    missing, revision, name = refusals(hub, tmp_path / "a", "someone/else", f"{NET}@v9", "no/such/folder", token=None)
+    names = ("someone/else", f"{NET}@v9", "no/such/folder", "bundeld")
+    missing, revision, name, misspelt = refusals(hub, tmp_path / "a", *names, token=None)
     assert "no such model on the Hub, or it is private" in missing
     assert revision.startswith(f"{NET} has no revision v9: choose")
     assert "it is not a Hub id such as" in name
+    assert "no model of that name is part of the package, which has bundled, bundled-vessels, bundled-cc-by" in misspelt
     (wrong,) = refusals(hub, tmp_path / "a", NET, token="hf_wrong")
     assert wrong.startswith(f"The Hub refuses {NET} (") and "HF_TOKEN to a token that may read it." in wrong
     (offline,) = refusals(hub, tmp_path / "b", NET, HF_HUB_OFFLINE="1")

@@ -298,7 +298,7 @@ def test_micrometres_are_pixels_times_the_scale(drawn):
     assert not any(key in numbers for key in ("tortuosity_um", "vessel_density_um", "fractal_d0_um"))
 
 
-@pytest.mark.parametrize("scale", [0, -2, math.nan, math.inf])
+@pytest.mark.parametrize("scale", [0, -2, math.nan, math.inf, "5"])
 def test_a_scale_that_is_none_is_refused(scale):
     with pytest.raises(ValueError, match="micrometres per pixel"):
         measure_mask(np.zeros((9, 9), bool), um_per_px=scale)

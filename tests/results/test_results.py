@@ -14,6 +14,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 from support.colours import EYES, distance
 
+from resegnet.quality import PhotographWarning
 from resegnet.results import export, render
 from resegnet.results.measure import measure
 from resegnet.results.segmentation import Segmentation
@@ -31,7 +32,8 @@ def result():
     probability[1:3, :] = 0.9
     fov = np.zeros((40, 60), bool)
     fov[5:35, 5:55] = True
-    return Segmentation(image, probability, fov, THRESHOLD, ("Die Aufnahme ist unscharf.", "größer"), "user/model")
+    warnings = (PhotographWarning("blurred", "Die Aufnahme ist unscharf."), PhotographWarning("larger", "größer"))
+    return Segmentation(image, probability, fov, THRESHOLD, warnings, "user/model")
 
 
 # Values
@@ -65,7 +67,7 @@ def test_repr_is_short_and_says_what_matters(result):
     assert repr(result) == (
         "Segmentation(60 x 40 px, threshold 0.4, model 'user/model', 10.7% of the field is vessel, 2 warnings)"
     )
-    nowhere = replace(result, fov=result.fov & False, warnings=("dark",))
+    nowhere = replace(result, fov=result.fov & False, warnings=result.warnings[:1])
     assert "no field of view, 1 warning)" in repr(nowhere)
 
 
@@ -210,6 +212,7 @@ def test_summary_is_strict_json_of_what_was_found(result, tmp_path):
     assert (summary["height_px"], summary["width_px"], summary["threshold"]) == (40, 60, 0.4)
     assert summary["model"] == "user/model"
     assert summary["warnings"] == list(result.warnings)
+    assert summary["warning_codes"] == [warning.code for warning in result.warnings]
     assert summary["measures"]["vessel_area_px"] == 160
     nowhere = replace(result, fov=np.zeros((40, 60), bool))
     path = export.save(nowhere, tmp_path)["summary"]
