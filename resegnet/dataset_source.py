@@ -88,7 +88,9 @@ def _load_local(path: Path) -> tuple[str, dict[str, Dataset]]:
         if (folder / "image").is_dir() and (folder / "mask").is_dir()
     }
     if not splits:
-        raise DataError(f"{path} holds no data in a known form. Expected {FORMS}: choose another folder.")
+        inside = sorted(path.glob("*/train"))
+        likely = path.parent if (path / "image").is_dir() else inside[0].parent if inside else "another folder"
+        raise DataError(f"{path} holds no data in a known form. Expected {FORMS}: give {likely}.")
     return name, splits
 
 
@@ -111,7 +113,9 @@ def _pair_by_name(folder: Path, name: str) -> Dataset:
     columns: dict[str, list[str | None]] = {
         kind: [str(found[stem]) if stem in found else None for stem in stems] for kind, found in files.items()
     }
-    columns["image_id"] = [f"{name}_{stem}" for stem in stems]
+    # Both splits may number their pictures from 0: a record of training would then name pictures of `test` too.
+    prefix = name if folder.name == "train" else f"{name}_{folder.name}"
+    columns["image_id"] = [f"{prefix}_{stem}" for stem in stems]
     columns["patient"] = [
         match[1] if match else f"{folder.name}_{stem}" for match, stem in zip(numbers, stems, strict=True)
     ]

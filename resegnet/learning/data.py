@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import datasets
@@ -89,7 +89,7 @@ def load_vessels(
                 key: _with_patients_by_pattern(rows, patient_pattern, key == split) for key, rows in splits.items()
             }
         if split not in splits:
-            raise DataError(f"{item} has no split '{split}'; it has: {', '.join(sorted(splits)) or 'none'}.")
+            raise DataError(_explain_missing_split(item, split, splits))
         parts.append(_with_all_columns(splits.pop(split), name, item))
         if not patient_pattern and split == "train":  # no other split is divided by patient
             _warn_of_unnamed_patients(parts[-1], item, split)
@@ -99,6 +99,15 @@ def load_vessels(
     fingerprints = check_vessels(joined, f"the split '{split}'", other_splits)
     eyes = [fingerprint.tobytes() for fingerprint in fingerprints]
     return _with_one_patient_per_eye(joined.add_column(EYE_COLUMN, eyes, feature=datasets.Value("binary")))
+
+
+def _explain_missing_split(source: str, split: str, splits: Iterable[str]) -> str:
+    folder = Path(os.path.expanduser(source)) / split
+    said = f"{source} has no split '{split}'; it has: {', '.join(sorted(splits)) or 'none'}."
+    if not folder.is_dir():
+        return said
+    found = ", ".join(sorted(path.name for path in folder.glob("*/"))) or "none"
+    return f"{said} {folder} needs the folders image and mask, or a metadata.jsonl; its folders: {found}."
 
 
 def _with_patients_by_pattern(rows: Dataset, pattern: str, required: bool) -> Dataset:

@@ -238,6 +238,27 @@ def test_public_layout_lists_files_without_counterpart(tmp_path):
     assert f"{folder}/train/mask/9.png: no photograph" in str(caught.value)
 
 
+def test_public_layout_names_pictures_of_train_and_test_apart(tmp_path):
+    folder = write_public_layout(tmp_path / "eyes")
+    for kind in ("image", "mask"):
+        (folder / "test" / kind / "3.png").rename(folder / "test" / kind / "1.png")
+    assert load_vessels(folder, "train")["image_id"][0] == "eyes_1"
+    assert load_vessels(folder, "test")["image_id"][0] == "eyes_test_1"
+
+
+def test_public_layout_with_other_folders_is_told_what_is_expected(tmp_path):
+    folder = write_public_layout(tmp_path / "download" / "eyes")
+    for path in (folder / "train", folder / "test" / "image"):
+        with pytest.raises(DataError, match="no data in a known form"):
+            load_vessels(path, "train")
+    for path in (folder.parent, folder / "train"):
+        with pytest.raises(DataError, match=f"give {folder}\\."):
+            load_vessels(path, "train")
+    (folder / "train" / "mask").rename(folder / "train" / "masks")
+    with pytest.raises(DataError, match=r"/train needs the folders image and mask, .* its folders: image, masks\."):
+        load_vessels(folder, "train")
+
+
 def test_public_layout_takes_names_of_any_characters(tmp_path):
     folder = write_public_layout(tmp_path / "eyes")
     for kind in ("image", "mask"):
