@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("resegnet").setLevel(logging.INFO if is_first else logging.ERROR)
     folder = RunFolder(out)
     try:
-        chosen = PRESETS.get(preset, {})
+        chosen = _shortened(PRESETS.get(preset, {}), given.get("epochs"))
         if resume and folder.options.exists():
             # A preset that is given again is compared with the run, except for the options that may change: it would
             # undo an --epochs that the run was started with.
@@ -116,6 +117,15 @@ def main(argv: list[str] | None = None) -> int:
     if is_first:
         print(f"release: {release}")
     return 0
+
+
+def _shortened(preset: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
+    """Return a preset whose phases are shortened with the number of epochs, if fewer are given than it has."""
+    planned = preset.get("epochs", 0)
+    if epochs is None or not 0 <= epochs < planned:
+        return dict(preset)
+    phases = {name: preset[name] * epochs // planned for name in ("context_epochs", "detail_epochs") if name in preset}
+    return {**preset, **phases}
 
 
 def _how_to_continue(folder: RunFolder) -> str:

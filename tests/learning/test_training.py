@@ -244,6 +244,19 @@ def test_two_processes_train_one_network(capsys, folder, tmp_path):
     assert "2 processes started this run, but 1 resume it" in capsys.readouterr().err
 
 
+def test_fewer_epochs_shorten_the_phases_of_a_preset(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(train_script, "train", lambda options, out, resume: seen.append(options))
+    line = ["--preset", "bundled", "--dataset", "synthetic", "--out", str(tmp_path)]
+    for epochs in range(1, PRESETS["bundled"]["epochs"] + 1):
+        assert train_script.main([*line, "--epochs", str(epochs)]) == 0
+        phases = seen[-1].context_epochs, seen[-1].detail_epochs
+        assert sum(phases) < epochs
+    assert phases == (PRESETS["bundled"]["context_epochs"], PRESETS["bundled"]["detail_epochs"])
+    assert train_script.main([*line, "--epochs", "10", "--detail-epochs", "3"]) == 0
+    assert (seen[-1].context_epochs, seen[-1].detail_epochs) == (4, 3)
+
+
 def test_a_preset_gives_way_to_what_is_given(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(train_script, "train", lambda options, out, resume: seen.append(options))
