@@ -133,6 +133,8 @@ def find_release(
             raise ArgumentError(
                 f"Got the revision {revision} for the folder {name}; only models of the Hub have one: leave it out."
             )
+        if not (folder / CONFIG_NAME).is_file() and (folder / "release" / CONFIG_NAME).is_file():
+            raise ArgumentError(f"{name} is the folder of a training run: give its release, {folder / 'release'}.")
         return folder, None
     if re.fullmatch(r"[\w.-]+", str(name)):  # the Hub would be asked for a name that none of its models can have
         raise OSError(

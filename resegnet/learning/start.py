@@ -45,7 +45,7 @@ def load_release(model: ReSegNet, parent: ParentRelease) -> None:
         raise TrainingError(
             f"--start-from {parent.source}: its encoder is {donor.encoder} of depth "
             f"{donor.encoder_depth}, this run's {model.config.encoder} of depth {model.config.encoder_depth}. "
-            "Give a release of the same encoder."
+            f"Give a release of the same encoder, or --encoder {donor.encoder} by hand or by a preset."
         )
     if (donor.mean, donor.std) != (model.config.mean, model.config.std):
         raise TrainingError(

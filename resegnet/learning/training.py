@@ -266,7 +266,10 @@ def _score_under_stress(release: Path, tests: Mapping[str, Dataset], limit: int)
     for name, rows in tests.items():
         small = small_photographs(rows, limit)
         if len(small):
-            logger.info("scoring %d photographs of %s, test, enlarged, softened, darkened and so on", len(small), name)
+            logger.info(
+                "scoring %d photographs of %s, test, enlarged, softened, darkened and so on, which takes some minutes "
+                "(--stress-photographs 0 leaves it out)", len(small), name,
+            )  # fmt: skip
             segmenter = Segmenter.from_pretrained(release)
             table = stress_table(segmenter, small)
             add_scores(release, name, {"stress": table})

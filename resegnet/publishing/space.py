@@ -13,9 +13,18 @@ from huggingface_hub import HfApi, metadata_load
 from huggingface_hub.utils import yaml_dump
 
 from resegnet.errors import HubError, PublishError, first_line
-from resegnet.hub import DOWNLOADED_FILES, MODEL_VARIABLE, WEIGHTS_NAME, make_repo, retry_hub_call
+from resegnet.hub import (
+    BUNDLED_RELEASES,
+    DOWNLOADED_FILES,
+    MODEL_VARIABLE,
+    TRAINING_NAME,
+    WEIGHTS_NAME,
+    make_repo,
+    retry_hub_call,
+)
 from resegnet.publishing.commit import MARK, commit_contents
-from resegnet.releases.records import DISCLAIMER
+from resegnet.releases.datasheets import SOURCES
+from resegnet.releases.records import DISCLAIMER, read_record, training_datasets
 from resegnet.releases.release import release_files
 from resegnet.version import REPOSITORY_URL
 
@@ -127,9 +136,16 @@ def _readme(root: Path, repo_id: str, commit: str, preload: Sequence[str], hardw
         commit=commit,
         picture=PICTURE if has_picture else None,
         repository_url=REPOSITORY_URL,
+        bundled_terms=_terms_of(BUNDLED_RELEASES["bundled"]),
         lent_gpu=hardware == ZERO_GPU,
         variable=MODEL_VARIABLE,
     )
+
+
+def _terms_of(release: Path) -> str:
+    """Name the data sets that a release was trained on, each with its terms."""
+    sources = [SOURCES[name] for name in training_datasets(read_record(release / TRAINING_NAME)) if name in SOURCES]
+    return "; ".join(f"{source.title} ({source.terms})" for source in sources)
 
 
 def publish_space(

@@ -94,6 +94,13 @@ def test_its_readme_links_model_code_and_documents_and_shows_the_picture(address
     assert "{" not in text and "\n\n\n" not in text
 
 
+def test_its_readme_states_the_terms_of_the_weights_that_come_with_the_package():
+    contents = space_contents(ROOT, NET, COMMIT)
+    assert "resegnet/releases/bundled/model.onnx" in contents
+    readme = contents["README.md"].decode()
+    assert "DRIVE (research and education only, no redistribution); CHASE_DB1 (CC BY 4.0)" in readme
+
+
 def test_without_a_picture_the_readme_shows_none():
     contents = space_contents(ROOT, NET, COMMIT, hardware=ZERO_GPU)
     assert b"![" not in contents["README.md"] and b"lends this Space a GPU" in contents["README.md"]

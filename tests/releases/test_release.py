@@ -17,7 +17,7 @@ from support.stand_in import small_photographs
 from support.synthetic import draw_fundus
 
 from resegnet import Config, ReSegNet, Segmenter
-from resegnet.errors import ReleaseError
+from resegnet.errors import ArgumentError, ReleaseError
 from resegnet.hub import BUNDLED_RELEASES
 from resegnet.releases.datasheets import SOURCES
 from resegnet.releases.quantise import onnx_metadata, write_onnx
@@ -95,6 +95,16 @@ def test_a_missing_file_is_named(release, name):
 
 
 @pytest.mark.slow
+def test_a_wrong_folder_is_told_as_such(release, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(release, run / "release")
+    for check, error in ((verify_release, ReleaseError), (Segmenter.from_pretrained, ArgumentError)):
+        with pytest.raises(error, match=r"folder of a training run: give its release, .*run/release"):
+            check(run)
+    with pytest.raises(ReleaseError, match="There is no folder"):
+        verify_release(tmp_path / "absent")
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "config.json", "selftest/photograph.png"])
 def test_a_flipped_bit_is_found(release, name):
     content = bytearray((release / name).read_bytes())
