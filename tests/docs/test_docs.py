@@ -138,9 +138,15 @@ def test_the_threshold_is_that_of_the_bundled_release():
     assert f"threshold of {threshold:.4f}" in text("docs/results.md")
 
 
-def test_every_preset_is_described():
+def test_every_preset_is_described_alike_on_its_page_and_in_the_help():
     described = table_rows("docs/training.md", "## Presets")
-    assert {f"`{name}`" for name in PRESETS} <= set(described)
+    lines = train._EPILOG.partition("presets: ")[2].partition("\n\n")[0].splitlines()[1:]
+    helped = {name: line for line in lines for name in line.split("  ")[1].split(", ")}
+    assert {*PRESETS, "(none)"} == set(helped)
+    for name, line in helped.items():
+        row = " ".join(described["none, the default" if name == "(none)" else f"`{name}`"])
+        for number in re.findall(r"0\.\d{3}|[\d.]+ GB", line):
+            assert number in row, (name, number)
 
 
 def test_the_citation_has_the_version_of_the_package():
