@@ -25,5 +25,6 @@ def network(rgb):
 
 segmenter = Segmenter(network, Config(input_size=96, threshold=0.7), "slow")
 Segmenter.from_pretrained = lambda *_, **__: segmenter
-sys.exit(main(["segment", *sys.argv[1:]]))
+sys.argv.insert(1, "segment")
+sys.exit(main())
 """
