@@ -39,7 +39,7 @@ segmentations. The run is a folder. Its release/ is the result: the page, Segmen
 _EPILOG = """\
 presets: for whom, time on two CPU threads, memory, F1 on the test photographs of DRIVE
   laptop     a first model, or one camera                          6 min   2.1 GB  0.809
-  lite       several cameras, without a GPU                       90 min   LITE GB  0.813
+  lite       several cameras, without a GPU                       90 min   7.8 GB  0.813
   (none)     ResNet34; this line from random weights              53 min   3.6 GB  0.817
   bundled    your cameras, beside arteries and veins: fine-tunes  74 min   5.5 GB  0.825
   two-looks  arteries, veins, disc and fovea from your labels     5.6 h    5.5 GB  not measured
