@@ -21,6 +21,7 @@ try:
 except MissingExtraError as error:
     sys.exit(f"train.py: {error}")
 
+_PHASES = ("context_epochs", "detail_epochs")
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 # Headings of `--help`, by the first option below each.
 _HEADINGS = {
@@ -112,8 +113,8 @@ def main(argv: list[str] | None = None) -> int:
         chosen = _shortened(PRESETS.get(preset, {}), given.get("epochs"))
         if resume and folder.options.exists():
             # A preset that is given again is compared with the run, except for the options that may change: it would
-            # undo an --epochs that the run was started with.
-            chosen = folder.read_options() | {name: chosen[name] for name in chosen.keys() - MAY_CHANGE}
+            # undo an --epochs that the run was started with, and its phases follow from that.
+            chosen = folder.read_options() | {name: chosen[name] for name in chosen.keys() - MAY_CHANGE - {*_PHASES}}
         release = train(TrainingOptions(**(chosen | given)), out, resume=resume)
     except (ResegnetError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
@@ -133,7 +134,7 @@ def _shortened(preset: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
     planned = preset.get("epochs", 0)
     if epochs is None or not 0 <= epochs < planned:
         return dict(preset)
-    phases = {name: preset[name] * epochs // planned for name in ("context_epochs", "detail_epochs") if name in preset}
+    phases = {name: preset[name] * epochs // planned for name in _PHASES if name in preset}
     return {**preset, **phases}
 
 

@@ -89,7 +89,8 @@ def _load_local(path: Path) -> tuple[str, dict[str, Dataset]]:
     }
     if not splits:
         inside = sorted(path.glob("*/train"))
-        likely = path.parent if (path / "image").is_dir() else inside[0].parent if inside else "another folder"
+        is_split = path.name in ("train", "validation", "test") and (path / "image").is_dir()
+        likely = path.parent if is_split else inside[0].parent if inside else "another folder"
         raise DataError(f"{path} holds no data in a known form. Expected {FORMS}: give {likely}.")
     return name, splits
 

@@ -163,7 +163,7 @@ class _Expected:
 def _read_expected(folder: Path) -> _Expected:
     if not folder.is_dir():
         raise ReleaseError(f"There is no folder {folder}: give that of a release.")
-    if (folder / "release" / EXPECTED_NAME).is_file():
+    if not (folder / EXPECTED_NAME).is_file() and (folder / "release" / EXPECTED_NAME).is_file():
         raise ReleaseError(f"{folder} is the folder of a training run: give its release, {folder / 'release'}.")
     try:
         content = read_json(folder / EXPECTED_NAME)

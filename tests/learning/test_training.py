@@ -22,6 +22,7 @@ from resegnet.config import Config
 from resegnet.learning.augment import Place, cut_crops
 from resegnet.learning.crops import WorkingSample
 from resegnet.learning.data import load_vessels, read_sample
+from resegnet.learning.folder import RunFolder
 from resegnet.learning.options import PRESETS, TrainingOptions
 from resegnet.learning.run import Run, averaging
 from resegnet.learning.stress import STRESSES
@@ -255,6 +256,10 @@ def test_fewer_epochs_shorten_the_phases_of_a_preset(monkeypatch, tmp_path):
     assert phases == (PRESETS["bundled"]["context_epochs"], PRESETS["bundled"]["detail_epochs"])
     assert train_script.main([*line, "--epochs", "10", "--detail-epochs", "3"]) == 0
     assert (seen[-1].context_epochs, seen[-1].detail_epochs) == (4, 3)
+
+    RunFolder(tmp_path).write_options(seen[-1])
+    assert train_script.main([*line, "--resume"]) == 0  # the preset named again
+    assert seen[-1] == seen[-2]
 
 
 def test_a_preset_gives_way_to_what_is_given(monkeypatch, tmp_path):
