@@ -80,6 +80,13 @@ class FieldOfView:
         """The smallest box that holds the field; all 0 for an empty field."""
         return bounding_box(self.mask)
 
+    @property
+    def diameter(self) -> float:
+        """Diameter of the whole field, px, or the longer side of a field without a round rim."""
+        if self.rim is None:
+            return float(max(self.box.height, self.box.width))
+        return 2 * max(self.rim.radius_y, self.rim.radius_x)
+
 
 def bounding_box(mask: np.ndarray) -> Box:
     """Return the smallest box that holds all True pixels of a mask, (H, W) bool; all 0 if there are none."""

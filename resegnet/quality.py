@@ -14,7 +14,7 @@ import numpy as np
 
 from resegnet.errors import ArgumentError
 from resegnet.fov import FieldOfView, check_image
-from resegnet.softness import is_soft
+from resegnet.softness import Edges, is_soft
 
 Kind = Literal["quality", "privacy"]
 
@@ -103,7 +103,9 @@ WARNINGS = (
 MEASURED_FIELD_PX = 384
 
 
-def find_warnings(image: np.ndarray, fov: FieldOfView, vessels: np.ndarray | None = None) -> list[PhotographWarning]:
+def find_warnings(
+    image: np.ndarray, fov: FieldOfView, vessels: np.ndarray | None = None, edges: Edges | None = None
+) -> list[PhotographWarning]:
     """Find the reasons not to trust a segmentation of this photograph.
 
     Parameters
@@ -114,6 +116,8 @@ def find_warnings(image: np.ndarray, fov: FieldOfView, vessels: np.ndarray | Non
         The field of view in the same frame, as `resegnet.fov.find_field_of_view` gives it.
     vessels
         (H, W) bool, the vessels found in it. None if they are not to be judged.
+    edges
+        Those of its vessels, from `resegnet.softness.measure_edges`. None if they are not to be judged.
 
     Returns
     -------
@@ -169,7 +173,7 @@ def find_warnings(image: np.ndarray, fov: FieldOfView, vessels: np.ndarray | Non
     # half a pixel.
     if sharpness < 0.55 or diameter < 256:
         found.append(BLURRED)
-    elif vessels is not None and is_soft(image[..., 1], vessels, _diameter(fov)):
+    elif edges is not None and is_soft(edges):
         found.append(SOFT)
     # Traced vessels take up 0.044 of the field and more on 72 of 73 training photographs of six data sets, and 0.024 on
     # the other. Of 65 photographs of IDRiD, two are below the limit.
@@ -195,11 +199,6 @@ def _check_pair(image: np.ndarray, fov: FieldOfView) -> None:
         )
 
 
-def _diameter(fov: FieldOfView) -> float:
-    """Return the diameter of the whole field, px, or the longer side of a field without a round rim."""
-    return 2 * max(fov.rim.radius_y, fov.rim.radius_x) if fov.rim else float(max(fov.box.height, fov.box.width))
-
-
 def _measured_copy(image: np.ndarray, fov: FieldOfView) -> tuple[np.ndarray, np.ndarray, float]:
     """Copy the field at MEASURED_FIELD_PX to twice as many pixels of width.
 
@@ -212,7 +211,7 @@ def _measured_copy(image: np.ndarray, fov: FieldOfView) -> tuple[np.ndarray, np.
     diameter
         Diameter of the whole field, px of the copy.
     """
-    box, diameter = fov.box, _diameter(fov)
+    box, diameter = fov.box, fov.diameter
     step = max(1, min(int(diameter // MEASURED_FIELD_PX), box.height, box.width))
     height, width = box.height // step, box.width // step
     # Up to nine samples a pixel are enough to suppress noise and aliasing.

@@ -16,6 +16,7 @@ from resegnet.image import ImageSource, read_picture
 from resegnet.quality import BURNED_IN, find_warnings
 from resegnet.results.anatomy import Anatomy
 from resegnet.results.segmentation import Segmentation
+from resegnet.softness import Edges, measure_edges, smaller_side
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,15 @@ class Segmenter:
         picture = read_picture(source)
         image = picture.pixels
         pixels, fov, geometry = prepare_input(image, self.config)
-        found, planes = predict(self.network, pixels, prepare_context(image, geometry, self.config))
+        context = prepare_context(image, geometry, self.config)
+        found, planes = predict(self.network, pixels, context)
         probability = geometry.to_original(found)
+        edges = measure_edges(image[..., 1], probability >= self.config.threshold, fov.diameter)
+        side = self._smaller_side(edges, geometry)
+        if side is not None:
+            smaller = geometry.with_input_size(side)
+            again, _ = predict(self.network, smaller.to_input(image), context)
+            probability = (probability + smaller.to_original(again)) / 2
         anatomy = None
         if planes is not None and self.anatomy:
             small = geometry.with_input_size(planes.shape[-1])
@@ -169,12 +177,19 @@ class Segmenter:
             threshold=self.config.threshold,
             warnings=(
                 *([BURNED_IN] if picture.burned_in else []),
-                *find_warnings(image, fov, probability >= self.config.threshold),
+                *find_warnings(image, fov, probability >= self.config.threshold, edges),
             ),
             model=self.model,
             anatomy=anatomy,
             um_per_px=picture.um_per_px,
         )
+
+    def _smaller_side(self, edges: Edges | None, geometry: Geometry) -> int | None:
+        """Return the size of the second segmentation of a soft photograph; None if it needs none."""
+        smallest = self.config.smallest_input_size
+        if smallest is None:  # a network of one size
+            return None
+        return smaller_side(edges, geometry.input_size, geometry.input_size / geometry.box[2], smallest)
 
 
 def predict(network: Network, pixels: np.ndarray, context: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:

@@ -27,6 +27,7 @@ from resegnet.quality import (
     WARNINGS,
     find_warnings,
 )
+from resegnet.softness import measure_edges
 
 # On these, other people's programs rely; a code may be added, none may change.
 CODES = [
@@ -133,7 +134,9 @@ def test_too_small_to_show_thin_vessels(retina):
 def test_soft_for_its_many_pixels(size, sigma, expected):
     eye = draw_fundus(0, (size, size))
     image = blur(eye.image, sigma)
-    assert find_warnings(image, find_field_of_view(image), eye.vessels) == expected
+    fov = find_field_of_view(image)
+    edges = measure_edges(image[..., 1], eye.vessels, fov.diameter)
+    assert find_warnings(image, fov, eye.vessels, edges) == expected
 
 
 @pytest.mark.slow
@@ -251,7 +254,9 @@ def test_training_photographs_are_fine(real, name):
             Image.open(folder / row["mask_file_name"]) as mask,
         ):
             image, vessels = np.array(photograph.convert("RGB")), np.array(mask.convert("L")) > 127
-        found[row["image_id"]] = find_warnings(image, find_field_of_view(image), vessels)
+        fov = find_field_of_view(image)
+        edges = measure_edges(image[..., 1], vessels, fov.diameter)
+        found[row["image_id"]] = find_warnings(image, fov, vessels, edges)
     assert {image_id: sentences for image_id, sentences in found.items() if sentences} == {}
 
 
