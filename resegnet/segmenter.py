@@ -142,7 +142,7 @@ class Segmenter:
         return self.anatomy and self.config.context_size is not None
 
     def __call__(self, source: ImageSource) -> Segmentation:
-        """Segment one photograph.
+        """Segment one photograph; at two sizes, with the mean as result, if it is soft for its pixels.
 
         Parameters
         ----------
@@ -165,7 +165,8 @@ class Segmenter:
         if side is not None:
             smaller = geometry.with_input_size(side)
             again, _ = predict(self.network, smaller.to_input(image), context)
-            probability = (probability + smaller.to_original(again)) / 2
+            probability += smaller.to_original(again)
+            probability /= 2
         anatomy = None
         if planes is not None and self.anatomy:
             small = geometry.with_input_size(planes.shape[-1])
