@@ -58,7 +58,7 @@ def smaller_side(edges: Edges | None, side: int, scale: float, smallest: int) ->
     wanted = 0.0
     if edges is not None:
         edge = scale * edges.width_px
-        # In narrow fields vessels are broad, so that a sharp edge can be 8 px wide: `share` is up to 0.34 on ORVS.
+        # In narrow fields vessels are broad, so that a sharp edge can be 8 px wide: 35 of 41 of ORVS stay below 0.36.
         if edge <= 5 or edges.share <= 0.36:
             return None
         wanted = side * 4 / edge
