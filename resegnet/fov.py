@@ -83,9 +83,8 @@ class FieldOfView:
     @property
     def diameter(self) -> float:
         """Diameter of the whole field, px, or the longer side of a field without a round rim."""
-        if self.rim is None:
-            return float(max(self.box.height, self.box.width))
-        return 2 * max(self.rim.radius_y, self.rim.radius_x)
+        box, rim = self.box, self.rim
+        return 2 * max(rim.radius_y, rim.radius_x) if rim else float(max(box.height, box.width))
 
 
 def bounding_box(mask: np.ndarray) -> Box:

@@ -105,6 +105,7 @@ def test_a_wrong_folder_is_told_as_such(release, tmp_path):
         verify_release(tmp_path / "absent")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "config.json", "selftest/photograph.png"])
 def test_a_flipped_bit_is_found(release, name):
     content = bytearray((release / name).read_bytes())
