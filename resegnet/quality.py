@@ -81,7 +81,7 @@ BURNED_IN = PhotographWarning(
 )
 SOFT = PhotographWarning(
     "soft",
-    "The photograph is soft for its many pixels: the edges of its main vessels are half as wide as the vessels. Expect "
+    "The photograph has more pixels than detail: the edges of its main vessels are half as wide as the vessels. Expect "
     "missed thin vessels. If it was enlarged, use the original.",
 )
 FEW_VESSELS = PhotographWarning(

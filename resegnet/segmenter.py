@@ -142,7 +142,7 @@ class Segmenter:
         return self.anatomy and self.config.context_size is not None
 
     def __call__(self, source: ImageSource) -> Segmentation:
-        """Segment one photograph; at two sizes, with the mean as result, if it is soft for its pixels.
+        """Segment one photograph; at two sizes, with the mean as result, if it has more pixels than detail.
 
         Parameters
         ----------

@@ -31,7 +31,7 @@ def is_soft(edges: Edges) -> bool:
 
 
 def smaller_side(edges: Edges | None, side: int, scale: float, smallest: int) -> int | None:
-    """Choose the size at which a photograph that is soft for its pixels is segmented a second time.
+    """Choose the size at which a photograph with more pixels than detail is segmented a second time.
 
     Scaled down until an edge is 4 px wide, it loses little detail, and its vessels look as the network knows them from
     sharp photographs. The mean of both is the safest: docs/experiments.md, "Two sizes for soft photographs".

@@ -42,9 +42,9 @@ LIMITS = f"""### What it is not for
 
 ### Known failures
 
-* Exudates in the macula can come out as a lattice of thick vessels.
+* Exudates can come out as short vessels or, in the macula, as a lattice of thick ones.
 * Haemorrhages can come out as short, thick vessels.
-* In large, soft photographs even main vessels can be missed.
+* In large, soft photographs thin vessels are missed.
 * The thinnest vessels of large photographs, and vessels in very dark photographs, are often missed.
 
 ### Your photographs
@@ -62,7 +62,7 @@ own size.
 ### The numbers
 
 The download **Numbers** also holds length, branching, calibre, tortuosity and fractal dimension, of the field of view
-and of its quadrants, in pixels. They differ between cameras, programs and annotators, and are no clinical measures:
+and of its quadrants, in pixels. They differ between cameras, programs and annotators, and are not clinical measures:
 compare photographs of one camera only, measured by one version of one program.
 """
 

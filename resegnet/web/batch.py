@@ -163,7 +163,7 @@ class Batches:
         self, files: list[str] | None, threshold: float | None, probability: bool, model: str | None
     ) -> tuple[Batch, Work]:
         if not files:
-            raise user_error("No photographs came; choose some, or a ZIP of them.")
+            raise user_error("No photographs were received; choose some, or a ZIP of them.")
         segmenter = self._models(model)
         try:
             photographs = list_uploads(files)

@@ -35,7 +35,7 @@ from resegnet.web.numbers import TOO_MUCH_VESSEL, Measured, shown_measures
 from resegnet.web.recent import RecentResults
 from resegnet.web.visits import Visits
 
-NO_FILE = "No file came; open it again."
+NO_FILE = "No file was received; open it again."
 MAX_FILES = 20  # that a session may refer to, the newest ones
 GONE = (
     "The photograph is no longer on the server, which deletes photographs after an hour and when it restarts; open it "

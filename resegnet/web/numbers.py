@@ -17,7 +17,7 @@ from resegnet.web.messages import ServedFile
 MAX_VESSEL = 0.5
 MEASURED_MODEL = "bundled"  # whose agreement with manual segmentations is known
 UNDEFINED = "\u2013"  # in place of a number
-TOO_MUCH_VESSEL = "More than half of the field of view is vessel at this threshold, which is not measured; raise it."
+TOO_MUCH_VESSEL = "More than half of the field of view is vessel at this threshold, so nothing is measured. Raise the threshold."
 
 
 # Why a measure has no number, in words; {vessels} stands for arteries, veins or both.
@@ -76,7 +76,7 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "meaning": "Width at right angles to the centreline, over all centrelines.",
         "icc": (0.06, 0.79),
         "needs_anatomy": False,
-        "reliable": True,
+        "reliable": False,
     },
     {
         "key": "tortuosity",
@@ -123,7 +123,7 @@ SHOWN_MEASURES: list[ShownMeasure] = [
         "title": "AVR",
         "unit": "",
         "digits": 3,
-        "meaning": "Ratio of arteries to veins: CRAE divided by CRVE.",
+        "meaning": "Ratio of arteries to veins: CRAE divided by CRVE. It says little of a single eye.",
         "icc": (0.55, 0.76),
         "needs_anatomy": True,
         "reliable": True,

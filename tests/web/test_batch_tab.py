@@ -215,7 +215,7 @@ def test_the_results_are_those_of_the_command(client, segmenter, sent, drawings,
 @pytest.mark.slow
 def test_no_photographs_and_no_results_give_a_sentence(url, tmp_path):
     with connect(url, tmp_path) as newcomer:
-        with pytest.raises(AppError, match="No photographs came"):
+        with pytest.raises(AppError, match="No photographs were received"):
             newcomer.predict(None, 0.5, False, "", api_name="/batch")
         with pytest.raises(AppError, match="no results to save yet"):
             newcomer.predict(api_name="/batch_zip")

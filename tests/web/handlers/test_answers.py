@@ -41,9 +41,9 @@ def test_a_file_that_is_no_picture_gives_its_sentence_and_opens_nothing(segmente
 
 def test_a_request_without_a_file_gives_a_sentence(segmenter, photograph):
     handlers = Handlers(Models(segmenter), [])
-    assert handlers.show(None, ["earlier.png"], settings(None))[0]["error"].startswith("No file came")
+    assert handlers.show(None, ["earlier.png"], settings(None))[0]["error"].startswith("No file was received")
     answer, files = handlers.show_reference(None, [photograph], settings(photograph))
-    assert answer["reference"]["error"].startswith("No file came") and files == [photograph]
+    assert answer["reference"]["error"].startswith("No file was received") and files == [photograph]
 
 
 def test_warnings_of_the_photograph_are_shown(segmenter, tmp_path):
