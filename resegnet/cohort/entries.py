@@ -132,7 +132,8 @@ def read_data_set(source: str, split: str | None) -> Iterator[Entry]:
 
 def join_parts(path: Path | PurePosixPath) -> str:
     """Join the parts of a relative path to one name: patient_7/left.jpg becomes patient_7_left."""
-    return "_".join(part for part in path.with_suffix("").parts if part not in (".", ".."))
+    path = path.with_suffix("") if path.name else path  # "." has no name
+    return "_".join(part for part in path.parts if part not in (".", ".."))
 
 
 def _holds_pictures(table: str, read: Callable[[], bytes]) -> bool:

@@ -6,9 +6,10 @@ import glob
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from resegnet.cohort.entries import SCALE_COLUMN, TABLE_SUFFIXES, Entry, join_parts, read_data_set, read_table
 from resegnet.cohort.photograph import Photograph, free_name
@@ -19,10 +20,12 @@ from resegnet.image import SUFFIXES
 
 logger = logging.getLogger(__name__)
 
+P = TypeVar("P", Path, PurePosixPath)
+
 # Photographs of phones are not read, but count, so that each is a failure that says so.
 _PHOTOGRAPHS = SUFFIXES | {".heic", ".heif"}
 _ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"})
-# Folders of earlier results. They may lie among the photographs.
+# Folders of earlier results, if the first two lie side by side. They may lie among the photographs.
 RESULTS = frozenset({"masks", "overlays", "probabilities", "kinds", "records"})
 
 
@@ -111,14 +114,23 @@ def _glob(pattern: Path) -> Iterator[Entry]:
         if match.is_dir():
             if "**" not in parts:  # a pattern with ** matches the files in the folder too
                 yield from _search(match, root)
-        elif _is_photograph(match) and not RESULTS.intersection(match.relative_to(root).parts[:-1]):
+        elif _is_photograph(match) and not _is_result(match, root, Path.is_dir):
             yield Entry(join_parts(match.relative_to(root)), str(match))
+
+
+def _is_result(path: P, root: P | None, is_folder: Callable[[P], bool]) -> bool:
+    """Return whether a file below `root` (None: anywhere) lies in a folder of results."""
+    return any(
+        folder.name in RESULTS and is_folder(folder.with_name("masks")) and is_folder(folder.with_name("records"))
+        for folder in path.parents
+        if folder != root and (root is None or folder.is_relative_to(root))
+    )
 
 
 def _search(folder: Path, root: Path | None = None) -> Iterator[Entry]:
     """Yield the photographs in a folder and its folders, named by their paths from `root` (default: the folder)."""
     for place, folders, names in os.walk(folder, onerror=_warn_of_folder):
-        if {"masks", "records"} <= set(folders):
+        if {"masks", "records"} <= set(folders):  # as in `_is_result`, without another look at the disk
             folders[:] = set(folders) - RESULTS
         if {"image", "mask"} <= set(folders):
             folders[:] = ["image"]
@@ -179,11 +191,18 @@ def _find_remote(address: str) -> Iterator[Entry]:
         yield Entry(PurePosixPath(path).stem, address)
     else:
         protocol = address.partition("://")[0]
+        start = PurePosixPath(root) if root else None
+
+        @cache
+        def is_folder(folder: PurePosixPath) -> bool:
+            path = str(folder)  # of an address, one slash is left of two
+            return bool(store.isdir(path.replace(":/", "://", 1) if is_remote(paths[0]) else path))
+
         for found in paths:
             match = PurePosixPath(found)
             inside = match.relative_to(root) if root else match
             hidden = any(part.startswith(".") for part in inside.parts)
-            if match.suffix.lower() in _PHOTOGRAPHS and not hidden and not RESULTS.intersection(inside.parts[:-1]):
+            if match.suffix.lower() in _PHOTOGRAPHS and not hidden and not _is_result(match, start, is_folder):
                 # Most stores give paths without the protocol; that of web servers gives addresses.
                 yield Entry(join_parts(inside), found if is_remote(found) else f"{protocol}://{found}")
 

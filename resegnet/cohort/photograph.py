@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from resegnet.io import safe_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_LOADING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,14 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", name.casefold())
 
 
-@cache
 def _pictures(data_set: str, split: str) -> Dataset:
     """Return the column `image` of a data set's split, with encoded pictures."""
+    with _LOADING:  # the cache alone would let every thread load the data set that none has loaded yet
+        return _load_pictures(data_set, split)
+
+
+@cache
+def _load_pictures(data_set: str, split: str) -> Dataset:
     from resegnet.dataset_source import PICTURE_CELL, load_splits
 
     return load_splits(data_set)[1][split].select_columns("image").cast_column("image", PICTURE_CELL)

@@ -1,4 +1,8 @@
-"""Files in a folder or in any store that fsspec knows. A path is a local one or an address like `s3://bucket/eye.png`."""
+"""Files in a folder or in any store that fsspec knows. A path is a local one or an address like `s3://bucket/eye.png`.
+
+What cannot be read or written raises an OSError. Stores raise errors of their own, or an ImportError where the package
+that reaches them is not installed; here each becomes an OSError with the same words.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +34,22 @@ def join(out: str, name: str) -> str:
     return f"{out.rstrip('/')}/{name}" if is_remote(out) else os.path.join(out, name)
 
 
+@contextmanager
+def _file_system(address: str) -> Iterator[tuple[Any, str]]:
+    """Give the file system of an address and the path in it; an error of the store becomes an OSError."""
+    try:
+        yield file_system(address)
+    except (OSError, TypeError, AttributeError, NameError):  # all but the first are defects, which show their traceback
+        raise
+    except Exception as error:
+        raise OSError(first_line(error)) from error
+
+
 def exists(path: str) -> bool:
     """Return whether there is a file or folder at a path."""
     if is_remote(path):
-        store, inside = file_system(path)
-        return store.exists(inside)
+        with _file_system(path) as (store, inside):
+            return store.exists(inside)
     return os.path.lexists(path)
 
 
@@ -47,17 +62,17 @@ def read(path: str) -> bytes:
         If it does not exist or cannot be read.
     """
     if is_remote(path):
-        store, inside = file_system(path)
-        return store.cat_file(inside)
+        with _file_system(path) as (store, inside):
+            return store.cat_file(inside)
     return Path(path).read_bytes()
 
 
 def write(path: str, content: bytes) -> None:
     """Write a file completely or not at all."""
     if is_remote(path):
-        store, inside = file_system(path)
-        store.makedirs(inside.rpartition("/")[0], exist_ok=True)
-        store.pipe_file(inside, content)
+        with _file_system(path) as (store, inside):
+            store.makedirs(inside.rpartition("/")[0], exist_ok=True)
+            store.pipe_file(inside, content)
     else:
         Path(path).parent.mkdir(exist_ok=True)
         write_atomically(Path(path), content)
@@ -67,14 +82,14 @@ def write(path: str, content: bytes) -> None:
 def open_atomically(path: str) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears under its name when the block ends without an error."""
     if is_remote(path):
-        store, inside = file_system(path)
-        store.makedirs(inside.rpartition("/")[0], exist_ok=True)
         # A file opened in the store itself would appear also if the block ends with an error, cut where it ended.
         with tempfile.TemporaryDirectory() as folder:
             local = os.path.join(folder, "content")
             with open(local, "wb") as file:
                 yield file
-            store.put_file(local, inside)
+            with _file_system(path) as (store, inside):
+                store.makedirs(inside.rpartition("/")[0], exist_ok=True)
+                store.put_file(local, inside)
         return
     with atomic_writer(path) as file:
         yield file
@@ -83,9 +98,9 @@ def open_atomically(path: str) -> Iterator[IO[bytes]]:
 def remove(path: str) -> None:
     """Remove a file, if it exists."""
     if is_remote(path):
-        store, inside = file_system(path)
-        if store.exists(inside):
-            store.rm_file(inside)
+        with _file_system(path) as (store, inside):
+            if store.exists(inside):
+                store.rm_file(inside)
     else:
         Path(path).unlink(missing_ok=True)
 
@@ -94,9 +109,9 @@ def remove_matching(pattern: str) -> None:
     """Remove the files that match a glob in the last part of `pattern`, and their folder if it is empty then."""
     folder, _, names = pattern.rpartition("/")
     if is_remote(pattern):
-        store, inside = file_system(folder)
-        for path in store.glob(f"{inside}/{names}"):
-            store.rm_file(path)
+        with _file_system(folder) as (store, inside):
+            for path in store.glob(f"{inside}/{names}"):
+                store.rm_file(path)
         return
     for path in Path(folder).glob(names):
         path.unlink()

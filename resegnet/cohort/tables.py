@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -25,6 +26,9 @@ _SHARD_ROWS = 50_000
 _INTEGERS = ("width", "height", "field_left", "field_top", "field_width", "field_height")
 _TEXTS = ("eye", "warning_codes", "warnings", UNDEFINED)  # also where all of them are empty
 _FIRST = ("id", "source")  # before the columns of the cohort's own table
+# Code points that UTF-8 cannot hold, such as half of an emoji in a JSON file that was cut. U+DC80 to U+DCFF are not
+# among them: they stand for bytes of a file name, which go into the CSV as they are.
+_LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 Stored = Callable[[], Iterable[tuple[Photograph, Outcome]]]
 
@@ -116,8 +120,8 @@ def _write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     with store.open_atomically(path) as file:
         text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        for row in chain([header], rows):
+            writer.writerow(["" if value is None else _LONE_SURROGATES.sub("\ufffd", str(value)) for value in row])
         text.detach()
 
 
@@ -130,7 +134,8 @@ def _find_schema(header: Sequence[str], given: Mapping[str, list[Any]], texts: s
             try:
                 found = pa.array(given[name]).type
                 return pa.string() if pa.types.is_null(found) else found
-            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # mixed types, or integers beyond 64 bits
+            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+                # mixed types, integers beyond 64 bits, or text that UTF-8 cannot hold
                 return pa.string()
         if name in texts or name in _TEXTS:
             return pa.string()
@@ -156,4 +161,4 @@ def _write_parquet(path: str, schema: pa.Schema, rows: Iterator[Sequence[Any]]) 
 
 def _valid_text(text: str) -> str:
     """Return text that UTF-8 can hold; a file name may consist of any bytes."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")
+    return _LONE_SURROGATES.sub("\ufffd", text).encode(errors="surrogateescape").decode(errors="replace")

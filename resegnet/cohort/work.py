@@ -165,7 +165,7 @@ class Work:
                         store.remove(store.join(self._options.out, name))
             for name, content in files.items():
                 store.write(store.join(self._options.out, name), content)
-        except Exception as error:  # a disk raises OSError, a store on the network raises errors of its own
+        except OSError as error:
             raise OutputError(f"{self._options.out} cannot be written to ({store.reason(error)})") from error
         return outcome
 
@@ -212,7 +212,6 @@ class Work:
             fits = (
                 all(row.get(key) == value for key, value in expected.items())
                 and (SCALE_COLUMN in expected or row.get(SCALE_FROM) in (None, ScaleFrom.PHOTOGRAPH))
-                and "warning_codes" in row  # else by a version that counted no warnings
                 and any(key.startswith(QUADRANTS) for key in row) == self._options.quadrants
                 and set(files) == set(self._files(photograph).values())
                 and all(_sha256(self._read(name)) == digest for name, digest in files.items())

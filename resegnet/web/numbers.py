@@ -17,7 +17,9 @@ from resegnet.web.messages import ServedFile
 MAX_VESSEL = 0.5
 MEASURED_MODEL = "bundled"  # whose agreement with manual segmentations is known
 UNDEFINED = "\u2013"  # in place of a number
-TOO_MUCH_VESSEL = "More than half of the field of view is vessel at this threshold, so nothing is measured. Raise the threshold."
+TOO_MUCH_VESSEL = (
+    "More than half of the field of view is vessel at this threshold, so nothing is measured. Raise the threshold."
+)
 
 
 # Why a measure has no number, in words; {vessels} stands for arteries, veins or both.

@@ -193,6 +193,36 @@ def test_photographs_and_results_may_lie_in_any_store(folder, segment, tmp_path)
         store.rm("/", recursive=True)
 
 
+def test_a_store_that_fails_is_told_in_a_sentence_and_loses_nothing(folder, segment, capsys, monkeypatch):
+    import fsspec
+
+    class EndpointError(Exception):
+        """As those of the packages behind the stores: no OSError."""
+
+    def broken(*_, **__):
+        raise EndpointError("the network is down")
+
+    assert segment(folder, "--out", "unknown://bucket/out") == 1
+    told = capsys.readouterr().err
+    assert "unknown://bucket/out cannot be written to" in told and "Traceback" not in told
+    memory = type(fsspec.filesystem("memory"))
+    try:
+        assert segment(folder / "a.png", "--out", "memory://blip") == 0
+        before = {path: memory().cat_file(path) for path in memory().find("/blip")}
+        with monkeypatch.context() as patch:
+            patch.setattr(memory, "cat_file", broken)
+            assert segment(folder / "a.png", "--out", "memory://blip", "--resume") == 0
+        kept = {path: memory().cat_file(path) for path in memory().find("/blip")}
+        assert set(kept) == set(before)
+        with monkeypatch.context() as patch:
+            patch.setattr(memory, "pipe_file", broken)
+            assert segment(folder / "b.png", "--out", "memory://full") == 1
+        told = capsys.readouterr().err
+        assert "memory://full cannot be written to (the network is down)" in told and "Traceback" not in told
+    finally:
+        memory().rm("/", recursive=True)
+
+
 # The bundled model
 
 

@@ -73,6 +73,29 @@ def test_tracings_beside_photographs_and_earlier_results_are_no_photographs(fold
     assert sorted(globbed) == sorted([*before, "set_test_mask_7"])  # a glob names what it means
 
 
+def test_folders_are_results_only_where_masks_and_records_lie_side_by_side(folder, drawings):
+    (folder / "records").mkdir()
+    (folder / "records/p7.png").write_bytes(drawings[7])
+    for pattern in (folder, f"{folder}/*/*.png", f"{folder}/**/*.png", f"file://{folder}", f"file://{folder}/**/*.png"):
+        assert "records_p7" in ids(pattern), pattern
+    for name in ("masks", "records"):
+        (folder / "p1" / name).mkdir()
+        (folder / "p1" / name / "left.png").write_bytes(drawings[8])
+    for pattern in (folder, f"{folder}/**/*.png", f"file://{folder}", f"file://{folder}/**/*.png"):
+        found = ids(pattern)
+        assert "records_p7" in found and not any("masks" in name or "p1_records" in name for name in found), pattern
+
+
+def test_cells_that_cannot_be_written_or_name_nothing_fail_alone(folder, segment, tmp_path):
+    lines = [{"image": "a.png", "note": "cut \ud83d"}, {"image": ".", "note": "a folder"}]
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert segment(folder / "list.jsonl", "--out", "out") == 1
+    (row,) = table(tmp_path / "out/results.csv")
+    assert row["note"] == "cut \ufffd"
+    assert pq.read_table(tmp_path / "out/results.parquet").column("note").to_pylist() == ["cut \ufffd"]
+    assert len(table(tmp_path / "out/failures.csv")) == 1
+
+
 def test_a_table_names_scales_and_carries(folder, segment, tmp_path):
     (folder / "list.csv").write_text(
         "\ufeffimage;id;patient;eye;width\np1/left.png;A/1;007;left;x\np1/right.png;A/2;007;right;\n", encoding="utf-8"
