@@ -36,6 +36,7 @@ from resegnet.results.export import mask_png, overlay_png
 from resegnet.results.render import overlay
 from resegnet.results.segmentation import Segmentation
 from resegnet.segmenter import Segmenter, predict, prepare_context
+from resegnet.softness import measure_edges
 from resegnet.synthetic import draw_fundus
 
 SIZES = ((584, 565), (2336, 3504))  # (H, W) of DRIVE's and HRF's cameras
@@ -194,10 +195,19 @@ def _stages(segmenter: Segmenter, path: Path, repeats: int) -> dict[str, float]:
         context = timed("resize the context", prepare_context, image, geometry, segmenter.config)
         output, _ = timed("network", predict, segmenter.network, pixels, context)
         probability = timed("resize back", geometry.to_original, output)
-        warnings = timed("warnings", find_warnings, image, fov)
+        vessels = (probability >= segmenter.config.threshold) & fov.mask
+        edges = timed("softness", measure_edges, image[..., 1], vessels, fov.diameter)
+        side = segmenter.second_size(edges, geometry)
+        if side is not None:
+            timed("second size", _segment_at, segmenter, image, geometry.with_input_size(side), context)
+        warnings = timed("warnings", find_warnings, image, fov, vessels, edges)
         result = Segmentation(image, probability, fov.mask, segmenter.config.threshold, tuple(warnings))
         timed("encode", lambda: (mask_png(result), overlay_png(result)))  # noqa: B023 (called at once)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _segment_at(segmenter: Segmenter, image: np.ndarray, geometry: Geometry, context: np.ndarray | None) -> np.ndarray:
+    return geometry.to_original(predict(segmenter.network, geometry.to_input(image), context)[0])
 
 
 def _sizes(segmenter: Segmenter, repeats: int) -> str:

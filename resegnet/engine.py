@@ -7,6 +7,7 @@ Both can be pickled.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +28,33 @@ CONTEXT_INPUT = "context"  # name of the second input of two looks in `model.onn
 
 
 def processors() -> int:
-    """Count the processors that this process may use; a container may have fewer than its machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Count the processors that this process may use; a container may have fewer than its machine, or their share."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return math.ceil(min(count, processor_quota(Path("/sys/fs/cgroup"))))
+
+
+def processor_quota(cgroup: Path) -> float:
+    """Return how many processors' time a container may use, as `docker run --cpus` or Kubernetes limit it.
+
+    Parameters
+    ----------
+    cgroup
+        Where Linux shows the limits of control groups, of version 2 (`cpu.max`) or 1 (`cpu/cpu.cfs_quota_us`).
+
+    Returns
+    -------
+    quota
+        More than 0; infinity without a limit, and where it cannot be read.
+    """
+    try:
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        share = float(quota) / float(period)
+    except (OSError, ValueError, ZeroDivisionError):  # other systems have no such files; "max" is no number
+        return math.inf
+    return share if share > 0 else math.inf  # version 1 writes -1 for no limit
 
 
 def cpu_has_fast_bfloat16() -> bool:
@@ -149,7 +175,8 @@ class OnnxNetwork:
     Attributes
     ----------
     takes_rectangles
-        Whether squares may lack rows, see `resegnet.segmenter.predict`. Files of earlier versions take whole squares.
+        Whether squares may lack rows, see `resegnet.segmenter.predict`. False for a file with one name for both
+        sides, such as that of `bundled-vessels`.
     """
 
     def __init__(

@@ -83,7 +83,8 @@ class Segmenter:
         device
             Device for torch: `cpu`, or `cuda` or `cuda:N` for a GPU.
         threads
-            Number of threads for the engine `onnx`. None takes all processors that the process may use.
+            Number of threads of the network. None takes all processors that the process may use. For the engine `torch`
+            the number holds for all that PyTorch does in the process.
         anatomy
             False leaves out arteries, veins, optic disc, fovea and eye, which a network of two looks tells too.
 
@@ -128,8 +129,12 @@ class Segmenter:
             network = OnnxNetwork(folder / ONNX_NAME, size, threads, context_size=config.context_size)
         else:
             require("torch", "the engine 'torch'")
+            import torch
+
             from resegnet.model import ReSegNet
 
+            if threads is not None:
+                torch.set_num_threads(threads)
             network = TorchNetwork(ReSegNet.from_pretrained(folder).to(device))
         label = "bundled" if name is None else str(name)
         if commit is not None:
@@ -142,7 +147,8 @@ class Segmenter:
         return self.anatomy and self.config.context_size is not None
 
     def __call__(self, source: ImageSource) -> Segmentation:
-        """Segment one photograph; at two sizes, with the mean as result, if it has more pixels than detail.
+        """Segment one photograph; at two sizes, with the mean as result, if it has more pixels than detail or its
+        vessels are too few to tell, see `resegnet.softness.smaller_side`.
 
         Parameters
         ----------
@@ -160,8 +166,8 @@ class Segmenter:
         context = prepare_context(image, geometry, self.config)
         found, planes = predict(self.network, pixels, context)
         probability = geometry.to_original(found)
-        edges = measure_edges(image[..., 1], probability >= self.config.threshold, fov.diameter)
-        side = self._smaller_side(edges, geometry)
+        edges = measure_edges(image[..., 1], (probability >= self.config.threshold) & fov.mask, fov.diameter)
+        side = self.second_size(edges, geometry)
         if side is not None:
             smaller = geometry.with_input_size(side)
             again, _ = predict(self.network, smaller.to_input(image), context)
@@ -178,15 +184,15 @@ class Segmenter:
             threshold=self.config.threshold,
             warnings=(
                 *([BURNED_IN] if picture.burned_in else []),
-                *find_warnings(image, fov, probability >= self.config.threshold, edges),
+                *find_warnings(image, fov, (probability >= self.config.threshold) & fov.mask, edges),
             ),
             model=self.model,
             anatomy=anatomy,
             um_per_px=picture.um_per_px,
         )
 
-    def _smaller_side(self, edges: Edges | None, geometry: Geometry) -> int | None:
-        """Return the size of the second segmentation of a soft photograph; None if it needs none."""
+    def second_size(self, edges: Edges | None, geometry: Geometry) -> int | None:
+        """Return the side of the square, px, for a second segmentation of a soft photograph; None if it needs none."""
         smallest = self.config.smallest_input_size
         if smallest is None:  # a network of one size
             return None

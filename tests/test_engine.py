@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import numpy as np
@@ -16,7 +17,7 @@ from support.synthetic import draw_fundus
 
 from resegnet import Config, ImageError, ReSegNet, Segmenter
 from resegnet.cohort.threads import segment_many
-from resegnet.engine import OnnxNetwork, TorchNetwork
+from resegnet.engine import OnnxNetwork, TorchNetwork, processor_quota
 from resegnet.errors import ArgumentError, WeightsError
 from resegnet.hub import BUNDLED_RELEASES
 from resegnet.releases.quantise import write_onnx
@@ -140,6 +141,33 @@ def test_the_bundled_release_takes_the_fast_engine_and_both_find_the_same_vessel
         scores[name] = hits / total
     assert scores["slow"] > 0.6
     assert abs(scores["fast"] - scores["slow"]) < 0.005
+
+
+@pytest.mark.slow
+def test_threads_hold_for_pytorch_too():
+    before = torch.get_num_threads()
+    try:
+        Segmenter.from_pretrained("bundled-vessels", engine="torch", threads=before + 1)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_a_container_may_use_its_share_of_the_processors(files, quota, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert processor_quota(tmp_path) == quota
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2"])

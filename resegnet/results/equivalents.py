@@ -53,9 +53,9 @@ def measure_equivalent(lines: Centrelines, disc: Disc, coefficient: float) -> tu
     """Measure the central equivalent of arteries or of veins in zone B.
 
     A vessel that branches inside the zone must not count together with its branches. So vessels are counted where
-    they cross a circle about the disc's centre, on nine circles evenly across the zone; each has its mean calibre
-    between the borders of the zone and its own branch points. The result is that of the circle whose equivalent is the
-    median.
+    they cross a circle about the disc's centre, on nine circles evenly across the zone; each has the median of its
+    calibre between the borders of the zone and its own branch points. The result is that of the circle whose equivalent
+    is the median.
 
     Parameters
     ----------

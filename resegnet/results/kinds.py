@@ -65,8 +65,8 @@ def tell_kinds(mask: np.ndarray, lines: Tree, anatomy: Anatomy) -> np.ndarray:
     kinds
         (H, W) uint8: 0 no vessel, 1 artery, 2 vein, 3 both.
     """
-    joints = _find_joints(lines)
-    crossings = _find_crossings(lines, joints)
+    joints = find_joints(lines)
+    crossings = find_crossings(lines, joints)
     odds = _combine(_sum_votes(lines, anatomy), _find_links(joints, crossings))
     kind = np.where(odds >= 0, ARTERY, VEIN).astype(np.uint8)
     for crossing in crossings:
@@ -96,28 +96,24 @@ class Crossing:
     pairs: list[tuple[int, int]]
 
 
-def find_crossings(lines: Tree) -> list[Crossing]:
-    """Find the crossings among the nodes, and pair the segments that carry on there, the straightest pair first."""
-    return _find_crossings(lines, _find_joints(lines))
-
-
 @dataclass(frozen=True)
-class _Joints:
+class Joints:
     """How segments meet. An end is the number of a segment, and 0 or 1 for its first or last point."""
 
     ends: dict[int, list[tuple[int, int]]]  # that lie at each node
     directions: np.ndarray  # (S, 2, 2) float64, unit vector in which each segment leaves the node at its end 0 and 1
 
 
-def _find_joints(lines: Tree) -> _Joints:
+def find_joints(lines: Tree) -> Joints:
+    """Find which ends of segments meet at each node, and in which directions they leave it."""
     ends: dict[int, list[tuple[int, int]]] = {}
     for segment, end in zip(*np.nonzero(lines.nodes >= 0), strict=True):
         ends.setdefault(int(lines.nodes[segment, end]), []).append((int(segment), int(end)))
-    return _Joints(ends, _find_directions(lines))
+    return Joints(ends, _find_directions(lines))
 
 
 def _find_directions(lines: Tree) -> np.ndarray:
-    """Return the directions of `_Joints`; nonsense where a segment ends at no node."""
+    """Return the directions of `Joints`; nonsense where a segment ends at no node."""
     directions = np.zeros((len(lines.nodes), 2, 2))
     if not len(directions):
         return directions
@@ -146,7 +142,8 @@ def _find_directions(lines: Tree) -> np.ndarray:
     return directions
 
 
-def _find_crossings(lines: Tree, joints: _Joints) -> list[Crossing]:
+def find_crossings(lines: Tree, joints: Joints) -> list[Crossing]:
+    """Find the crossings among the nodes, and pair the segments that carry on there, the straightest pair first."""
     ends = joints.ends
     crossings: list[Crossing] = []
     taken: set[int] = set()
@@ -170,7 +167,7 @@ def _find_bridges(lines: Tree) -> np.ndarray:
     return short[np.argsort(lines.lengths_px[short], kind="stable")]
 
 
-def _pair(joints: _Joints, around: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _pair(joints: Joints, around: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Pair the segments round a crossing, each given with the end that lies there, that carry on straight."""
     directions = joints.directions[tuple(np.transpose(around))]
     turns = directions @ directions.T  # -1 is straight on
@@ -185,7 +182,7 @@ def _pair(joints: _Joints, around: list[tuple[int, int]]) -> list[tuple[int, int
     return pairs
 
 
-def _find_links(joints: _Joints, crossings: list[Crossing]) -> list[tuple[int, int, float]]:
+def _find_links(joints: Joints, crossings: list[Crossing]) -> list[tuple[int, int, float]]:
     """List the segments that say something of each other's kind: two numbers, and the strength from `LINKS`."""
     links = []
     for crossing in crossings:

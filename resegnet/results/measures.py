@@ -14,7 +14,7 @@ class Undefined(StrEnum):
     FEW_PIXELS = "few_pixels"  # the field is too small, or the mask has too few pixels, for a fractal dimension
     NO_DISC = "no_disc"
     NO_FOVEA = "no_fovea"
-    ZONE_OUTSIDE_FIELD = "zone_outside_field"  # the field shows less than half of the zone
+    ZONE_OUTSIDE_FIELD = "zone_outside_field"  # the field shows less than half of zone B, or nothing of the zone
     FEW_VESSELS = "few_vessels"  # fewer than six vessels of the kind cross zone B
     NO_ARCADE = "no_arcade"  # no vessel of the kind is found on one of the sides
 

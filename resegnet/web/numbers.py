@@ -29,7 +29,7 @@ REASONS = {
     Undefined.FEW_PIXELS: "The field of view is too small, or too little of it is vessel.",
     Undefined.NO_DISC: "The optic disc was not found.",
     Undefined.NO_FOVEA: "The fovea was not found.",
-    Undefined.ZONE_OUTSIDE_FIELD: "Less than half of zone B lies in the field of view.",
+    Undefined.ZONE_OUTSIDE_FIELD: "Less than half of zone B, or nothing of the zone, lies in the field of view.",
     Undefined.FEW_VESSELS: "Fewer than six {vessels} cross zone B.",
     Undefined.NO_ARCADE: "No arcade was found.",
 }

@@ -18,7 +18,7 @@ from resegnet.geometry import Geometry
 from resegnet.results import render
 from resegnet.results.anatomy import ARTERY, VEIN, Anatomy
 from resegnet.results.centrelines import find_centrelines
-from resegnet.results.kinds import find_crossings, tell_kinds
+from resegnet.results.kinds import find_crossings, find_joints, tell_kinds
 from resegnet.results.render import DISC_COLOR, KIND_COLORS, SAFE_KIND_COLORS
 from resegnet.results.segmentation import Segmentation
 
@@ -97,7 +97,7 @@ def test_branches_of_a_fork_are_told_each_on_its_own() -> None:
     stem, branch = draw([(150, 60), (150, 200), (60, 340)], 7), draw([(150, 200), (240, 340)], 7)
     lines = find_centrelines(stem | branch, np.ones(SIZE, bool))
     assert len(lines.lengths_px) == 3
-    assert not find_crossings(lines)
+    assert not find_crossings(lines, find_joints(lines))
     kinds = kinds_of(stem | branch, anatomy_of(stem, branch & ~stem))
     assert kinds[150, 100] == kinds[100, 278] == ARTERY
     assert kinds[200, 278] == VEIN
@@ -110,7 +110,7 @@ def test_nodes_are_where_segments_meet() -> None:
     assert sorted(lines.nodes.ravel()) == [-1, -1, -1, -1, 0, 0, 0, 0]
     assert lines.node_points[0] == pytest.approx((150, 200), abs=1)
     assert 9 <= lines.node_calibres_px[0] <= math.hypot(7, 9) + 1.5  # a disc in the crossing touches its four corners
-    (crossing,) = find_crossings(lines)
+    (crossing,) = find_crossings(lines, find_joints(lines))
     assert crossing.nodes == (0,) and len(crossing.pairs) == 2
     for one, other in crossing.pairs:  # each pair lies on one line
         assert (np.abs(lines.middles[one] - lines.middles[other]) < 3).any()
