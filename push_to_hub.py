@@ -81,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _publish(arguments: argparse.Namespace) -> None:
     # These imports are slow, and `--help` needs none of them.
+    from resegnet.hub import DOWNLOADED_FILES
     from resegnet.publishing.pictures import FOUND
     from resegnet.publishing.publish import release_contents
     from resegnet.publishing.space import CPU_BASIC, space_contents
@@ -103,10 +104,13 @@ def _publish(arguments: argparse.Namespace) -> None:
             print(contents["README.md"].decode())
             if space_id is not None:
                 hardware = arguments.space_hardware or CPU_BASIC
-                space = space_contents(ROOT, repo_id, "<commit>", hardware=hardware, picture=contents[FOUND])
+                preload = () if arguments.private else DOWNLOADED_FILES
+                space = space_contents(ROOT, repo_id, "<commit>", preload, hardware=hardware, picture=contents[FOUND])
                 _show(space_id, space)
                 print(space["README.md"].decode())
             print("Dry run: nothing was sent. Without --dry-run the same command publishes what is listed above.")
+            if space_id is not None and arguments.space_hardware is None:
+                print("A Space that is there already keeps its hardware, and gets the files for that.")
             return
     commit = _publish_model(arguments, contents)
     if space_id is not None:

@@ -111,7 +111,8 @@ def main(argv: list[str] | None = None) -> int:
     folder = RunFolder(out)
     try:
         chosen = _shortened(PRESETS.get(preset, {}), given.get("epochs"))
-        if resume and folder.options.exists():
+        if resume:
+            folder.require_checkpoint()
             # A preset that is given again is compared with the run, except for the options that may change: it would
             # undo an --epochs that the run was started with, and its phases follow from that.
             chosen = folder.read_options() | {name: chosen[name] for name in chosen.keys() - MAY_CHANGE - {*_PHASES}}
@@ -132,10 +133,12 @@ def main(argv: list[str] | None = None) -> int:
 def _shortened(preset: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
     """Return a preset whose phases are shortened with the number of epochs, if fewer are given than it has."""
     planned = preset.get("epochs", 0)
-    if epochs is None or not 0 <= epochs < planned:
+    if epochs is None or not 0 <= epochs < planned or "context_epochs" not in preset:
         return dict(preset)
-    phases = {name: preset[name] * epochs // planned for name in _PHASES if name in preset}
-    return {**preset, **phases}
+    # At least one epoch of the context branch alone, which may have to tell arteries from veins, and one of both.
+    context = max(preset["context_epochs"] * epochs // planned, min(epochs, 1))
+    detail = min(preset["detail_epochs"] * epochs // planned, max(epochs - context - 1, 0))
+    return {**preset, "context_epochs": context, "detail_epochs": detail}
 
 
 def _how_to_continue(folder: RunFolder) -> str:

@@ -9,17 +9,19 @@ import logging
 import math
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from PIL import Image
 
 from resegnet.config import Config
 from resegnet.errors import DataError
 from resegnet.image import read_image
 from resegnet.io import json_lines, read_arrays, write_atomically
-from resegnet.learning.samples import folder_beside
+from resegnet.learning.samples import encoded, folder_beside, photograph_sha256
 from resegnet.results.anatomy import ARTERY, VEIN
 from resegnet.segmenter import prepare_context, prepare_input
 from resegnet.version import __version__
@@ -36,7 +38,8 @@ class AnatomySample:
 
     `planes` is (4, C, C) uint8: red, green, blue, field; or (5, C, C) with the mask of the disc. The centres are (2,)
     float, row and column, px of the context; None where unknown. `kinds` is (2, C, C) uint8, arteries and veins that a
-    model told, or None.
+    model told, or None. `sha256` is that of the photograph, see `photograph_sha256`. `in_training` is True if vessels
+    are learned from a copy of it.
     """
 
     planes: np.ndarray
@@ -44,6 +47,8 @@ class AnatomySample:
     fovea_centre: np.ndarray | None
     image_id: str
     kinds: np.ndarray | None = None
+    sha256: str = ""
+    in_training: bool = False
 
 
 def find_kinds(source: str | os.PathLike[str]) -> Path | None:
@@ -86,23 +91,44 @@ def _read_plane(path: Path, shape: tuple[int, ...], mode: str | None, expected: 
     return values
 
 
-def load_anatomy(sources: Sequence[str], config: Config, cache: Path) -> list[AnatomySample]:
+def load_anatomy(
+    sources: Sequence[str],
+    config: Config,
+    cache: Path,
+    scored: Sequence[Dataset] = (),
+    trained_on: Sequence[Dataset] = (),
+) -> list[AnatomySample]:
     """Load photographs with known disc or fovea, of the `train` splits of image folders.
 
     A folder's `metadata.jsonl` names a `disc_file_name` for a photograph, or its `centres.csv` has the columns
-    `image_id`, `disc_x`, `disc_y`, `fovea_x`, `fovea_y`, px. A photograph of which a `test` split of these folders
-    holds a copy, in other bytes too, is left out; so is a second copy. All of it is kept in the folder `cache`.
+    `image_id`, `disc_x`, `disc_y`, `fovea_x`, `fovea_y`, px. A photograph of which `scored` or a `test` split of these
+    folders holds a copy, in other bytes too, is left out; so is a second copy. All of it is kept in the folder `cache`.
+
+    Parameters
+    ----------
+    sources
+        The image folders.
+    config
+        Sizes of the network.
+    cache
+        Folder to keep the photographs in.
+    scored
+        Rows of `load_vessels` that are validated on or scored.
+    trained_on
+        Rows of `load_vessels` that are trained on: copies of them are marked `in_training`.
 
     Raises
     ------
     DataError
         If a folder holds none, a file cannot be read, or a disc is of another size than its photograph.
     """
-    path = cache / f"anatomy_{_digest(sources, config)}.npz"
+    path = cache / f"anatomy_{_digest(sources, config, (scored, trained_on))}.npz"
     if (cached := _load(path)) is not None:
         return cached
     samples: list[AnatomySample] = []
     known = [_thumbnail(image) for source in sources for _, image, _ in photographs_of(Path(source), "test")]
+    known += _thumbnails(scored)
+    trained = _thumbnails(trained_on)
     copies = 0
     for source in sources:
         centres = read_centres(Path(source))
@@ -110,15 +136,20 @@ def load_anatomy(sources: Sequence[str], config: Config, cache: Path) -> list[An
         for image_id, image, disc_path in photographs_of(Path(source), "train"):
             found += 1
             thumbnail = _thumbnail(image)
-            if known and max(float(thumbnail @ other) for other in known) > SAME_PHOTOGRAPH:
+            if _is_copy(thumbnail, known):
                 copies += 1
                 continue
             known.append(thumbnail)
-            samples.append(_sample(image_id, image, disc_path, centres.get(image_id), config))
+            sample = _sample(image_id, image, disc_path, centres.get(image_id), config)
+            in_training = _is_copy(thumbnail, trained)
+            samples.append(replace(sample, sha256=photograph_sha256(image), in_training=in_training))
         if not found:
             raise DataError(f"{source} holds no photographs in train/; expected an image folder with metadata.jsonl.")
     if copies:
-        logger.info("left out %d photographs with disc or fovea that are copies of others", copies)
+        logger.info(
+            "left out %d photographs with disc or fovea that are copies of others, or of photographs to validate on or "
+            "score", copies,
+        )  # fmt: skip
     samples = [sample for sample in samples if len(sample.planes) == 5 or _has_centre(sample)]
     _save(samples, path)
     return samples
@@ -128,6 +159,8 @@ def split_anatomy(
     samples: Sequence[AnatomySample], fraction: float, seed: int
 ) -> tuple[list[AnatomySample], list[AnatomySample]]:
     """Split about a fraction of the photographs off; which ones depends on the seed and each one's id alone.
+
+    A photograph from which vessels are learned stays in training: scores on it would be optimistic.
 
     Parameters
     ----------
@@ -147,7 +180,8 @@ def split_anatomy(
     validation: list[AnatomySample] = []
     for sample in samples:
         digest = hashlib.sha256(f"{seed}\nanatomy\n{sample.image_id}".encode()).digest()
-        (validation if int.from_bytes(digest[:4]) < fraction * 2**32 else train).append(sample)
+        chosen = int.from_bytes(digest[:4]) < fraction * 2**32 and not sample.in_training
+        (validation if chosen else train).append(sample)
     return train, validation
 
 
@@ -155,13 +189,19 @@ def _has_centre(sample: AnatomySample) -> bool:
     return sample.disc_centre is not None or sample.fovea_centre is not None
 
 
-def _digest(sources: Sequence[str], config: Config) -> str:
-    """Return the SHA-256 of the lists in the folders and of the sizes, not of every picture."""
+def _digest(sources: Sequence[str], config: Config, compared: Sequence[Sequence[Dataset]]) -> str:
+    """Return the SHA-256 of the lists in the folders, of the sizes, and of the photographs that they are compared with.
+
+    The folders' own pictures are not read.
+    """
     sizes = (config.input_size, config.smallest_input_size, config.context_size, __version__)
     digest = hashlib.sha256(repr(sizes).encode())
     for source in sources:
         for path in sorted([*Path(source).glob("*/metadata.jsonl"), *Path(source).glob("centres.csv")]):
             digest.update(path.read_bytes())
+    for part in compared:
+        pictures = [hashlib.sha256(encoded(cell)).hexdigest() for cell in _pictures(part)]
+        digest.update(repr(pictures).encode())
     return digest.hexdigest()
 
 
@@ -182,6 +222,8 @@ def _save(samples: Sequence[AnatomySample], path: Path) -> None:
         with_disc=np.array([len(sample.planes) == 5 for sample in samples], bool),
         centres=np.array(centres).reshape(-1, 2, 2),
         ids=np.array([sample.image_id for sample in samples], str),
+        sha256=np.array([sample.sha256 for sample in samples], str),
+        in_training=np.array([sample.in_training for sample in samples], bool),
     )
     write_atomically(path, content.getvalue())
 
@@ -192,15 +234,18 @@ def _load(path: Path) -> list[AnatomySample] | None:
     if arrays is None:
         return None
     discs = iter(arrays["discs"])
-    rows = zip(arrays["planes"], arrays["with_disc"], arrays["centres"], arrays["ids"], strict=True)
+    names = ("planes", "with_disc", "centres", "ids", "sha256", "in_training")
+    rows = zip(*(arrays[name] for name in names), strict=True)
     return [
         AnatomySample(
             np.concatenate([planes, next(discs)]) if with_disc else planes,
             None if np.isnan(centres[0]).any() else centres[0],
             None if np.isnan(centres[1]).any() else centres[1],
             str(image_id),
+            sha256=str(sha256),
+            in_training=bool(in_training),
         )
-        for planes, with_disc, centres, image_id in rows
+        for planes, with_disc, centres, image_id, sha256, in_training in rows
     ]
 
 
@@ -272,6 +317,20 @@ def _sample(
         return position * geometry.input_size / side
 
     return AnatomySample(np.stack([*context.transpose(2, 0, 1), *scaled]), centre("disc"), centre("fovea"), image_id)
+
+
+def _pictures(parts: Sequence[Dataset]) -> Iterator[dict[str, Any]]:
+    for rows in parts:
+        for row in rows.select_columns("image"):
+            yield row["image"]
+
+
+def _thumbnails(parts: Sequence[Dataset]) -> list[np.ndarray]:
+    return [_thumbnail(read_image(encoded(cell))) for cell in _pictures(parts)]
+
+
+def _is_copy(thumbnail: np.ndarray, others: Sequence[np.ndarray]) -> bool:
+    return any(float(thumbnail @ other) > SAME_PHOTOGRAPH for other in others)
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:

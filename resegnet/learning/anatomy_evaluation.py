@@ -180,9 +180,19 @@ def kinds_folder(segmenter: Segmenter, source: str) -> Path:
 
 def has_vessels(source: str) -> bool:
     """Return False for an image folder that has references of disc or fovea only."""
-    folders = Path(source).glob("*/metadata.jsonl") if Path(source).is_dir() else ()
-    lines = [line for path in folders for line in path.read_text(encoding="utf-8").splitlines()[:1]]
+    lines = _first_lines(source)
     return not lines or any("mask_file_name" in line for line in lines)
+
+
+def has_places(source: str) -> bool:
+    """Return True for an image folder that has references of disc or fovea."""
+    return any("disc_file_name" in line for line in _first_lines(source)) or (Path(source) / "centres.csv").is_file()
+
+
+def _first_lines(source: str) -> list[str]:
+    """Return the first line of each list of an image folder."""
+    folders = Path(source).glob("*/metadata.jsonl") if Path(source).is_dir() else ()
+    return [line for path in folders for line in path.read_text(encoding="utf-8").splitlines()[:1]]
 
 
 def evaluate_places(segmenter: Segmenter, source: Path, split: str) -> dict[str, Any]:

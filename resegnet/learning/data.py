@@ -21,7 +21,7 @@ from resegnet.dataset_source import FORMS, load_splits
 from resegnet.errors import DataError
 from resegnet.learning.checks import check_vessels, warn_of_shared_patients
 from resegnet.learning.eyes import EYE_COLUMN, fingerprints_of, same_eye
-from resegnet.learning.samples import COLUMNS, Sample, encoded, read_mask, read_sample
+from resegnet.learning.samples import COLUMNS, SOURCE_COLUMN, Sample, encoded, read_mask, read_sample
 from resegnet.learning.synthetic_rows import synthetic_rows
 
 __all__ = ["COLUMNS", "Sample", "encoded", "load_vessels", "read_mask", "read_sample"]
@@ -55,8 +55,8 @@ def load_vessels(
     -------
     Dataset
         Columns `image`, `mask`, `fov` (encoded, see `read_sample`; `fov` may be None), `image_id`, `patient`,
-        `dataset`, `eye`. Where the source has no such column, `dataset` is the folder's name and `patient` the
-        `image_id`. `eye` is the fingerprint, see `resegnet.learning.eyes`.
+        `dataset`, `source`, `eye`. Where the source has no such column, `dataset` is the folder's name and `patient`
+        the `image_id`. `source` is the source as it was given, `eye` the fingerprint, see `resegnet.learning.eyes`.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def load_vessels(
     other_splits: list[tuple[str, Dataset]] = []
     for item in map(str, sources):
         if item == "synthetic":  # the other split need not be made: their seeds differ
-            parts.append(synthetic_rows(split))
+            parts.append(_with_source(synthetic_rows(split), item))
             continue
         name, splits = load_splits(item)
         if patient_pattern:
@@ -90,7 +90,7 @@ def load_vessels(
             }
         if split not in splits:
             raise DataError(_explain_missing_split(item, split, splits))
-        parts.append(_with_all_columns(splits.pop(split), name, item))
+        parts.append(_with_source(_with_all_columns(splits.pop(split), name, item), item))
         if not patient_pattern and split == "train":  # no other split is divided by patient
             _warn_of_unnamed_patients(parts[-1], item, split)
         warn_of_shared_patients(parts[-1], splits, item, split)
@@ -99,6 +99,11 @@ def load_vessels(
     fingerprints = check_vessels(joined, f"the split '{split}'", other_splits)
     eyes = [fingerprint.tobytes() for fingerprint in fingerprints]
     return _with_one_patient_per_eye(joined.add_column(EYE_COLUMN, eyes, feature=datasets.Value("binary")))
+
+
+def _with_source(rows: Dataset, source: str) -> Dataset:
+    """Return rows with the column `source`: what a row says of its data set need not be the name of the folder."""
+    return rows.add_column(SOURCE_COLUMN, [source] * len(rows), feature=datasets.Value("string"))
 
 
 def _explain_missing_split(source: str, split: str, splits: Iterable[str]) -> str:

@@ -10,11 +10,18 @@ from typing import Any
 
 from resegnet.errors import ArgumentError
 from resegnet.io import json_bytes, safe_name, write_atomically
-from resegnet.learning.anatomy_evaluation import evaluate_places, format_anatomy, has_vessels, kinds_folder
+from resegnet.learning.anatomy import find_kinds
+from resegnet.learning.anatomy_evaluation import (
+    evaluate_places,
+    format_anatomy,
+    has_places,
+    has_vessels,
+    kinds_folder,
+)
 from resegnet.learning.data import load_vessels
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table
 from resegnet.learning.stress import format_stress_table, stress_table
-from resegnet.releases.records import add_scores
+from resegnet.releases.records import add_scores, check_split
 from resegnet.results.agreement import format_agreement, numbers_csv
 from resegnet.segmenter import Segmenter
 
@@ -25,19 +32,23 @@ def evaluate(arguments: argparse.Namespace) -> int:
     Raises
     ------
     ArgumentError
-        If scores are to be saved in a release that is no folder of the caller's.
+        If scores are to be saved in a release that is no folder of the caller's, or that has those of another split.
     resegnet.errors.ResegnetError, OSError
         For a release or data that cannot be used, and files that cannot be written.
     """
     if arguments.save and not os.path.isdir(os.path.expanduser(arguments.model or "")):
         raise ArgumentError(f"--save got --model {arguments.model}, expected the folder of a release: name one.")
+    if arguments.save:
+        check_split(Path(os.path.expanduser(arguments.model)), _name(arguments.dataset), arguments.split)
     segmenter = Segmenter.from_pretrained(arguments.model, revision=arguments.revision, engine=arguments.engine)
     if arguments.anatomy and not has_vessels(arguments.dataset):
         places = evaluate_places(segmenter, Path(arguments.dataset), arguments.split)
         print(format_anatomy(None, places))
         _keep(arguments, {"model": segmenter.model, "places": places})
         return 0
-    kinds = kinds_folder(segmenter, arguments.dataset) if arguments.anatomy else None
+    with_places = arguments.anatomy and has_places(arguments.dataset)
+    with_kinds = arguments.anatomy and (find_kinds(arguments.dataset) is not None or not with_places)
+    kinds = kinds_folder(segmenter, arguments.dataset) if with_kinds else None
     photographs = load_vessels(arguments.dataset, arguments.split)
     report = evaluate_dataset(
         segmenter,
@@ -47,11 +58,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
         out=arguments.out or Path("errors") / safe_name(_name(arguments.dataset)),
         numbers=arguments.numbers is not None,
         kinds=kinds,
-        kind_numbers=arguments.anatomy,
+        kind_numbers=with_kinds,
     )
+    if with_places:
+        report["places"] = evaluate_places(segmenter, Path(arguments.dataset), arguments.split)
     print(format_table(report))
     if arguments.anatomy:
-        print("", format_anatomy(report["kinds"], None), sep="\n")
+        print("", format_anatomy(report["kinds"], report.get("places")), sep="\n")
     if arguments.numbers is not None:
         print("", format_agreement(report), sep="\n")
         _write(arguments.numbers, numbers_csv(report))

@@ -79,6 +79,17 @@ class RunFolder:
         for path in self.path.rglob(TEMPORARY_FILES):
             path.unlink(missing_ok=True)
 
+    def require_checkpoint(self) -> None:
+        """Check that there is a run to resume.
+
+        Raises
+        ------
+        TrainingError
+            If there is none.
+        """
+        if not self.checkpoint.exists():
+            raise TrainingError(f"{self.path} holds no {self.checkpoint.name} to resume. Start without --resume.")
+
     def read_options(self) -> dict[str, Any]:
         """Read the values of the options that the run was started with.
 
@@ -90,8 +101,7 @@ class RunFolder:
             If the file cannot be read or does not hold training options.
         """
         try:
-            # The scores of a run whose file lacks this option are F1 alone.
-            values = {"choose_by": "f1"} | json.loads(self.options.read_text(encoding="utf-8"))
+            values = json.loads(self.options.read_text(encoding="utf-8"))
             options = TrainingOptions(**(values | {"device": "cpu"}))
             return dataclasses.asdict(options) | {"device": str(values["device"])}
         except (OSError, ValueError, TypeError, KeyError) as error:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -13,10 +15,14 @@ from tqdm import tqdm
 from resegnet.cohort.photograph import free_name
 from resegnet.dicom import is_dicom
 from resegnet.engine import Network, TwoLookNetwork
-from resegnet.errors import DataError, ImageError
+from resegnet.errors import DataError, ImageError, ReleaseError
+from resegnet.hub import TRAINING_NAME
 from resegnet.image import SUFFIXES
-from resegnet.io import atomic_folder, png, write_atomically
+from resegnet.io import atomic_folder, png, read_json, write_atomically
+from resegnet.releases.records import as_list, read_record, release_name, teacher_record, unknown_teacher
 from resegnet.segmenter import Segmenter
+
+LABELLED_BY_NAME = "labelled_by.json"  # of a folder that `label` makes: the releases that drew its vessel masks
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +35,8 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, limi
     because the models are unreliable on them. Pseudo-labels: Lee 2013, ICML Workshop on Challenges in Representation
     Learning.
 
-    Photographs are copied byte by byte, but DICOM files, which say whose eye they show, become PNG.
+    Photographs are copied byte by byte, but DICOM files, which say whose eye they show, become PNG. `labelled_by.json`
+    names the models and what they learned from, for the record and the licence of a network that learns from the masks.
 
     Parameters
     ----------
@@ -65,10 +72,46 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, limi
         paths = [paths[index] for index in np.linspace(0, len(paths) - 1, limit).astype(int)]
     threshold = float(np.mean([segmenter.config.threshold for segmenter in segmenters]))
     mirrored = [Segmenter(MirroredNetwork(segmenter.network), segmenter.config) for segmenter in segmenters]
+    records = [_record_of(segmenter) for segmenter in segmenters]
 
     with atomic_folder(destination) as folder:
         lines = _write_labelled(mirrored, threshold, source, paths, folder / "train", destination.name)
+        write_atomically(folder / LABELLED_BY_NAME, (json.dumps(records, indent=2) + "\n").encode())
     return len(lines)
+
+
+def read_labelled_by(source: str) -> list[dict[str, Any]]:
+    """Return the records of the models that labelled an image folder, as `teacher_record` makes them.
+
+    A source without `labelled_by.json` was labelled by something unknown, of which one record is returned.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or holds something else.
+    """
+    if source == "synthetic":  # the drawing knows its vessels
+        return []
+    folder = Path(os.path.expanduser(source))
+    path = folder / LABELLED_BY_NAME
+    if not path.is_file():
+        return [unknown_teacher(folder.name or source)]
+    try:
+        records = read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); label the photographs again.") from error
+    if not as_list(records) or not all(isinstance(record, dict) and record.get("name") for record in records):
+        raise DataError(f"{path}: expected a list of the models that labelled the photographs; label them again.")
+    return records
+
+
+def _record_of(segmenter: Segmenter) -> dict[str, Any]:
+    """Return name and training data of a model; without paths, because the records of training runs are published."""
+    try:
+        training = read_record(segmenter.folder / TRAINING_NAME) if segmenter.folder else {}
+    except ReleaseError:  # its training data are not known
+        training = {}
+    return teacher_record(release_name(segmenter.model) or "a model without a name", training)
 
 
 def _write_labelled(

@@ -13,7 +13,8 @@ from resegnet.errors import TrainingError
 from resegnet.model import is_usable
 
 # Options that --resume accepts with another value. `epochs` stretches the schedule from there on, and `detail_epochs`
-# counts back from its end. The others do not change what is trained, but `threads` and `device` change the rounding.
+# counts back from its end. The others do not change what is trained, with two exceptions: `threads` and `device` change
+# the rounding, and `device`, on a GPU also `workers`, the noise of the crops.
 MAY_CHANGE = frozenset(
     {
         *("epochs", "patience", "preview_every", "workers", "threads", "device"),
@@ -263,6 +264,8 @@ class TrainingOptions:
             raise TrainingError(
                 f"--patient-pattern {self.patient_pattern} is no regular expression ({error}). An example: ^(\\d+)_"
             ) from error
+        if self.track_space and not self.track:
+            raise TrainingError("--track-space needs --track, the project of the dashboard: add it.")
         names = [short_name(source) for source in (*self.dataset, *self.extra, *self.unseen)]
         if len(set(names)) < len(names):
             raise TrainingError(
@@ -304,6 +307,11 @@ class TrainingOptions:
                 "--validation-fraction is 0, expected more: there is nothing to choose a threshold by. It may be 0 "
                 "only with --start-from RELEASE, whose threshold is then kept, one epoch or more, and --schedule "
                 "cosine."
+            )
+        if not self.validation_fraction and self.detail_from:
+            raise TrainingError(
+                "--validation-fraction is 0, and --detail-from gives weights that the threshold of --start-from does "
+                "not fit: leave one of them out."
             )
 
     def _check_crop_size(self) -> None:

@@ -14,8 +14,8 @@ from resegnet.errors import ReleaseError, ResegnetError, TrainingError, first_li
 from resegnet.hub import CONFIG_NAME, TRAINING_NAME, find_release
 from resegnet.learning.calibration import Calibration
 from resegnet.learning.eyes import from_texts
-from resegnet.learning.options import TrainingOptions, short_name
-from resegnet.releases.records import as_list, as_number, as_object, read_record, training_runs
+from resegnet.learning.options import TrainingOptions
+from resegnet.releases.records import as_list, as_number, as_object, read_record, release_name, training_runs
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,7 @@ class ParentRelease:
     @property
     def name(self) -> str:
         """Last part of the path or Hub id. For the folder `release` of a run, the name of the run's folder."""
-        parent = Path(self.source).resolve().parent
-        is_run = Path(self.source).name == "release" and (parent / "options.json").exists()
-        return parent.name if is_run else short_name(self.source)
+        return release_name(self.source)
 
     @property
     def training_ids(self) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,20 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from resegnet.config import Config
+from resegnet.image import read_image
 from resegnet.learning.anatomy import AnatomySample, find_kinds, load_anatomy, read_kinds, split_anatomy
 from resegnet.learning.checks import check_disjoint, warn_of_test_eyes
 from resegnet.learning.crops import WorkingSample
 from resegnet.learning.data import load_vessels
 from resegnet.learning.eyes import fingerprints_of, same_eye
+from resegnet.learning.label import read_labelled_by
 from resegnet.learning.options import TrainingOptions, short_name
 from resegnet.learning.parents import ParentRelease, Parents
-from resegnet.learning.samples import encoded, read_sample
+from resegnet.learning.samples import SOURCE_COLUMN, encoded, photograph_sha256, read_sample
 from resegnet.learning.self_training import KindsTeacher, tell_kinds
 from resegnet.learning.split import split_validation
 from resegnet.releases.quantise import Look
+from resegnet.releases.records import photographs_trained_on, training_runs
 from resegnet.segmenter import Segmenter
 from resegnet.version import __version__
 
@@ -45,12 +48,15 @@ class TrainingData:
         Photographs with vessel masks that models made, for training only.
     tests
         The split `test` of every data set and of those that are only scored, by name.
+    labelled_by
+        Records of the models that made the masks of `extra`, see `resegnet.learning.label.read_labelled_by`.
     """
 
     train: Dataset
     validation: Dataset
     extra: Dataset
     tests: Mapping[str, Dataset]
+    labelled_by: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def load(cls, options: TrainingOptions) -> TrainingData:
@@ -67,6 +73,7 @@ class TrainingData:
         }
         tests |= {short_name(source): load_vessels(source, "test") for source in options.unseen}
         extra = load_vessels(options.extra, "train") if options.extra else photographs.select([])
+        labelled_by = [record for source in options.extra for record in read_labelled_by(source)]
         check_disjoint(photographs, tests)
         check_disjoint(extra, tests)
         warn_of_test_eyes({"trained or validated on": photographs, "trained on": extra}, tests)
@@ -75,27 +82,33 @@ class TrainingData:
         else:
             train, validation = photographs, photographs.select([])
         logger.info("%d photographs to train on, %d to validate on", len(train), len(validation))
-        return cls(train, validation, extra, tests)
+        return cls(train, validation, extra, tests, labelled_by)
 
-    def warn_of_known_eyes(self, parent: ParentRelease) -> None:
-        """Warn if the parent release was trained on eyes that are validated on or scored.
+    def warn_of_known_eyes(self, releases: Iterable[ParentRelease]) -> None:
+        """Warn if a release that the run learns from was trained on eyes that are validated on or scored.
 
-        Photographs are compared by `image_id` and, if the record of the release holds fingerprints of the eyes, by
-        their vessels.
+        Photographs are compared by `image_id` and, as far as the record of the release holds these, by the SHA-256 of
+        their pixels and by the vessels of the eyes.
         """
+        parents = {parent.source: parent for parent in releases}.values()
+        digests = [photographs_trained_on(training_runs(parent.record), "sha256") for parent in parents]
         consequence = "validation scores are optimistic, and the threshold may be biased."
         parts = {"validation": (self.validation, consequence)}
         parts |= {f"'{name}' test": (rows, "scores there are optimistic.") for name, rows in self.tests.items()}
         for name, (rows, consequence) in parts.items():
-            by_name = np.isin(np.array(rows["image_id"]), list(parent.training_ids))
-            by_vessels = same_eye(fingerprints_of(rows), parent.training_eyes).any(axis=1)
-            known = by_name | by_vessels
-            if known.any():
-                logger.warning(
-                    "%s was trained on the eyes of %d of the %d %s photographs (%d have the same image_id, %d the same "
-                    "vessels): %s",
-                    parent.source, known.sum(), len(rows), name, by_name.sum(), by_vessels.sum(), consequence,
-                )  # fmt: skip
+            pixels = _sha256_of(rows) if any(digests) else [""] * len(rows)  # decodes every photograph
+            for parent, trained_on in zip(parents, digests, strict=True):
+                by_name = np.isin(np.array(rows["image_id"]), list(parent.training_ids))
+                by_pixels = np.array([digest in trained_on for digest in pixels], bool)
+                by_vessels = same_eye(fingerprints_of(rows), parent.training_eyes).any(axis=1)
+                known = by_name | by_pixels | by_vessels
+                if known.any():
+                    logger.warning(
+                        "%s was trained on the eyes of %d of the %d %s photographs (%d have the same image_id, %d the "
+                        "same pixels, %d the same vessels): %s",
+                        parent.source, known.sum(), len(rows), name,
+                        by_name.sum(), by_pixels.sum(), by_vessels.sum(), consequence,
+                    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,11 +136,14 @@ class WorkingSamples:
         are kept in the folder `cache`, so that a run resumes in seconds.
         """
         config, device = options.config(), options.device
-        kinds: list[Path] = []
+        kinds: dict[str, Path] = {}
         if config.context_size is not None:
             cache.mkdir(exist_ok=True)
-            kinds = [folder for source in options.dataset if (folder := find_kinds(source)) is not None]
-        anatomy = load_anatomy(options.anatomy, config, cache) if options.anatomy else []
+            kinds = {source: folder for source in options.dataset if (folder := find_kinds(source)) is not None}
+        anatomy: list[AnatomySample] = []
+        if options.anatomy:
+            scored, trained_on = (data.validation, *data.tests.values()), (data.train, data.extra)
+            anatomy = load_anatomy(options.anatomy, config, cache, scored, trained_on)
         anatomy, anatomy_validation = split_anatomy(anatomy, options.validation_fraction, options.seed)
         teachers = [
             Segmenter.from_pretrained(teacher.folder, engine="torch", device=device) for teacher in parents.teachers
@@ -154,17 +170,24 @@ def _and_labelling(teacher: KindsTeacher | None) -> str:
     return ", and telling arteries from veins where no person did: about a second each, once" if teacher else ""
 
 
+def _sha256_of(rows: Dataset) -> list[str]:
+    return [photograph_sha256(read_image(encoded(row["image"]))) for row in rows.select_columns("image")]
+
+
 def _read(
     rows: Dataset,
     config: Config,
     cache: Path,
     teachers: Sequence[Segmenter] = (),
-    kinds: Sequence[Path] = (),
+    kinds: Mapping[str, Path] | None = None,
     kinds_teacher: KindsTeacher | None = None,
 ) -> list[WorkingSample]:
+    """Read photographs; `kinds` has the folder with labels of arteries and veins of each source that has one."""
     samples = []
     for row in tqdm(rows, desc="reading", unit="photograph", disable=None if len(rows) else True):
-        classes = [file for folder in kinds if (file := folder / f"{row['image_id']}.png").is_file()][:1]
+        # Only in the folder of the row's own source: another data set may use the same `image_id`.
+        folder = (kinds or {}).get(row[SOURCE_COLUMN])
+        classes = [file] if folder and (file := folder / f"{row['image_id']}.png").is_file() else []
         path: Path | None = None
         if config.context_size is not None and not teachers:
             told_by = kinds_teacher.digest if kinds_teacher and not classes else ""

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from datasets import Dataset
 
 from resegnet.hub import is_hub_id
 from resegnet.image import read_image
+from resegnet.learning.anatomy import AnatomySample
 from resegnet.learning.eyes import fingerprints_of, to_text
 from resegnet.learning.options import TrainingOptions, short_name
-from resegnet.learning.parents import ParentRelease, Parents
+from resegnet.learning.parents import Parents
 from resegnet.learning.photographs import TrainingData, WorkingSamples
 from resegnet.learning.run import Run
 from resegnet.learning.samples import encoded, photograph_sha256
-from resegnet.releases.records import training_datasets, training_digests
+from resegnet.releases.records import teacher_record
 
 
 def training_record(
@@ -54,12 +55,13 @@ def training_record(
         **_photographs("labelled", data.extra),
         **({"train_eyes": [to_text(eye) for eye in fingerprints_of(data.train)]} if options.eye_fingerprints else {}),
         "artery_vein_datasets": sorted({sample.dataset for sample in samples.train if sample.kinds_by_person}),
-        "anatomy_train_ids": [sample.image_id for sample in samples.anatomy],
-        "anatomy_validation_ids": [sample.image_id for sample in samples.anatomy_validation],
+        **_anatomy_photographs("train", samples.anatomy),
+        **_anatomy_photographs("validation", samples.anatomy_validation),
         "earlier": dict(parents.start.record) if parents.start else {},
         "detail_earlier": dict(parents.detail.record) if parents.detail else {},
         **({"start_from_commit": parents.start.commit} if parents.start and parents.start.commit else {}),
-        "teachers": [_teacher_record(teacher) for teacher in parents.teachers],
+        "teachers": [teacher_record(teacher.name, teacher.record, teacher.commit) for teacher in parents.teachers],
+        "labelled_by": [dict(labeller) for labeller in data.labelled_by],
         "data_sha256": _fingerprint(data.train, data.validation, data.extra),
         "environment": {
             "python": platform.python_version(),
@@ -96,14 +98,12 @@ def _photographs(use: str, rows: Dataset) -> dict[str, list[str]]:
     return {f"{use}_ids": list(rows["image_id"]), f"{use}_sha256": digests}
 
 
-def _teacher_record(teacher: ParentRelease) -> dict[str, Any]:
-    record: dict[str, Any] = {"name": teacher.name, "trained_on": training_datasets(teacher.record)}
-    if teacher.commit:
-        record["commit"] = teacher.commit
-    digests, complete = training_digests(teacher.record)
-    if complete:
-        record["sha256"] = sorted(digests)
-    return record
+def _anatomy_photographs(use: str, samples: Sequence[AnatomySample]) -> dict[str, list[str]]:
+    """Return the same of photographs with known disc or fovea."""
+    return {
+        f"anatomy_{use}_ids": [sample.image_id for sample in samples],
+        f"anatomy_{use}_sha256": [sample.sha256 for sample in samples],
+    }
 
 
 def _fingerprint(*parts: Iterable[Mapping[str, Any]]) -> str:

@@ -21,7 +21,7 @@ from resegnet.engine import TorchNetwork, cpu_has_fast_bfloat16
 from resegnet.errors import TrainingError
 from resegnet.learning.anatomy import AnatomySample
 from resegnet.learning.crops import Crops, WorkingSample, identity_collate
-from resegnet.learning.looks import LookBatch, LookCrops
+from resegnet.learning.looks import ANATOMY_EVERY, LookBatch, LookCrops
 from resegnet.learning.losses import bce_dice_loss, centreline_loss, kinds_loss, spot_loss
 from resegnet.learning.options import TrainingOptions
 from resegnet.learning.validation import score_validation
@@ -105,7 +105,7 @@ class Run:
             "schedule": self.schedule.state_dict(),
             "generator": torch.get_rng_state(),
             "epoch": self.epoch,
-            "best_f1": self.best_score,  # the score was F1 alone once
+            "best_score": self.best_score,
             "best_epoch": self.best_epoch,
             "processes": self.processes,
         }
@@ -128,7 +128,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["generator"].cpu())
-        self.epoch, self.best_score, self.best_epoch = state["epoch"], state["best_f1"], state["best_epoch"]
+        self.epoch, self.best_score, self.best_epoch = state["epoch"], state["best_score"], state["best_epoch"]
 
     def restart_average(self) -> None:
         """Set the averaged weights to the current weights."""
@@ -270,8 +270,10 @@ class Run:
         losses["kinds"] = weights["kinds"] * kinds_loss(context_logits[:, 1:3].float(), kinds)
         if len(of_eyes):
             disc, disc_weight, fovea, fovea_weight = batch.anatomy_masks[:, :4].split(1, dim=1)
-            losses["disc"] = weights["disc"] * bce_dice_loss(of_eyes[:, 3:4], disc, disc_weight)
-            losses["fovea"] = weights["fovea"] * spot_loss(of_eyes[:, 4:5], fovea, fovea_weight)
+            # Of several processes or small batches, some have more of these crops and some none: their mean counts.
+            share = len(of_eyes) * ANATOMY_EVERY / count
+            losses["disc"] = share * weights["disc"] * bce_dice_loss(of_eyes[:, 3:4], disc, disc_weight)
+            losses["fovea"] = share * weights["fovea"] * spot_loss(of_eyes[:, 4:5], fovea, fovea_weight)
         return losses
 
     def _vessel_loss(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ COLUMNS = datasets.Features(
         "dataset": datasets.Value("string"),
     }
 )
+SOURCE_COLUMN = "source"  # of the data sets that `load_vessels` returns: the folder, file or Hub id of a row
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,26 @@ _HUB_ANSWERS_S = 6.0
 logger = logging.getLogger(__name__)
 
 
-def load_release(model: ReSegNet, parent: ParentRelease) -> None:
+def load_release(model: ReSegNet, parent: ParentRelease, whole: bool) -> None:
     """Load the weights of a release that has the same encoder, in place.
 
     Tensors of the decoder that the release lacks, or has in another shape, keep their random weights, and the log says
     so.
 
+    Parameters
+    ----------
+    model
+        Network to change.
+    parent
+        The release.
+    whole
+        Whether the release must have all tensors, because none is learned or calibrated anew.
+
     Raises
     ------
     TrainingError
-        If the release cannot be loaded, has another encoder, or normalises photographs in another way.
+        If the release cannot be loaded, has another encoder, lacks tensors that it must have, or normalises photographs
+        in another way.
     """
     donor, given = _read_release("--start-from", parent)
     own = model.state_dict()
@@ -46,6 +56,18 @@ def load_release(model: ReSegNet, parent: ParentRelease) -> None:
             f"--start-from {parent.source}: its encoder is {donor.encoder} of depth "
             f"{donor.encoder_depth}, this run's {model.config.encoder} of depth {model.config.encoder_depth}. "
             f"Give a release of the same encoder, or --encoder {donor.encoder} by hand or by a preset."
+        )
+    if any(name.startswith("net.context.encoder.") for name in missing):
+        raise TrainingError(
+            f"--start-from {parent.source}: its context branch has the encoder {donor.context_encoder or 'plain'}, "
+            f"this run's {model.config.context_encoder or 'plain'}. Give a release of the same, or the other "
+            "--context-encoder."
+        )
+    if whole and missing:
+        raise TrainingError(
+            f"--start-from {parent.source} lacks {len(missing)} of {len(own)} tensors of this network, such as "
+            f"{missing[0]}, and with --epochs 0 or --validation-fraction 0 they would stay random or uncalibrated. "
+            "Give a release of the same network."
         )
     if (donor.mean, donor.std) != (model.config.mean, model.config.std):
         raise TrainingError(

@@ -72,20 +72,21 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
         If a file cannot be written.
     """
     folder = RunFolder(Path(out))
-    _check_folder(folder, options, resume)
+    planned = _check_folder(folder, options, resume)
     if options.track:
         require("trackio", "--track")
     _set_up_torch(options)
     run = Run(options)
     if run.rank == 0:
         folder.make()
+        if not resume:
+            folder.write_options(options)  # marks the folder as that of a run
     parents = find_parents(options, folder.read_commits() if resume else {})
     data = TrainingData.load(options)
-    for parent in (parents.start, parents.detail):
-        if parent:
-            data.warn_of_known_eyes(parent)
+    known = (parents.start, parents.detail, *parents.teachers)
+    data.warn_of_known_eyes(parent for parent in known if parent)
     if resume:
-        _resume(run, folder)
+        _resume(run, folder, planned)
     else:
         _start(run, parents)
     read = partial(WorkingSamples.read, data, options, parents, folder.samples)
@@ -94,11 +95,10 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
     with torch.random.fork_rng(devices=[]):  # to build a network draws random numbers
         samples = read(None if learns_first else _find_kinds_teacher(run, folder, parents))
     if run.rank == 0:
-        # Also when resuming: options given anew, such as more epochs, hold for the next --resume. The checkpoint comes
-        # last, because --resume needs the other files beside it.
-        folder.write_options(options)
+        folder.write_options(options)  # of a resumed run: options given anew hold for the next --resume
         folder.write_commits(parents.commits)
-        if not resume:
+        if not resume:  # the checkpoint comes last, because --resume needs the other files beside it
+            folder.cut_metrics(0)
             save_tensors(run.state(), folder.checkpoint)
     name = folder.path.absolute().name
     project = options.track if run.rank == 0 else ""
@@ -116,15 +116,21 @@ def train(options: TrainingOptions, out: Path, resume: bool = False) -> Path:
     return folder.release
 
 
-def _check_folder(folder: RunFolder, options: TrainingOptions, resume: bool) -> None:
+def _check_folder(folder: RunFolder, options: TrainingOptions, resume: bool) -> int:
+    """Check that a run may start or resume in a folder, and return the number of epochs that it had planned."""
     if not resume:
         if folder.checkpoint.exists():
             raise TrainingError(
                 f"{folder.path} holds a run already. Add --resume to continue it, or name another --out."
             )
-        return
-    if not folder.checkpoint.exists():
-        raise TrainingError(f"{folder.path} holds no {folder.checkpoint.name} to resume. Start without --resume.")
+        for name in (folder.samples.name, folder.release.name):
+            if (folder.path / name).exists() and not folder.options.exists():
+                raise TrainingError(
+                    f"{folder.path} holds a folder {name}, which no run made, and a run would replace it. Name another "
+                    "--out."
+                )
+        return options.epochs
+    folder.require_checkpoint()
     first = folder.read_options()
     changed = [
         option_name(name) for name, value in first.items() if name not in MAY_CHANGE and getattr(options, name) != value
@@ -134,6 +140,7 @@ def _check_folder(folder: RunFolder, options: TrainingOptions, resume: bool) -> 
             f"{', '.join(changed)} cannot be changed by --resume: it would be another run. Leave it out, or start a "
             "new run with another --out."
         )
+    return int(first["epochs"])
 
 
 def _set_up_torch(options: TrainingOptions) -> None:
@@ -150,7 +157,7 @@ def _start(run: Run, parents: Parents) -> None:
     if parents.start is None:
         load_encoder_weights(run.model, run.options.encoder_weights)
     else:
-        load_release(run.model, parents.start)
+        load_release(run.model, parents.start, whole=not (run.options.epochs and run.options.validation_fraction))
         if parents.calibration:
             parents.calibration.undo_scaling(run.model)
     if parents.detail is not None:
@@ -158,8 +165,13 @@ def _start(run: Run, parents: Parents) -> None:
     run.restart_average()
 
 
-def _resume(run: Run, folder: RunFolder) -> None:
+def _resume(run: Run, folder: RunFolder, planned: int) -> None:
     run.load_state(load_tensors(folder.checkpoint, run.device))
+    if run.options.epochs != planned and run.options.epochs <= run.epoch:
+        raise TrainingError(
+            f"--epochs is {run.options.epochs}, but {run.epoch} are done. Expected {run.epoch + 1} or more: the last "
+            "epoch is the one that is always scored."
+        )
     if run.processes > 1:
         distributed.barrier()  # all have read the checkpoint before the first process replaces it
     if run.rank == 0:
@@ -252,10 +264,10 @@ def _score(segmenter: Segmenter, options: TrainingOptions, tests: Mapping[str, D
         metrics[name] = evaluate_dataset(segmenter, tests[name], second_observer=observer, kinds=kinds)
     for source in options.anatomy:
         name = short_name(source)
-        if (Path(source) / "test" / "metadata.jsonl").is_file() and name not in metrics:
+        if (Path(source) / "test" / "metadata.jsonl").is_file():
             logger.info("scoring optic disc and fovea on %s, test", name)
             try:
-                metrics[name] = {"split": "test", "places": evaluate_places(segmenter, Path(source), "test")}
+                metrics.setdefault(name, {"split": "test"})["places"] = evaluate_places(segmenter, Path(source), "test")
             except DataError as error:  # it is no reason to give up a trained network
                 logger.warning("%s", error)
     return metrics

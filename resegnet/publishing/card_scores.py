@@ -23,6 +23,7 @@ from resegnet.releases.records import (
     training_digests,
     training_runs,
     unrecorded_parent,
+    used_ids,
     was_trained_on,
 )
 from resegnet.results.metrics import SCORES
@@ -47,8 +48,9 @@ class Difference:
     own: float | None
 
 
-# The evidence that no scored photograph was used for training or validation: pixels, ids, or nothing.
-Separation = Literal["pixels", "ids", ""]
+# The evidence that no scored photograph was used for training or validation: pixels; ids; ids, and the pixels of some
+# of the photographs that were used; or nothing.
+Separation = Literal["pixels", "ids", "ids and some pixels", ""]
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def scored_results(reports: Reports, training: Record, config: Config) -> Result
         unrecorded_parent=bool(unrecorded_parent(training)),
         reused=reused,
         separate_by=separate_by,
-        teachers_unlisted=separate_by == "ids" and bool(teacher_releases(training)),
+        teachers_unlisted=separate_by not in ("pixels", "") and bool(teacher_releases(training)),
         protocol=per_dataset(reports, "protocol"),
     )
 
@@ -174,17 +176,17 @@ def _reused(reports: Reports, training: Record) -> tuple[int, Separation]:
     reused = sum(str(photograph.get("sha256")) in digests for photograph in photographs)
     if reused or not photographs:
         return reused, ""
-    if complete and all(photograph.get("sha256") for photograph in photographs):
+    scored_have_digests = all(photograph.get("sha256") for photograph in photographs)
+    if complete and scored_have_digests:
         return 0, "pixels"
-    runs = training_runs(training)
-    if unrecorded_parent(training) or not all(as_list(run.get("train_ids")) for run in runs):
+    if unrecorded_parent(training) or not all(as_list(run.get("train_ids")) for run in training_runs(training)):
         return 0, ""
-    keys = ("train_ids", "validation_ids", "labelled_ids")
-    used = {str(name) for run in runs for key in keys for name in as_list(run.get(key))}
     ids = {
         str(photograph.get("image_id")) for name in training_datasets(training) for photograph in scored.get(name, [])
     }
-    return 0, "ids" if ids and not ids & used else ""
+    if not ids or ids & used_ids(training):
+        return 0, ""
+    return 0, "ids and some pixels" if digests and scored_have_digests else "ids"
 
 
 @dataclass(frozen=True)

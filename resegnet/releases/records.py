@@ -9,9 +9,9 @@ import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from resegnet.errors import ReleaseError, first_line
+from resegnet.errors import ArgumentError, ReleaseError, first_line
 from resegnet.hub import METRICS_NAME
 from resegnet.io import json_bytes, read_json, write_atomically
 from resegnet.releases.datasheets import ARTERY_VEIN_SOURCES, SOURCES
@@ -23,7 +23,9 @@ NOT_FOR = """* Diagnosis, screening, treatment, triage, or any other decision ab
 * Measurements in micrometres, unless the scale of the camera is known.
 * Comparing vessel area or calibre between cameras, or with the output of other programs."""
 
-_USES = ("train", "validation", "labelled")  # what photographs are used for, as in the keys `train_ids`, `train_sha256`
+# What photographs are used for, as in the keys `train_ids`, `train_sha256`; the last two for optic disc and fovea.
+_VESSEL_USES = ("train", "validation", "labelled")
+_USES = (*_VESSEL_USES, "anatomy_train", "anatomy_validation")
 
 # Characters with a meaning in Markdown, in its tables or in HTML. The Hub reads "$" and a backslash before a bracket as
 # the start of a formula even behind another backslash, so these two become HTML entities.
@@ -67,6 +69,24 @@ def add_scores(folder: Path, name: str, scores: Mapping[str, Any]) -> None:
     path = folder / METRICS_NAME
     metrics = read_record(path)
     write_atomically(path, json_bytes(metrics | {name: as_object(metrics.get(name)) | dict(scores)}))
+
+
+def check_split(folder: Path, name: str, split: str) -> None:
+    """Check that `add_scores` would not mix two splits of a data set under one name.
+
+    Raises
+    ------
+    ArgumentError
+        If the release has scores of another split.
+    ReleaseError
+        If the folder has no readable `metrics.json`.
+    """
+    kept = as_object(read_record(folder / METRICS_NAME).get(name))
+    if kept and kept.get("split", "test") != split:
+        raise ArgumentError(
+            f"--save: {folder} has the scores of {name}, {one_line(kept.get('split', 'test'))}; those of {split} would "
+            "be mixed with them. Leave --save out, and write a report with --json FILE."
+        )
 
 
 def as_object(value: Any) -> dict[str, Any]:
@@ -156,8 +176,8 @@ def training_datasets(training: Mapping[str, Any]) -> list[str]:
     from_teachers = [
         one_line(name)
         for run in training_runs(training)
-        for teacher in as_list(run.get("teachers"))
-        for name in as_list(as_object(teacher).get("trained_on"))
+        for teacher in _teachers(run)
+        for name in as_list(teacher.get("trained_on"))
     ]
     names = [
         *vessel_datasets(training),
@@ -191,17 +211,63 @@ def pseudo_labelled_datasets(training: Mapping[str, Any]) -> list[str]:
 
 
 def teacher_releases(training: Mapping[str, Any]) -> dict[str, bool]:
-    """Map the name of each teacher release to whether the record lists the teacher's own training data."""
+    """Map the name of each teacher release to whether the record lists the teacher's own training data.
+
+    Models that labelled photographs, whose vessel masks were learned from, are teachers too.
+    """
     found: dict[str, bool] = {}
     for run in training_runs(training):
-        recorded = [as_object(teacher) for teacher in as_list(run.get("teachers"))]
-        # Records of early versions hold the names only.
-        names_only = as_list(as_object(run.get("options")).get("teacher"))[len(recorded) :]
-        for teacher in (*recorded, *({"name": name} for name in names_only)):
+        for teacher in _teachers(run):
             name = one_line(teacher.get("name"))
-            known = bool(as_list(teacher.get("trained_on")))
+            known = bool(as_list(teacher.get("trained_on"))) and teacher.get("trained_on_complete") is not False
             found[name] = found.get(name, True) and known  # two teachers may share a name
     return found
+
+
+def _teachers(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the records of the models that a run learned from, as `teacher_record` makes them."""
+    recorded = [as_object(teacher) for teacher in as_list(run.get("teachers"))]
+    # Records of early versions hold the names of teachers only, and nothing of the models that labelled photographs.
+    names_only = as_list(_options(run).get("teacher"))[len(recorded) :]
+    labellers = [as_object(labeller) for labeller in as_list(run.get("labelled_by"))]
+    if as_list(run.get("labelled_ids")) and "labelled_by" not in run:
+        labellers = [unknown_teacher(one_line(name)) for name in as_list(_options(run).get("extra"))]
+    return [*recorded, *({"name": name} for name in names_only), *labellers]
+
+
+def teacher_record(name: str, training: Mapping[str, Any], commit: str | None = None) -> dict[str, Any]:
+    """Return what the record of a run says of a release that it learned from.
+
+    Parameters
+    ----------
+    name
+        Name of the release, without its path.
+    training
+        Its `training.json`, empty if it has none.
+    commit
+        Its commit on the Hub, if it comes from there.
+    """
+    record: dict[str, Any] = {"name": name, "trained_on": training_datasets(training)}
+    if unrecorded_parent(training) or not all(teacher_releases(training).values()):
+        record["trained_on_complete"] = False
+    if commit:
+        record["commit"] = commit
+    digests, complete = training_digests(training)
+    if complete:
+        record["sha256"] = sorted(digests)
+    return record
+
+
+def unknown_teacher(dataset: str) -> dict[str, Any]:
+    """Return the record of the models that labelled a data set, if nothing is known of them."""
+    return {"name": f"unknown models that labelled {dataset}", "trained_on": []}
+
+
+def release_name(source: str) -> str:
+    """Return the last part of a path or Hub id. For the folder `release` of a run, the name of the run's folder."""
+    parent = Path(source).resolve().parent
+    is_run = Path(source).name == "release" and (parent / "options.json").exists()
+    return parent.name if is_run else Path(source).name or source
 
 
 def _option_names(training: Mapping[str, Any], option: str) -> list[str]:
@@ -244,17 +310,20 @@ def training_digests(training: Mapping[str, Any]) -> tuple[set[str], bool]:
     runs = training_runs(training)
     digests = {str(digest) for run in runs for use in _USES for digest in as_list(run.get(f"{use}_sha256"))}
     complete = bool(digests) and not unrecorded_parent(training) and all(map(_has_digests, runs))
-    for run in runs:
-        teachers = [as_list(as_object(teacher).get("sha256")) for teacher in as_list(run.get("teachers"))]
-        complete = complete and all(teachers) and len(teachers) == len(as_list(_options(run).get("teacher")))
-        digests.update(str(digest) for teacher in teachers for digest in teacher)
-    return digests, complete
+    teachers = [as_list(teacher.get("sha256")) for run in runs for teacher in _teachers(run)]
+    digests.update(str(digest) for teacher in teachers for digest in teacher)
+    return digests, complete and all(teachers)
 
 
-def _has_digests(run: Mapping[str, Any]) -> bool:
-    """Return whether a run records the SHA-256 of all its photographs."""
+def used_ids(training: Mapping[str, Any]) -> set[str]:
+    """Collect the `image_id`s of the photographs that the weights were trained or validated on."""
+    return {str(name) for run in training_runs(training) for use in _USES for name in as_list(run.get(f"{use}_ids"))}
+
+
+def _has_digests(run: Mapping[str, Any], uses: Sequence[str] = _USES) -> bool:
+    """Return whether a run records the SHA-256 of all its photographs of some uses."""
     return bool(as_list(run.get("train_sha256"))) and all(
-        len(as_list(run.get(f"{use}_sha256"))) == len(as_list(run.get(f"{use}_ids"))) for use in _USES
+        len(as_list(run.get(f"{use}_sha256"))) == len(as_list(run.get(f"{use}_ids"))) for use in uses
     )
 
 
@@ -285,9 +354,9 @@ def threshold_origin(training: Mapping[str, Any]) -> str:
     if fitting is None or any(_options(run).get("validation_fraction") != 0 for run in runs[:fitting]):
         return "The records do not name the photographs that the threshold was fitted on."
     # Two data sets may number their photographs alike, so ids are compared only where a record has no SHA-256.
-    kind = "sha256" if all(map(_has_digests, runs)) else "ids"
+    kind: Literal["sha256", "ids"] = "sha256" if all(_has_digests(run, _VESSEL_USES) for run in runs) else "ids"
     fitted_on = {str(name) for name in as_list(runs[fitting][f"validation_{kind}"])}
-    before, later = (len(fitted_on & _training_photographs(part, kind)) for part in (runs[fitting:], runs[:fitting]))
+    before, later = (len(fitted_on & photographs_trained_on(part, kind)) for part in (runs[fitting:], runs[:fitting]))
     photographs = f"{len(fitted_on)} validation photograph{'s' if len(fitted_on) > 1 else ''}"
     start = f"The threshold was fitted on {photographs}"
     if before:
@@ -300,6 +369,10 @@ def threshold_origin(training: Mapping[str, Any]) -> str:
     return f"{start} that the model was not trained on."
 
 
-def _training_photographs(runs: Sequence[Mapping[str, Any]], kind: str) -> set[str]:
-    uses = ("train", "labelled")
+def photographs_trained_on(runs: Sequence[Mapping[str, Any]], kind: Literal["sha256", "ids"]) -> set[str]:
+    """Collect the recorded SHA-256, or ids, of the photographs that runs were trained on.
+
+    Ids leave out the photographs with optic disc and fovea: they are of other folders, which may count from 1 as well.
+    """
+    uses = ("train", "labelled", "anatomy_train") if kind == "sha256" else ("train", "labelled")
     return {str(name) for run in runs for use in uses for name in as_list(run.get(f"{use}_{kind}"))}

@@ -12,17 +12,20 @@ from PIL import Image
 from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter
+from resegnet.__main__ import main
 from resegnet.errors import ArgumentError, DataError, ReleaseError
 from resegnet.geometry import Geometry
 from resegnet.learning.anatomy_evaluation import (
     KindScores,
     evaluate_places,
     format_anatomy,
+    has_places,
     has_vessels,
     held_back_ids,
     kinds_folder,
     score_kinds,
 )
+from resegnet.releases.records import check_split
 from resegnet.results.anatomy import ARTERY, VEIN, Anatomy
 from resegnet.results.segmentation import Segmentation
 
@@ -158,9 +161,35 @@ def test_a_model_of_vessels_is_refused_and_folders_are_told_apart(tmp_path: Path
         evaluate_places(Segmenter(TruthTeller(), CONFIG, anatomy=False), tmp_path, "test")
     assert has_vessels("synthetic")
     write_folder(tmp_path, EYES, "test")
-    assert not has_vessels(str(tmp_path))
+    assert not has_vessels(str(tmp_path)) and has_places(str(tmp_path))
     (tmp_path / "test" / "metadata.jsonl").write_text('{"image_file_name": "a.png", "mask_file_name": "b.png"}')
-    assert has_vessels(str(tmp_path))
+    assert has_vessels(str(tmp_path)) and has_places(str(tmp_path))  # by its centres
+    (tmp_path / "centres.csv").unlink()
+    assert not has_places(str(tmp_path)) and not has_places("synthetic")
+
+
+def test_a_folder_with_vessels_and_discs_is_scored_on_both(tmp_path, monkeypatch, capsys) -> None:
+    write_folder(tmp_path / "eyes", {"masked": EYES["masked"]}, "test")
+    path = tmp_path / "eyes" / "test" / "metadata.jsonl"
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps(row | {"mask_file_name": row["disc_file_name"]}))  # as good a mask as any
+    segmenter = Segmenter(TruthTeller(), CONFIG)
+    monkeypatch.setattr(Segmenter, "from_pretrained", lambda *_, **__: segmenter)
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "--dataset", "eyes", "--anatomy", "--json", "report.json"]) == 0
+    assert "Optic disc" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["pooled"] and report["places"]["count"] == 1 and report["kinds"] is None
+
+
+def test_scores_of_two_splits_are_not_mixed(tmp_path) -> None:
+    (tmp_path / "metrics.json").write_text('{"drive": {"pooled": {}}, "discs": {"split": "validation"}}')
+    check_split(tmp_path, "drive", "test")
+    check_split(tmp_path, "discs", "validation")
+    check_split(tmp_path, "new", "train")
+    for name, split, kept in (("drive", "train", "test"), ("discs", "test", "validation")):
+        with pytest.raises(ArgumentError, match=f"has the scores of {name}, {kept}; those of {split}"):
+            check_split(tmp_path, name, split)
 
 
 def test_kinds_are_scored_where_there_is_a_reference(tmp_path: Path) -> None:

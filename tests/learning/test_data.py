@@ -96,7 +96,8 @@ def test_every_form_gives_the_same_samples_and_leaves_the_source_as_it_was(tmp_p
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     for split, seeds in (("train", (1, 2)), ("test", (3,))):
         loaded = load_vessels(folder, split)
-        assert loaded.column_names == ["image", "mask", "fov", "image_id", "patient", "dataset", "eye"]
+        assert loaded.column_names == ["image", "mask", "fov", "image_id", "patient", "dataset", "source", "eye"]
+        assert set(loaded["source"]) == {str(folder)}
         assert set(loaded[0]["image"]) == {"bytes", "path"}
         assert len(loaded) == len(seeds)
         for row, seed in zip(loaded, seeds, strict=True):

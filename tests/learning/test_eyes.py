@@ -12,11 +12,14 @@ from PIL import Image
 from support.synthetic import draw_fundus
 
 from resegnet.errors import DataError, TrainingError
+from resegnet.image import read_image
+from resegnet.learning import photographs
 from resegnet.learning.data import load_vessels, read_mask
 from resegnet.learning.eyes import SAME_EYE, eye_numbers, fingerprint, from_texts, similarity, to_text
 from resegnet.learning.options import TrainingOptions
 from resegnet.learning.parents import ParentRelease
 from resegnet.learning.photographs import TrainingData
+from resegnet.learning.samples import encoded, photograph_sha256
 from resegnet.learning.split import split_validation
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -166,21 +169,37 @@ def test_eyes_that_are_trained_on_and_scored_are_told(tmp_path, caplog):
     assert "1 of the 2 photographs to score in leaking show eyes that are trained or validated on" in caplog.text
 
 
-def test_eyes_of_the_parent_are_known_under_other_names(tmp_path, caplog):
+def test_eyes_of_the_parent_are_known_under_other_names(tmp_path, caplog, monkeypatch):
     eyes = drawn_eyes(range(6))
     folder = write_copies(tmp_path / "eyes", {"train": eyes[:4], "test": eyes[4:]}, 200)
     data = TrainingData.load(TrainingOptions(dataset=(str(folder),)))
     prints = [to_text(fingerprint(vessels)) for _, vessels in eyes]
+    pixels = [photograph_sha256(read_image(encoded(cell))) for cell in data.tests["eyes"]["image"]]
+    decoded = []
+    monkeypatch.setattr(photographs, "read_image", lambda content: decoded.append(content) or read_image(content))
     for record, words in (
         ({"train_ids": ["a"], "train_eyes": prints[5:]}, ["1 of the 2 'eyes' test photographs"]),
         ({"earlier": {"train_eyes": prints[:4]}}, ["4 of the 4 validation photographs (0 have the same image_id"]),
         ({"train_ids": ["a"]}, []),
         ({"train_ids": data.tests["eyes"]["image_id"][:1]}, ["1 of the 2 'eyes' test photographs (1 have the same"]),
+        (
+            {"earlier": {"train_sha256": pixels[:1]}},
+            ["(0 have the same image_id, 1 the same pixels, 0 the same vessels"],
+        ),
+        ({"anatomy_train_sha256": pixels}, ["2 of the 2 'eyes' test photographs (0 have the same image_id, 2 the"]),
     ):
         caplog.clear()
-        data.warn_of_known_eyes(ParentRelease("theirs", tmp_path, None, record))
+        decoded.clear()
+        data.warn_of_known_eyes([ParentRelease("theirs", tmp_path, None, record)])
         assert [word for word in words if word not in caplog.text] == []
         assert ("theirs" in caplog.text) == bool(words)
+        assert bool(decoded) == ("sha256" in str(record))
+    # Once for all releases.
+    decoded.clear()
+    record = {"train_sha256": pixels[1:]}
+    data.warn_of_known_eyes(ParentRelease(name, tmp_path, None, record) for name in ("one", "other"))
+    assert len(decoded) == len(data.validation) + len(data.tests["eyes"])
+    assert "one was trained on" in caplog.text and "other was trained on" in caplog.text
 
 
 def test_patients_come_from_names_by_a_pattern(tmp_path, caplog):

@@ -18,7 +18,8 @@ import train as train_script
 from resegnet.config import Config
 from resegnet.errors import TrainingError
 from resegnet.learning.options import TrainingOptions
-from resegnet.learning.start import load_encoder_weights
+from resegnet.learning.parents import ParentRelease
+from resegnet.learning.start import load_encoder_weights, load_release
 from resegnet.learning.training import train
 from resegnet.model import ReSegNet
 from resegnet.releases.release import verify_release
@@ -122,6 +123,15 @@ def test_encoder_weights_from_a_file(tmp_path):
     )
     load_encoder_weights(two_looks, str(tmp_path / "weights.pth"))
     assert_same(dict(two_looks.net.context.encoder.state_dict()), dict(donor.net.encoder.state_dict()))
+    two_looks.save_pretrained(tmp_path / "looks")
+    parent = ParentRelease("looks", tmp_path / "looks", None, {})
+    other = ReSegNet(dataclasses.replace(two_looks.config, context_encoder="resnet34"))
+    with pytest.raises(TrainingError, match="its context branch has the encoder resnet18, this run's resnet34"):
+        load_release(other, parent, whole=False)
+    wider = ReSegNet(dataclasses.replace(two_looks.config, decoder_channels=(32, 16)))
+    with pytest.raises(TrainingError, match="would stay random or uncalibrated"):
+        load_release(wider, parent, whole=True)
+    load_release(wider, parent, whole=False)
     (tmp_path / "broken.pth").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match="cannot be read"):
         load_encoder_weights(model, str(tmp_path / "broken.pth"))

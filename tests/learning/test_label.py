@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +16,9 @@ from resegnet.config import TWO_LOOKS
 from resegnet.errors import DataError
 from resegnet.learning.crops import Crops, WorkingSample
 from resegnet.learning.data import load_vessels, read_sample
-from resegnet.learning.label import MirroredNetwork, label
+from resegnet.learning.label import LABELLED_BY_NAME, MirroredNetwork, label, read_labelled_by
+from resegnet.learning.options import TrainingOptions
+from resegnet.learning.photographs import TrainingData
 
 CONFIG = Config(input_size=512, threshold=0.6)
 TWO_LOOKS_CONFIG = Config(
@@ -98,6 +102,41 @@ def test_models_of_one_look_and_of_two_label_together(tmp_path):
         wanted = (np.mean([result.probability for result in results], axis=0) >= 0.65) & results[0].fov
         assert wanted.any()
         assert (mask != wanted).mean() < 0.002  # each stand-in sees mirrored pictures alike
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_the_models_that_labelled_are_recorded_with_what_they_learned_from(folder, tmp_path):
+    (tmp_path / "photographs").mkdir()
+    Image.fromarray(draw_fundus(0).image).save(tmp_path / "photographs" / "a.png")
+    release = tmp_path / "private" / "mine" / "release"
+    release.mkdir(parents=True)
+    (release.parent / "options.json").write_text("{}")
+    training = {"options": {"dataset": ["drive"]}, "train_ids": ["0"], "train_sha256": ["ab"]}
+    (release / "training.json").write_text(json.dumps(training))
+    segmenters = [
+        Segmenter(DarkOnGreen(), CONFIG, str(release), release),
+        Segmenter(DarkOnGreen(), CONFIG, "someone/net@c0ffee", tmp_path),
+        Segmenter(DarkOnGreen(), CONFIG),
+    ]
+    labelled = tmp_path / "labelled"
+    assert label(segmenters, tmp_path / "photographs", labelled) == 1
+    known = {"name": "mine", "trained_on": ["drive"], "sha256": ["ab"]}
+    unknown = [{"name": name, "trained_on": []} for name in ("net@c0ffee", "a model without a name")]
+    assert json.loads((labelled / LABELLED_BY_NAME).read_text()) == [known, *unknown]
+    assert "private" not in (labelled / LABELLED_BY_NAME).read_text()
+    data = TrainingData.load(TrainingOptions(dataset=(str(folder),), extra=(str(labelled),)))
+    assert data.labelled_by == [known, *unknown] and len(data.extra) == 1
+
+
+def test_a_folder_that_does_not_say_who_labelled_it_was_labelled_by_something_unknown(tmp_path):
+    assert read_labelled_by(str(tmp_path)) == [
+        {"name": f"unknown models that labelled {tmp_path.name}", "trained_on": []}
+    ]
+    assert read_labelled_by("synthetic") == []
+    for content in ("[]", "{", '{"name": "a"}', '["a"]', '[{"trained_on": []}]'):
+        (tmp_path / LABELLED_BY_NAME).write_text(content)
+        with pytest.raises(DataError, match=r"labelled_by\.json: .*label"):
+            read_labelled_by(str(tmp_path))
 
 
 def test_mirrored_averages_over_four_views_each_turned_back():

@@ -2,6 +2,7 @@
 
 import pytest
 
+import train as train_script
 from resegnet.errors import TrainingError
 from resegnet.learning.options import PRESETS, TrainingOptions
 
@@ -14,6 +15,15 @@ def test_both_branches_learn_between_context_and_detail_epochs():
     assert TrainingOptions(**short | {"epochs": 0, "start_from": "a"}).context_epochs == 100  # scores a release
     with pytest.raises(TrainingError, match="--context-epochs needs a network of two looks"):
         TrainingOptions(dataset=("any",), context_epochs=1)
+
+
+@pytest.mark.parametrize("epochs", [2, 3, 4, 5, 53, 529])
+def test_fewer_epochs_shorten_every_phase_and_leave_none_out(epochs):
+    options = TrainingOptions(
+        **train_script._shortened(PRESETS["two-looks"], epochs) | {"dataset": ("any",), "epochs": epochs}
+    )
+    assert options.context_epochs >= 1
+    assert options.context_epochs + options.detail_epochs < epochs
 
 
 def test_self_training_needs_a_parent_of_two_looks():

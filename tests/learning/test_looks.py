@@ -209,6 +209,19 @@ def tiny_options(folder: Path) -> dict:
     }
 
 
+def test_disc_and_fovea_weigh_the_same_however_crops_are_shared_out(folder):
+    samples = [working_sample(1, 150)]
+    planes = np.concatenate([samples[0].context[:3], samples[0].context[4:5]])
+    eyes = [AnatomySample(planes, np.array([30.0, 40.0]), np.array([50.0, 50.0]), "eye")]
+    crops = LookCrops(samples, eyes, CONFIG, (64, 64), seed=0)
+    run = Run(TrainingOptions(**tiny_options(folder)))
+    run.model.eval()
+    whole, *parts = (run._look_losses(crops.__getitems__(places)) for places in ((0, 1, 2, 3), (0, 2), (1, 3)))
+    assert "disc" not in parts[0]
+    for name in ("disc", "fovea"):
+        torch.testing.assert_close(whole[name], parts[1][name] / 2, rtol=1e-2, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_a_cut_run_of_two_looks_ends_as_an_uncut_one_does(folder, tmp_path):
     options = tiny_options(folder)

@@ -11,7 +11,7 @@ import train as train_script
 from resegnet import Segmenter
 from resegnet.errors import ArgumentError, TrainingError
 from resegnet.learning.folder import RunFolder
-from resegnet.learning.options import TrainingOptions
+from resegnet.learning.options import PRESETS, TrainingOptions
 
 OPTIONS = {
     "-h", "--help", "--out", "--preset", "--resume",
@@ -86,6 +86,32 @@ def test_a_device_that_this_machine_lacks_is_refused(monkeypatch):
             Segmenter.from_pretrained(device=device)
 
 
+def test_a_dashboard_elsewhere_needs_a_project():
+    with pytest.raises(TrainingError, match="--track-space needs --track"):
+        TrainingOptions(dataset=("synthetic",), track_space="user/eyes")
+
+
+def test_a_threshold_is_not_kept_for_other_weights():
+    with pytest.raises(TrainingError, match="--detail-from gives weights that the threshold"):
+        TrainingOptions(
+            **{**PRESETS["bundled"], "dataset": ("any",), "validation_fraction": 0, "detail_from": "bundled-vessels"}
+        )
+
+
+@pytest.mark.parametrize("name", ["samples", "release"])
+def test_folders_that_no_run_made_are_not_replaced(name, tmp_path, capsys):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine.txt").write_text("mine")
+    assert train_script.main(["--dataset", "synthetic", "--out", str(tmp_path)]) == 1
+    assert f"holds a folder {name}, which no run made" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == [name, "mine.txt"]
+
+
+def test_a_mistyped_run_is_not_resumed(tmp_path, capsys):
+    assert train_script.main(["--out", str(tmp_path / "frist"), "--resume"]) == 1
+    assert "frist holds no checkpoint.pt to resume" in capsys.readouterr().err
+
+
 def test_a_defect_keeps_its_traceback(monkeypatch, tmp_path):
     def fail(*_, **__):
         raise ValueError("a defect")
@@ -102,15 +128,6 @@ def test_the_options_of_a_run_are_read_on_a_machine_without_its_device(tmp_path)
     assert folder.read_options() == dataclasses.asdict(options)
     folder.options.write_text(json.dumps(dataclasses.asdict(options) | {"device": "cuda:7"}))
     assert folder.read_options()["device"] == "cuda:7"
-
-
-def test_a_run_of_before_degraded_photographs_counted_is_resumed_as_it_was(tmp_path):
-    folder = RunFolder(tmp_path)
-    options = dataclasses.asdict(TrainingOptions(dataset=("synthetic",)))
-    for name in ("choose_by", "stress_photographs"):
-        del options[name]
-    folder.options.write_text(json.dumps(options))
-    assert folder.read_options() == {**options, "choose_by": "f1", "stress_photographs": 20}
 
 
 GIVEN = '{"dataset": ["synthetic"], "device": "cpu"'

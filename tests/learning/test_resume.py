@@ -61,6 +61,26 @@ def test_more_epochs_given_to_resume_are_kept(finished, tmp_path):
 
 
 @pytest.mark.slow
+def test_fewer_epochs_than_are_done_are_refused(finished, tmp_path, capsys):
+    out = tmp_path / "shorter"
+    shutil.copytree(finished, out)
+    assert train_script.main(["--out", str(out), "--resume", "--epochs", "3"]) == 1
+    assert "--epochs is 3, but 5 are done. Expected 6 or more" in capsys.readouterr().err
+    assert train_script.main(["--out", str(out), "--resume"]) == 0
+
+
+@pytest.mark.slow
+def test_a_run_started_anew_in_its_folder_forgets_the_old_one(finished, folder, tmp_path):
+    out = tmp_path / "anew"
+    shutil.copytree(finished, out)
+    (out / "checkpoint.pt").unlink()
+    line = command(folder, out)[2:]
+    line[line.index("--epochs") + 1] = "1"
+    assert train_script.main(line) == 0
+    assert len(records(out)) == 1
+
+
+@pytest.mark.slow
 def test_a_preset_named_again_does_not_stretch_a_run(finished, tmp_path, monkeypatch, capsys):
     out = tmp_path / "named"
     shutil.copytree(finished, out)

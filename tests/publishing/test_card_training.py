@@ -112,12 +112,35 @@ def test_the_licence_counts_what_the_weights_learned_from_earlier_and_from_teach
 def test_the_licences_of_the_bundled_releases(name, licence):
     text = model_card(BUNDLED_RELEASES[name], "someone/resegnet")
     assert ModelCard(text).data.license == licence
-    assert "no scored photograph was used for training or validation" in text.lower()
+    assert "By their names, no scored photograph was used for training or validation" in text
     assert "were also used" not in text
+    # The pixels of some of the photographs are on record for one of them, and of none for the other.
+    told = " ".join(text.split())
+    assert ("hold the SHA-256 of the pixels of some of the photographs" in told) == (name == "bundled")
+    assert ("hold the names of the photographs, not their content" in told) == (name != "bundled")
+
+
+def test_the_licence_counts_what_the_models_that_labelled_photographs_learned_from(card):
+    def licence(**changes):
+        training = copy.deepcopy(RECORDS["training"]) | {"earlier": {}, "labelled_ids": ["a"]} | changes
+        training["options"] |= {"dataset": ["hrf"], "extra": ["idrid"], "start_from": "", "teacher": []}
+        text = card(metrics={}, training=training)
+        return ModelCard(text).data.to_dict().get("license_name", "free"), " ".join(text.split())
+
+    known = {"name": "mine", "trained_on": ["chase_db1"]}
+    assert licence(labelled_by=[known])[0] == "free"
+    name, text = licence(labelled_by=[known, {"name": "theirs", "trained_on": ["drive"]}])
+    assert name == "drive-terms" and "| DRIVE | training of teachers |" in text
+    assert "on the predictions of other models, its teachers: mine, theirs." in text
+    assert licence(labelled_by=[known | {"trained_on_complete": False}])[0] == "terms-not-known"
+    for unknown in ({}, {"labelled_by": [known, {"name": "unknown models that labelled idrid", "trained_on": []}]}):
+        name, text = licence(**unknown)  # records of early versions say nothing of these models
+        assert name == "terms-not-known"
+        assert "The training data of unknown models that labelled idrid are not in this record." in text
 
 
 def test_photographs_of_teachers_may_be_unlisted(card):
-    unlisted = "They do not list the photographs of the teachers"
+    unlisted = "photographs that its teachers learned from are not listed (see *Data and terms*)"
     assert unlisted not in card()
     assert unlisted in card(training=stored_record("training_of_six_runs"))
 
@@ -143,12 +166,26 @@ def test_a_reused_photograph_is_known_by_its_content_not_by_its_id(card):
         with_digests(["a"], ["c"], **teacher),
         with_digests(["a"], ["c"], validation_ids=["7"]),
         with_digests(["a"], ["c"], earlier={"options": {"dataset": ["eyes"]}}),
+        with_digests(["a"], ["c"], anatomy_train_ids=["0"]),
+        with_digests(["a"], ["c"], labelled_by=[{"name": "mine", "trained_on": ["eyes"]}]),
         with_digests(["a"], [""]),
         with_digests([], ["c"], train_ids=["0"]),  # the same id, and no SHA-256: it tells nothing
     ):
         text = card(**unknown)
         assert reused not in text and separate not in text and "By their names" not in text
     assert "By their names, no scored" in card(**with_digests([], ["c"], train_ids=["1"]))
+
+
+def test_photographs_with_disc_or_fovea_are_compared_with_the_scored_ones(card):
+    hashed = {"anatomy_train_ids": ["0"], "anatomy_train_sha256": ["e"], "anatomy_validation_ids": ["1"]}
+    hashed["anatomy_validation_sha256"] = ["f"]
+    assert "No scored photograph was used for training" in card(**with_digests(["a"], ["c"], **hashed))
+    for digest in ("e", "f"):
+        assert "**1 of the scored photographs were also used" in card(**with_digests(["a"], ["c", digest], **hashed))
+    text = card(**with_digests(["a"], ["c"], anatomy_train_ids=["eye"], train_ids=["another"]))
+    told = " ".join(text.split())
+    assert "No scored photograph was used for training" not in told and "By their names, no scored photograph" in told
+    assert "no scored photograph has the same pixels as one of them" in told
 
 
 def test_an_earlier_release_is_named(card):

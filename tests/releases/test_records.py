@@ -18,7 +18,10 @@ from resegnet.releases.records import (
     format_score,
     one_line,
     read_record,
+    teacher_record,
+    teacher_releases,
     threshold_origin,
+    was_trained_on,
 )
 
 ONE_RUN = {
@@ -100,6 +103,20 @@ def test_the_threshold_is_told_by_content_where_two_data_sets_have_the_same_ids(
     assert threshold_origin(second).endswith("validation photograph that the model was not trained on.")
     second["validation_sha256"] = ["b"]
     assert threshold_origin(second).endswith("the model had already been trained on 1 of them.")
+    second |= {"validation_sha256": ["d"], "anatomy_train_ids": ["0"]}
+    assert threshold_origin(second).endswith("validation photograph that the model was not trained on.")
+    assert threshold_origin(second | {"anatomy_train_sha256": ["d"]}).endswith("been trained on 1 of them.")
+
+
+def test_the_record_of_a_teacher_says_whether_all_that_it_learned_from_is_known():
+    known = {"options": {"dataset": ["drive"]}, "train_ids": ["0"], "train_sha256": ["a"]}
+    assert teacher_record("one", known) == {"name": "one", "trained_on": ["drive"], "sha256": ["a"]}
+    student = known | {"options": {"dataset": ["hrf"], "extra": ["idrid"]}, "labelled_ids": ["1"]}
+    for unknown in (changed(known, options={"dataset": ["hrf"], "start_from": "theirs"}), student):
+        record = teacher_record("two", unknown)
+        assert record["trained_on_complete"] is False and "sha256" not in record
+        run = {"options": {"dataset": ["hrf"], "teacher": ["two"]}, "teachers": [record]}
+        assert teacher_releases(run) == {"two": False} and was_trained_on("les_av", run) is None
 
 
 @pytest.mark.parametrize("content", [None, "[]", "3", "{", "<html>"])
