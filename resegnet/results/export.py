@@ -150,6 +150,7 @@ def contents(
     name: str,
     color: tuple[int, int, int] = OVERLAY_COLOR,
     opacity: float = OVERLAY_OPACITY,
+    safe_colors: bool = False,
 ) -> dict[str, tuple[str, bytes]]:
     """Return file names and contents of a segmentation, by `mask`, `probability`, `overlay` and `summary`.
 
@@ -162,12 +163,14 @@ def contents(
         Start of the file names, as `resegnet.io.safe_name` returns it.
     color, opacity
         Look of the overlay, see `resegnet.results.render.overlay`.
+    safe_colors
+        See `Segmentation.kinds_map`.
     """
     with ThreadPoolExecutor() as pool:  # zlib, which takes most of the time, releases the interpreter lock
         overlaid = pool.submit(overlay_png, segmentation, color, opacity)
         probability = pool.submit(probability_png, segmentation)
         kinds = kinds_png(segmentation)  # first, since the kinds are kept for the next
-        kinds_map = pool.submit(kinds_map_png, segmentation)
+        kinds_map = pool.submit(kinds_map_png, segmentation, safe_colors)
         files = {
             "mask": (f"{name}_mask.png", mask_png(segmentation)),
             "probability": (f"{name}_probability.png", probability.result()),

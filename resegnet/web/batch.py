@@ -51,7 +51,8 @@ TABLE_HEAD = (
 NO_ROOM = "The server has no room left for results; try fewer photographs."
 THRESHOLD_STEP = 0.0001  # of the slider
 EMPTY = (
-    f"<p>Up to {MAX_PHOTOGRAPHS} photographs, or ZIP files of them. Each gets a row here as soon as it is done. "
+    f"<p>Up to {MAX_PHOTOGRAPHS} photographs, or ZIP files of them, 200 MB at a time: add the next ones with <b>Choose "
+    "more files</b>. Each photograph gets a row here as soon as it is done. "
     "Masks, overlays and a table of all numbers can be downloaded as one ZIP.</p>"
 )
 
@@ -69,6 +70,7 @@ class Batch:
     outcomes: list[Outcome] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     cancelled: bool = False
+    running: bool = True
     table: str = TABLE_HEAD  # grows only at its end, so that gradio sends only what is new
 
 
@@ -107,7 +109,7 @@ class Batches:
             disk is full.
         """
         batch, work = self._begin(files, threshold, probability, model or None)
-        yield _shown(batch, running=True)
+        yield _shown(batch)
         for photograph in batch.photographs:
             try:
                 with self._turn:  # for one photograph only, so that other visitors come between
@@ -116,20 +118,26 @@ class Batches:
                 raise user_error(NO_ROOM) from error
             batch.outcomes.append(outcome)
             batch.table += _row(batch, photograph, outcome)
-            over = batch.cancelled or len(batch.outcomes) == len(batch.photographs)
-            yield _shown(batch, running=not over)
-            if over:
+            batch.running = not batch.cancelled and len(batch.outcomes) < len(batch.photographs)
+            yield _shown(batch)
+            if not batch.running:
                 return
 
     def cancel(self, batch: Batch | None) -> Shown:
         """End a batch after the current photograph. The results so far stay and can be saved."""
         if batch is not None:
             batch.cancelled = True
-        return _shown(batch, running=True)
+        return _shown(batch)
 
     def failed(self, batch: Batch | None) -> Shown:
         """Return what the tab shows after a batch was refused or broke off."""
-        return _shown(batch, running=False)
+        if batch is not None:
+            batch.running = False
+        return _shown(batch)
+
+    def wait(self) -> tuple[str, dict[str, Any]]:
+        """Return what the tab shows until a batch begins: few run at a time."""
+        return "<p role='status'>Waiting for the server.</p>", gr.update(interactive=False)
 
     def save(self, batch: Batch | None) -> str:
         """Write a ZIP of the results so far: masks, overlays and tables.
@@ -212,8 +220,8 @@ def follow_model(models: Models, model: str | None, threshold: float) -> tuple[d
     return update, f"<p>Model: <b>{escape(name)}</b>, chosen on the tab Segment.</p>"
 
 
-def _shown(batch: Batch | None, running: bool) -> Shown:
-    cancelled = batch is not None and batch.cancelled
+def _shown(batch: Batch | None) -> Shown:
+    running, cancelled = (batch is not None and batch.running), (batch is not None and batch.cancelled)
     start = gr.update(interactive=not running)
     cancel = gr.update(interactive=running and not cancelled)
     save = gr.update(interactive=batch is not None and len(batch.outcomes) > 0)
@@ -221,12 +229,15 @@ def _shown(batch: Batch | None, running: bool) -> Shown:
         return None, EMPTY, "", start, cancel, save
     done, total = len(batch.outcomes), len(batch.photographs)
     bar = f"<progress max='{total}' value='{done}' aria-label='Photographs done'></progress>"
-    progress = f"{bar}<p role='status'>{_progress_sentence(batch, running)}</p>"
+    # A screen reader would speak after each photograph: it is told of the start, each tenth part and the end.
+    tenth = not batch.running or done == 0 or 10 * done // total > 10 * (done - 1) // total
+    role = " role='status'" if tenth else ""
+    progress = f"{bar}<p{role}>{_progress_sentence(batch)}</p>"
     return batch, batch.table, progress, start, cancel, save
 
 
-def _progress_sentence(batch: Batch, running: bool) -> str:
-    done, total = len(batch.outcomes), len(batch.photographs)
+def _progress_sentence(batch: Batch) -> str:
+    running, done, total = batch.running, len(batch.outcomes), len(batch.photographs)
     sentence = f"{done} of {total} photograph{'s' if total > 1 else ''} done"
     failed = sum(outcome.error is not None for outcome in batch.outcomes)
     if failed:

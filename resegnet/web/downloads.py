@@ -37,7 +37,7 @@ class OnPage:
     color, opacity
         Look of the overlay, see `resegnet.results.render.overlay`.
     um_per_px
-        Micrometres on the retina for a pixel, None if unknown.
+        Micrometres on the retina for a pixel, None if unknown. That of `result` is the same or None.
     safe_kinds
         Whether arteries and veins have colours that colour-blind people tell apart.
     """
@@ -103,7 +103,7 @@ def export_numbers(
 
 
 def _all_files(page: OnPage) -> list[tuple[str, bytes]]:
-    files = export.contents(page.result, page.name, color=page.color, opacity=page.opacity)
+    files = export.contents(page.result, page.name, page.color, page.opacity, page.safe_kinds)
     files["summary"] = (f"{page.name}_numbers.json", json_bytes(_numbers(page)))
     files["table"] = (f"{page.name}_table.csv", _table(page))
     files["report"] = (f"{page.name}_report.pdf", report_pdf(_report(page)))
@@ -144,7 +144,8 @@ def _numbers(page: OnPage) -> Mapping[str, object]:
 def _table(page: OnPage) -> bytes:
     """Return a CSV of one row, with the columns of a batch."""
     origin = _origin(page)
-    row = {"id": page.name, "source": origin["source"]} | describe(page.result, page.um_per_px) | _scale(page)
+    given = None if page.um_per_px == page.result.um_per_px else page.um_per_px
+    row = {"id": page.name, "source": origin["source"]} | describe(page.result, given)
     row |= made_by(page.segmenter, page.result.threshold) | origin
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(row), lineterminator="\n")

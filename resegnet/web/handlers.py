@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -129,7 +130,8 @@ class Handlers:
     def show_again(self, files: list[str], settings: object, event: gr.EventData) -> tuple[Answer, list[str]]:
         """Open a photograph that the session opened before; it comes with the event. Returns the same as `show`."""
         path = event._data.get("photo") if isinstance(event._data, dict) else None
-        if not isinstance(path, str) or path not in files:
+        files = self._known(files, Settings(settings))
+        if not isinstance(path, str) or path not in files or not Path(path).is_file():
             return answer(Settings(settings), {"error": GONE}), files
         return self.show(path, files, settings)
 
@@ -145,7 +147,7 @@ class Handlers:
         """
         checked = Settings(settings)
         path = checked.photo
-        if path is None or path not in files:
+        if path is None or path not in self._known(files, checked) or not Path(path).is_file():
             return answer(checked, {"error": GONE})
         try:
             return answer(checked, self._shown(self._encoded(path, checked.model), path))
@@ -189,8 +191,8 @@ class Handlers:
         Returns the same as `show`; the answer says so if no photograph is left.
         """
         checked = Settings(settings)
-        known = self._visits.find(checked.visit)
-        if not known or not Path(known[-1]).is_file():
+        known = self._known([], checked)
+        if not known:
             return answer(checked, {"nothing": True}), files
         if not checked.reopen:
             return answer(checked, {"kept": True}), known
@@ -246,7 +248,10 @@ class Handlers:
 
     def refine(self, files: list[str], settings: object) -> ClDice | None:
         """Compute clDice, the one score that the browser cannot count itself. None if there is no reference."""
-        result, comparison = self._on_page(files, Settings(settings))
+        checked = Settings(settings)
+        if checked.photo is None:  # it was closed meanwhile
+            return None
+        result, comparison = self._on_page(files, checked)
         if comparison is None:
             return None
         return {"threshold": result.threshold, "value": without_nan(comparison.scores())["cldice"]}
@@ -256,7 +261,7 @@ class Handlers:
         checked = Settings(settings)
         answer: Measured = {
             "photo": checked.photo,
-            "threshold": checked.threshold,
+            "threshold": None if checked.photo is None else checked.threshold,
             "measures": None,
             "reason": None,
             "reasons": {},
@@ -290,6 +295,8 @@ class Handlers:
         checked = Settings(settings)
         result, comparison = self._on_page(files, checked)
         assert checked.photo is not None
+        if checked.um_per_px != result.um_per_px:  # the visitor changed or cleared the scale of the file
+            result = replace(result, um_per_px=None)
         page = OnPage(
             result,
             comparison,
@@ -308,6 +315,10 @@ class Handlers:
             raise user_error(f"The file to save is {checked.what!r}, expected one that the page offers.")
         name, content = made
         return keep_file(content, name)
+
+    def _known(self, files: list[str], settings: Settings) -> list[str]:
+        """Return the files that a session may refer to: of one that was loaded again those of its visit, if left."""
+        return files or [file for file in self._visits.find(settings.visit) if Path(file).is_file()]
 
     def _encoded(self, path: str, model: str | None) -> Encoded:
         return self._prepared.get((path, self._models.name(model))) or self._encode(path, model)

@@ -53,6 +53,7 @@ from resegnet.web.programs import ADDRESS, programs
 
 MAX_BATCHES = 4  # at a time
 MAX_QUEUE = 20  # requests that wait for their turn; further ones are rejected with HTTP 503
+MAX_SESSIONS = 2000  # whose state gradio keeps, 0.1 MB each and more with a batch; each call of the API is one
 UPLOAD_BYTES = 200_000_000  # a 16-bit TIFF of 24 megapixels has 144 MB
 EXAMPLES_AFTER_S = 5  # the processors are busy with the start, and with whoever waits for it, until then
 
@@ -297,7 +298,7 @@ def _batch_tab(tab: gr.Tab, batches: Batches, models: Models) -> gr.State:
     add.click(None, js="() => document.querySelector('#batch input[type=file]').click()")
     shown = [batch, lines, progress, start, cancel, save]
     callable_quietly = _QUIET | {"api_visibility": "undocumented"}  # tests call these two as programs do
-    running = start.click(
+    running = start.click(batches.wait, None, [progress, start], **_QUIET).then(
         batches.run,
         [files, chosen, probability, model],
         shown,
@@ -340,6 +341,7 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,
         "enable_monitoring": False,
         "max_file_size": UPLOAD_BYTES,
+        "state_session_capacity": MAX_SESSIONS,
         "app_kwargs": {"middleware": [Middleware(Guard, UPLOAD_BYTES)], "routes": [Route(PREVIEW, answer_preview)]},
         "share": False,
         "ssr_mode": False,

@@ -177,7 +177,7 @@ class Measured(TypedDict):
     """An answer to `viewer.js`: the measures of a photograph at a threshold."""
 
     photo: str | None  # file on the server
-    threshold: float
+    threshold: float | None  # None without a photograph
     measures: dict[str, float | None] | None  # None if the mask is not measured
     reason: str | None  # a sentence: why it is not
     reasons: dict[str, str]  # a sentence for each of `measures` that is None

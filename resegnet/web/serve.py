@@ -76,6 +76,7 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
     warnings.filterwarnings("ignore", r"The '\w+' attribute with value .* was provided to the `Field\(\)` function")
     with _no_stubs():
         from resegnet.web.layout import build_app, launch_options
+        from resegnet.web.sessions import keep_sessions_swept
 
     keep_swept(folder, KEEP_S)
     # A GPU is lent for a visitor's photograph, once the page runs; none is for examples at the start.
@@ -87,6 +88,7 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
     except (OSError, OverflowError) as error:  # the port is in use, or is not a port
         print(f"The page cannot be served at that address: {error}", file=sys.stderr)
         return 1
+    keep_sessions_swept(app, KEEP_S)
     print(f"The page is at {url} until you stop it with Ctrl+C.", flush=True)
     app.block_thread()
     return 0

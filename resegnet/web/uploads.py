@@ -72,12 +72,15 @@ def list_uploads(files: Sequence[str]) -> list[Photograph]:
             )
 
     for path in files:
-        with open(path, "rb") as file:
-            if file.read(4) not in (b"PK\3\4", b"PK\5\6"):
-                add(Path(path).name, path)
-                continue
         try:
+            with open(path, "rb") as file:
+                if file.read(4) not in (b"PK\3\4", b"PK\5\6"):
+                    add(Path(path).name, path)
+                    continue
             entries = _entries(path)
+        except FileNotFoundError:
+            add(Path(path).name, path, error="This file was deleted after an hour; choose it again.")
+            continue
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):  # what zipfile raises for a broken one
             add(Path(path).name, path, error="This ZIP cannot be read, or it holds far too many files; pack it again.")
             continue

@@ -56,6 +56,7 @@ function startBusy(text) {
 // gradio writes the place in its queue into the element #status, as "queue: 2/3".
 function showQueue() {
   const place = /queue: *(\d+)/.exec(document.getElementById("status")?.textContent);
+  find(".sent").textContent = "";
   find(".doing").textContent = place ? `Waiting, ${place[1]} before you` : doing;
 }
 
@@ -81,6 +82,7 @@ function newRequest(text) {
   showMessage(".viewer > .error", []);
   showMessage(".reference .error", []);
   if (text) startBusy(text);
+  sending?.abort();
   return ++request;
 }
 
@@ -105,7 +107,7 @@ async function send(files, event) {
   if (!file || (event === "reference" && (!shown || "busy" in root.dataset))) return;
   const mine = newRequest("Sending the file");
   try {
-    const path = await sendFile(file, (share) => { if (mine === request) startBusy(`Sending the file, ${Math.round(100 * share)} %`); });
+    const path = await sendFile(file, (share) => { find(".sent").textContent = `${Math.round(100 * share)} %`; });
     if (mine !== request) return;
     root.viewer.file = { path, orig_name: file.name, meta: { _type: "gradio.FileData" } };
     startBusy(event === "photograph" ? "Finding the vessels" : "Comparing");
@@ -218,10 +220,7 @@ function open() {
   find(".numbers dl").replaceChildren(...Object.entries(facts).flatMap(([name, value]) => [tag("dt", name), tag("dd", value)]));
   showMessage(".viewer > .warnings", shown.warnings);
   place.fitted = true;
-  const size = `${width} x ${height}`;
-  if (shown.um_per_px !== null) um.value = shown.um_per_px;
-  else if (um.dataset.size !== size) um.value = "";  // the scale of another camera
-  um.dataset.size = size;
+  setScale();
   measured = null;
   for (const button of all(".views [data-view=kinds], [data-save=kinds]")) button.hidden = !shown.has_kinds;
   updateLayerButtons();
@@ -236,6 +235,17 @@ function open() {
   resize();
   if (document.activeElement === document.body) sheet.focus({ preventScroll: true });
   announce(`Finished. ${share()} of the field of view is vessel.`);
+}
+
+// The scale of the file; without one, what the visitor typed stays for photographs of the same size: it is of their camera.
+function setScale() {
+  const size = `${shown.width} x ${shown.height}`, typed = um.dataset.of === "visitor";
+  if (typed && um.dataset.photo === shown.photo) return;  // the same photograph, by another model
+  if (shown.um_per_px !== null) um.value = shown.um_per_px;
+  else if (!typed || um.dataset.size !== size) um.value = "";
+  if (shown.um_per_px !== null || um.value === "") um.dataset.of = "file";
+  um.dataset.size = size;
+  um.dataset.photo = shown.photo;
 }
 
 function goBackTo({ place: earlier, view: name }) {

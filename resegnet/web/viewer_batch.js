@@ -36,8 +36,11 @@ function sortTable() {
     const order = Number.isNaN(Number(a)) || Number.isNaN(Number(b)) ? a.localeCompare(b, undefined, { numeric: true }) : a - b;
     return sorted.up ? order : -order;
   };
-  const body = table.tBodies[0];
-  body.append(...[...body.rows].sort(compare));
+  const body = table.tBodies[0], rows = [...body.rows], ordered = rows.toSorted(compare);
+  if (rows.every((row, k) => row === ordered[k])) return;
+  const focused = body.contains(document.activeElement) ? document.activeElement : null;
+  body.append(...ordered);
+  focused?.focus({ preventScroll: true });  // a button that is moved loses the focus
 }
 
 // gradio draws the table anew for each photograph that is done, in the order of the files.

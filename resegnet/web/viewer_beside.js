@@ -175,7 +175,7 @@ function updatePairNumbers() {
   const known = [measured?.measures, beside.measured?.measures];
   const rows = props.measures.filter(({ key, needs_anatomy, reliable }) => reliable && (!needs_anatomy || known.some((measures) => measures && key in measures)));
   const sameSize = beside.shown && shown.width === beside.shown.width && shown.height === beside.shown.height;
-  const scale = beside.shown?.um_per_px ?? (sameSize ? umPerPx() : null);  // the field of the page is of the open photograph
+  const scale = beside.shown?.um_per_px ?? (sameSize && um.dataset.of === "visitor" ? umPerPx() : null);  // a scale that was typed is of the camera
   const line = (title, values, kind) => {
     const row = document.createElement("tr");
     row.append(Object.assign(tag("th", title), { scope: kind === "th" ? "col" : "row" }), ...values.map((value) => Object.assign(tag(kind, value), kind === "th" ? { scope: "col" } : {})));

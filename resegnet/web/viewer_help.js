@@ -86,10 +86,13 @@ for (const name of ["keydown", "keyup"]) peekButton.addEventListener(name, (even
 
 // ---- uploads, with the share that is sent
 
-// gradio's own `upload` tells no progress.
+let sending = null;  // XMLHttpRequest of the last upload
+
+// gradio's own `upload` tells no progress and cannot be stopped.
 function sendFile(file, progress) {
   return new Promise((done, failed) => {
     const request = new XMLHttpRequest(), form = new FormData();
+    sending = request;
     form.append("files", file);
     request.open("POST", `${window.gradio_config.root}${window.gradio_config.api_prefix}/upload`);
     request.upload.addEventListener("progress", (event) => { if (event.lengthComputable) progress(event.loaded / event.total); });
@@ -97,6 +100,7 @@ function sendFile(file, progress) {
       if (request.status === 200) done(JSON.parse(request.responseText)[0]);
       else failed(new Error(request.responseText.slice(0, 200) || `the server answered with status ${request.status}`));
     });
+    request.addEventListener("abort", () => failed(new Error("it was cancelled")));
     request.addEventListener("error", () => failed(new Error("the server cannot be reached")));
     request.send(form);
   });

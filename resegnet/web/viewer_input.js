@@ -81,7 +81,10 @@ function repaint() {
   schedule(drawBeside);
 }
 
-um.addEventListener("input", () => { if (shown) { updateMeasures(); updateCounts(); } });
+um.addEventListener("input", () => {
+  um.dataset.of = "visitor";
+  if (shown) { updateMeasures(); updateCounts(); }
+});
 
 function setKindColors(safe) {
   safeKinds = safe;

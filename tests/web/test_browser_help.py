@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.browser import SHOWN, actual_size, press, settle, threshold_of, upload
+from support.dicom import dicom
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -95,6 +96,37 @@ def test_letters_change_views_and_threshold_and_can_be_switched_off(open_page, p
     assert threshold_of(page) == 0.5
 
 
+def test_an_upload_that_is_cancelled_is_not_sent_on(open_page, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (600, 600, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.bmp")
+    page = open_page()
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 100_000}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+    page.set_input_files(".viewer .pick", tmp_path / "noise.bmp")
+    with page.expect_event("requestfailed", lambda request: "/upload" in request.url):
+        page.locator(".viewer .busy").get_by_role("button", name="Cancel").click()
+    assert page.locator(".viewer > .error").is_hidden()
+
+
+def test_a_typed_scale_stays_for_photographs_of_its_size_and_that_of_a_file_does_not(open_page, photographs, tmp_path):
+    pixels = np.asarray(Image.open(photographs[0]).convert("RGB"))
+    (tmp_path / "scaled.dcm").write_bytes(dicom(pixels, PixelSpacing=[0.006, 0.006]))
+    for name in ("one.png", "two.png"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    page = open_page()
+
+    def scale_of(name):
+        page.set_input_files(".viewer .pick", tmp_path / name)
+        page.wait_for_function("(name) => document.querySelector('.viewer .name').textContent === name", arg=name)
+        return page.input_value(".viewer .um")
+
+    assert scale_of("scaled.dcm") == "6"
+    assert scale_of("one.png") == ""  # of the same size, but of another camera for all we know
+    page.fill(".viewer .um", "7")
+    assert scale_of("two.png") == "7"
+    assert scale_of("scaled.dcm") == "6"
+
+
 def test_an_upload_tells_how_much_is_sent(open_page, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (600, 600, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.bmp")
@@ -104,12 +136,12 @@ def test_an_upload_tells_how_much_is_sent(open_page, tmp_path):
     page.evaluate(
         """() => {
           window.told = [];
-          const box = document.querySelector(".doing");
+          const box = document.querySelector(".sent");
           new MutationObserver(() => told.push(box.textContent)).observe(box, { childList: true });
         }"""
     )
     page.set_input_files(".viewer .pick", tmp_path / "noise.bmp")
     page.wait_for_selector(SHOWN)
-    shares = [int(text.split(", ")[1][:-2]) for text in page.evaluate("told") if text.startswith("Sending the file, ")]
+    shares = [int(text[:-2]) for text in page.evaluate("told") if text.endswith(" %")]
     assert shares == sorted(shares)
     assert any(0 < share < 100 for share in shares)

@@ -129,6 +129,12 @@ def test_a_deleted_photograph_is_not_measured_and_raises_no_alarm(segmenter):
     assert answer["measures"] is None and "no longer on the server" in answer["reason"]
 
 
+def test_what_was_closed_meanwhile_is_not_asked_for(segmenter, photograph):
+    handlers = Handlers(Models(segmenter), [])
+    assert handlers.refine([photograph], settings(None, threshold=None)) is None
+    assert handlers.measure([photograph], settings(None, threshold=None))["measures"] is None
+
+
 def test_a_deleted_photograph_gives_a_sentence(segmenter, tmp_path):
     gone = str(tmp_path / "gone.png")
     for use in (Handlers(Models(segmenter), []).save, Handlers(Models(segmenter), []).refine):

@@ -39,6 +39,19 @@ def test_files_of_the_photograph_that_is_being_done_are_left_out(batches, photog
         }
 
 
+def test_a_late_cancel_does_not_lock_the_tab(batches, photograph):
+    done = run(batches, photograph)
+    batch, _, progress, start, cancel, _ = batches.cancel(done)
+    assert batch is done and "1 of 1 photograph done." in progress
+    assert start["interactive"] and not cancel["interactive"]
+
+
+def test_a_file_that_was_deleted_costs_its_line_only(batches, photograph, tmp_path):
+    *_, (done, table, *_) = batches.run([str(tmp_path / "gone.png"), photograph], 0.55, False)
+    assert [outcome.error is None for outcome in done.outcomes] == [False, True]
+    assert "deleted after an hour" in table
+
+
 def test_a_full_disk_gives_a_sentence_that_names_no_folder(batches, photograph, monkeypatch, tmp_path):
     done = run(batches, photograph)
 

@@ -2,9 +2,12 @@
 
 import threading
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import gradio as gr
 from gradio import EventData
+from gradio.state_holder import StateHolder
 from PIL import Image
 from support import PATIENCE_S
 from support.handlers import settings
@@ -15,6 +18,7 @@ from resegnet import Config, Segmenter
 from resegnet.web.handlers import Handlers
 from resegnet.web.models import Models
 from resegnet.web.recent import RecentResults
+from resegnet.web.sessions import sweep_sessions
 from resegnet.web.visits import Visits
 
 
@@ -117,10 +121,29 @@ def test_a_visit_is_found_by_its_secret_for_an_hour(segmenter, photograph, refer
     assert handlers.restore([], settings(None, visit="c" * 32)) == ({"request": 7, "kept": True}, [photograph])
     for secret in ("d" * 32, "c", None, ["c" * 32]):
         assert handlers.restore([], settings(None, visit=secret, reopen=True)) == ({"request": 7, "nothing": True}, [])
+    again, files = handlers.show_again([], settings(None, visit="c" * 32), EventData(None, {"photo": photograph}))
+    assert (again["photo"], files) == (photograph, [photograph])  # of a tab whose reload was cancelled
+    handlers.show(reference, files, settings(None, visit="c" * 32))
     Path(photograph).unlink()
+    kept, files = handlers.restore([], settings(None, visit="c" * 32, reopen=True))
+    assert (kept["photo"], files) == (reference, [reference])
+    gone, _ = handlers.show_again([photograph], settings(None), EventData(None, {"photo": photograph}))
+    assert "no longer on the server" in gone["error"]  # although its result is in memory
+    Path(reference).unlink()
     assert handlers.restore([], settings(None, visit="c" * 32, reopen=True))[0]["nothing"]
     gone, files = handlers.show_again([], settings(None), EventData(None, {"photo": reference}))
     assert "no longer on the server" in gone["error"] and files == []  # a file of another session
+
+
+def test_what_gradio_keeps_of_a_session_goes_with_its_files():
+    with gr.Blocks() as page:
+        gr.Textbox()
+    holder = StateHolder()
+    holder.set_blocks(page)
+    assert holder["old"] is holder["old"] and holder["new"]
+    holder.time_last_used["old"] -= timedelta(hours=2)
+    sweep_sessions(page, datetime.now() - timedelta(hours=1))
+    assert "new" in holder and "old" not in holder and list(holder.time_last_used) == ["new"]
 
 
 def test_a_photograph_beside_the_one_on_the_page_leaves_both_in_memory(segmenter, network, photograph, tmp_path):

@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 import zlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -101,6 +102,21 @@ def texts_of(pdf):
     unescaped = [re.sub(rb"\\([0-7]{3}|.)", lambda m: bytes([int(m[1], 8)]) if len(m[1]) == 3 else m[1], text)
                  for text in texts]  # fmt: skip
     return [text.decode("cp1252") for text in unescaped]
+
+
+def test_a_scale_of_the_file_that_was_changed_or_cleared_is_not_in_the_files(segmenter, photograph, monkeypatch):
+    handlers = Handlers(Models(segmenter), [])
+    of_file = replace(segmenter(photograph), um_per_px=5.0)
+    monkeypatch.setattr(handlers, "results", lambda *_: of_file)
+    for given, origin in ((5.0, "photograph"), (7.0, "option"), (None, None)):
+        numbers, table = (
+            Path(handlers.save([photograph], settings(photograph, what=what, um_per_px=given))).read_text()
+            for what in ("numbers", "table")
+        )
+        assert json.loads(numbers)["um_per_px"] == given
+        (row,) = csv.DictReader(io.StringIO(table))
+        assert row.get("scale_from") == origin
+        assert row.get("um_per_px") == (None if given is None else str(given))
 
 
 def test_the_report_has_the_numbers_of_the_api_and_says_how_they_were_made(segmenter, photograph, reference):
@@ -220,6 +236,9 @@ def test_kinds_and_calibres_come_when_the_page_draws_them(photograph, reference)
     name, picture = saved(handlers, files, settings(photograph, what="kinds", safe_kinds=True))
     assert name == "my eye_arteries_veins_0.55.png"
     assert picture == export.kinds_map_png(moved, safe_colors=True)
+    _, packed = saved(handlers, files, settings(photograph, what="all", safe_kinds=True))
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert archive.read("my eye_kinds_map.png") == picture
     without = Handlers(Models(Segmenter(DarkOnGreen(), Config(input_size=128))), [])
     with pytest.raises(Error, match="The file to save is 'kinds'"):
         without.save(files, settings(photograph, what="kinds"))
