@@ -208,6 +208,7 @@ function open() {
   shown.atOrAbove = suffixSums(shown.counts);
   const start = shown.start ?? kept;
   stop = start === null ? shown.fitted : nearestStop(start);
+  if (shown.start !== null) carried = shown.stops[stop];  // the threshold came from the Batch tab, which keeps its own
   drawDensity();
   typing = false;
   exact.setAttribute("aria-invalid", false);
