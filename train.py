@@ -136,7 +136,7 @@ def _shortened(preset: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
     if epochs is None or not 0 <= epochs < planned or "context_epochs" not in preset:
         return dict(preset)
     # At least one epoch of the context branch alone, which may have to tell arteries from veins, and one of both.
-    context = max(preset["context_epochs"] * epochs // planned, min(epochs, 1))
+    context = min(max(preset["context_epochs"] * epochs // planned, 1), max(epochs - 1, 0))
     detail = min(preset["detail_epochs"] * epochs // planned, max(epochs - context - 1, 0))
     return {**preset, "context_epochs": context, "detail_epochs": detail}
 

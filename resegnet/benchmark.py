@@ -35,7 +35,7 @@ from resegnet.quality import find_warnings
 from resegnet.results.export import mask_png, overlay_png
 from resegnet.results.render import overlay
 from resegnet.results.segmentation import Segmentation
-from resegnet.segmenter import Segmenter, predict, prepare_context
+from resegnet.segmenter import Segmenter, predict, prepare_context, second_size
 from resegnet.softness import measure_edges
 from resegnet.synthetic import draw_fundus
 
@@ -197,7 +197,7 @@ def _stages(segmenter: Segmenter, path: Path, repeats: int) -> dict[str, float]:
         probability = timed("resize back", geometry.to_original, output)
         vessels = (probability >= segmenter.config.threshold) & fov.mask
         edges = timed("softness", measure_edges, image[..., 1], vessels, fov.diameter)
-        side = segmenter.second_size(edges, geometry)
+        side = second_size(segmenter.config, edges, geometry)
         if side is not None:
             timed("second size", _segment_at, segmenter, image, geometry.with_input_size(side), context)
         warnings = timed("warnings", find_warnings, image, fov, vessels, edges)

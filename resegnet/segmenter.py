@@ -167,7 +167,7 @@ class Segmenter:
         found, planes = predict(self.network, pixels, context)
         probability = geometry.to_original(found)
         edges = measure_edges(image[..., 1], (probability >= self.config.threshold) & fov.mask, fov.diameter)
-        side = self.second_size(edges, geometry)
+        side = second_size(self.config, edges, geometry)
         if side is not None:
             smaller = geometry.with_input_size(side)
             again, _ = predict(self.network, smaller.to_input(image), context)
@@ -191,12 +191,13 @@ class Segmenter:
             um_per_px=picture.um_per_px,
         )
 
-    def second_size(self, edges: Edges | None, geometry: Geometry) -> int | None:
-        """Return the side of the square, px, for a second segmentation of a soft photograph; None if it needs none."""
-        smallest = self.config.smallest_input_size
-        if smallest is None:  # a network of one size
-            return None
-        return smaller_side(edges, geometry.input_size, geometry.input_size / geometry.box[2], smallest)
+
+def second_size(config: Config, edges: Edges | None, geometry: Geometry) -> int | None:
+    """Return the side of the square, px, for a second segmentation of a soft photograph; None if it needs none."""
+    if config.smallest_input_size is None:  # a network of one size
+        return None
+    scale = geometry.input_size / geometry.box[2]
+    return smaller_side(edges, geometry.input_size, scale, config.smallest_input_size)
 
 
 def predict(network: Network, pixels: np.ndarray, context: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:

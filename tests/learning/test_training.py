@@ -258,6 +258,7 @@ def test_fewer_epochs_shorten_the_phases_of_a_preset(monkeypatch, tmp_path):
     assert (seen[-1].context_epochs, seen[-1].detail_epochs) == (4, 3)
 
     RunFolder(tmp_path).write_options(seen[-1])
+    RunFolder(tmp_path).checkpoint.touch()
     assert train_script.main([*line, "--resume"]) == 0  # the preset named again
     assert seen[-1] == seen[-2]
 
