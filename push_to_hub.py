@@ -108,9 +108,9 @@ def _publish(arguments: argparse.Namespace) -> None:
                 space = space_contents(ROOT, repo_id, "<commit>", preload, hardware=hardware, picture=contents[FOUND])
                 _show(space_id, space)
                 print(space["README.md"].decode())
-            print("Dry run: nothing was sent. Without --dry-run the same command publishes what is listed above.")
             if space_id is not None and arguments.space_hardware is None:
                 print("A Space that is there already keeps its hardware, and gets the files for that.")
+            print("Dry run: nothing was sent. Without --dry-run the same command publishes what is listed above.")
             return
     commit = _publish_model(arguments, contents)
     if space_id is not None:
