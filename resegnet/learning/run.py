@@ -270,7 +270,7 @@ class Run:
         losses["kinds"] = weights["kinds"] * kinds_loss(context_logits[:, 1:3].float(), kinds)
         if len(of_eyes):
             disc, disc_weight, fovea, fovea_weight = batch.anatomy_masks[:, :4].split(1, dim=1)
-            # Of several processes or small batches, some have more of these crops and some none: their mean counts.
+            # With several processes or small batches, some have more of these crops and some none. Their mean counts.
             share = len(of_eyes) * ANATOMY_EVERY / count
             losses["disc"] = share * weights["disc"] * bce_dice_loss(of_eyes[:, 3:4], disc, disc_weight)
             losses["fovea"] = share * weights["fovea"] * spot_loss(of_eyes[:, 4:5], fovea, fovea_weight)

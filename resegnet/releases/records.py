@@ -23,7 +23,7 @@ NOT_FOR = """* Diagnosis, screening, treatment, triage, or any other decision ab
 * Measurements in micrometres, unless the scale of the camera is known.
 * Comparing vessel area or calibre between cameras, or with the output of other programs."""
 
-# What photographs are used for, as in the keys `train_ids`, `train_sha256`; the last two for optic disc and fovea.
+# Uses of photographs, as in the keys `train_ids` and `train_sha256`. The last two are for optic disc and fovea.
 _VESSEL_USES = ("train", "validation", "labelled")
 _USES = (*_VESSEL_USES, "anatomy_train", "anatomy_validation")
 
