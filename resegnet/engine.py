@@ -28,7 +28,7 @@ CONTEXT_INPUT = "context"  # name of the second input of two looks in `model.onn
 
 
 def processors() -> int:
-    """Count the processors that this process may use; a container may have fewer than its machine, or their share."""
+    """Count the processors that this process may use; a container may have fewer, or a share of their time."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return math.ceil(min(count, processor_quota(Path("/sys/fs/cgroup"))))
 

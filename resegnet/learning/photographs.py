@@ -14,7 +14,6 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from resegnet.config import Config
-from resegnet.image import read_image
 from resegnet.learning.anatomy import AnatomySample, find_kinds, load_anatomy, read_kinds, split_anatomy
 from resegnet.learning.checks import check_disjoint, warn_of_test_eyes
 from resegnet.learning.crops import WorkingSample
@@ -23,7 +22,7 @@ from resegnet.learning.eyes import fingerprints_of, same_eye
 from resegnet.learning.label import read_labelled_by
 from resegnet.learning.options import TrainingOptions, short_name
 from resegnet.learning.parents import ParentRelease, Parents
-from resegnet.learning.samples import SOURCE_COLUMN, encoded, photograph_sha256, read_sample
+from resegnet.learning.samples import SOURCE_COLUMN, encoded, photograph_digests, read_sample
 from resegnet.learning.self_training import KindsTeacher, tell_kinds
 from resegnet.learning.split import split_validation
 from resegnet.releases.quantise import Look
@@ -96,7 +95,7 @@ class TrainingData:
         parts = {"validation": (self.validation, consequence)}
         parts |= {f"'{name}' test": (rows, "scores there are optimistic.") for name, rows in self.tests.items()}
         for name, (rows, consequence) in parts.items():
-            pixels = _sha256_of(rows) if any(digests) else [""] * len(rows)  # decodes every photograph
+            pixels = photograph_digests(rows) if any(digests) else [""] * len(rows)
             for parent, trained_on in zip(parents, digests, strict=True):
                 by_name = np.isin(np.array(rows["image_id"]), list(parent.training_ids))
                 by_pixels = np.array([digest in trained_on for digest in pixels], bool)
@@ -168,10 +167,6 @@ class WorkingSamples:
 
 def _and_labelling(teacher: KindsTeacher | None) -> str:
     return ", and telling arteries from veins where no person did: about a second each, once" if teacher else ""
-
-
-def _sha256_of(rows: Dataset) -> list[str]:
-    return [photograph_sha256(read_image(encoded(row["image"]))) for row in rows.select_columns("image")]
 
 
 def _read(

@@ -14,14 +14,13 @@ import torch
 from datasets import Dataset
 
 from resegnet.hub import is_hub_id
-from resegnet.image import read_image
 from resegnet.learning.anatomy import AnatomySample
 from resegnet.learning.eyes import fingerprints_of, to_text
 from resegnet.learning.options import TrainingOptions, short_name
 from resegnet.learning.parents import Parents
 from resegnet.learning.photographs import TrainingData, WorkingSamples
 from resegnet.learning.run import Run
-from resegnet.learning.samples import encoded, photograph_sha256
+from resegnet.learning.samples import encoded, photograph_digests
 from resegnet.releases.records import teacher_record
 
 
@@ -94,8 +93,7 @@ def published_options(options: TrainingOptions, parents: Parents) -> dict[str, A
 
 def _photographs(use: str, rows: Dataset) -> dict[str, list[str]]:
     """Return ids and SHA-256 of the photographs of one use, so that a copy under another name can be recognised."""
-    digests = [photograph_sha256(read_image(encoded(row["image"]))) for row in rows.select_columns("image")]
-    return {f"{use}_ids": list(rows["image_id"]), f"{use}_sha256": digests}
+    return {f"{use}_ids": list(rows["image_id"]), f"{use}_sha256": photograph_digests(rows)}
 
 
 def _anatomy_photographs(use: str, samples: Sequence[AnatomySample]) -> dict[str, list[str]]:

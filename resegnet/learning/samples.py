@@ -116,3 +116,8 @@ def encoded(cell: Mapping[str, Any]) -> bytes:
         If the cell names a file that cannot be read.
     """
     return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+
+
+def photograph_digests(rows: datasets.Dataset) -> list[str]:
+    """Return the SHA-256 of each photograph of rows of `load_vessels`, see `photograph_sha256`. It decodes them all."""
+    return [photograph_sha256(read_image(encoded(row["image"]))) for row in rows.select_columns("image")]

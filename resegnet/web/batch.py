@@ -25,7 +25,7 @@ from resegnet.errors import OutputError, ResegnetError
 from resegnet.web.messages import user_error
 from resegnet.web.models import Models
 from resegnet.web.recent import RecentResults
-from resegnet.web.uploads import MAX_PHOTOGRAPHS, list_uploads
+from resegnet.web.uploads import MAX_BYTES_EACH, MAX_PHOTOGRAPHS, list_uploads
 
 # Measures in the table, with their titles, and digits after the point; see `resegnet.results.measure`.
 COLUMNS = {
@@ -51,8 +51,8 @@ TABLE_HEAD = (
 NO_ROOM = "The server has no room left for results; try fewer photographs."
 THRESHOLD_STEP = 0.0001  # of the slider
 EMPTY = (
-    f"<p>Up to {MAX_PHOTOGRAPHS} photographs, or ZIP files of them, 200 MB at a time: add the next ones with <b>Choose "
-    "more files</b>. Each photograph gets a row here as soon as it is done. "
+    f"<p>Up to {MAX_PHOTOGRAPHS} photographs, or ZIP files of them, {MAX_BYTES_EACH // 1_000_000} MB at a time: add "
+    "the next ones with <b>Choose more files</b>. Each photograph gets a row here as soon as it is done. "
     "Masks, overlays and a table of all numbers can be downloaded as one ZIP.</p>"
 )
 

@@ -13,7 +13,7 @@ from support.synthetic import draw_fundus
 
 from resegnet.errors import DataError, TrainingError
 from resegnet.image import read_image
-from resegnet.learning import photographs
+from resegnet.learning import samples
 from resegnet.learning.data import load_vessels, read_mask
 from resegnet.learning.eyes import SAME_EYE, eye_numbers, fingerprint, from_texts, similarity, to_text
 from resegnet.learning.options import TrainingOptions
@@ -176,7 +176,7 @@ def test_eyes_of_the_parent_are_known_under_other_names(tmp_path, caplog, monkey
     prints = [to_text(fingerprint(vessels)) for _, vessels in eyes]
     pixels = [photograph_sha256(read_image(encoded(cell))) for cell in data.tests["eyes"]["image"]]
     decoded = []
-    monkeypatch.setattr(photographs, "read_image", lambda content: decoded.append(content) or read_image(content))
+    monkeypatch.setattr(samples, "read_image", lambda content: decoded.append(content) or read_image(content))
     for record, words in (
         ({"train_ids": ["a"], "train_eyes": prints[5:]}, ["1 of the 2 'eyes' test photographs"]),
         ({"earlier": {"train_eyes": prints[:4]}}, ["4 of the 4 validation photographs (0 have the same image_id"]),

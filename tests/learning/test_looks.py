@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from support.exports import quick_releases
 from support.synthetic import draw_fundus
+from support.tiny_run import TWO_LOOKS
 
 from resegnet.config import Config
 from resegnet.errors import TrainingError
@@ -191,16 +192,7 @@ def tiny_options(folder: Path) -> dict:
     return {
         "dataset": (str(folder / "tiny"),),
         "anatomy": (str(folder / "discs"),),
-        "encoder": "two-looks",
-        "encoder_weights": "none",
-        "encoder_depth": 2,
-        "decoder_channels": (16, 16),
-        "context_size": 96,
-        "context_channels": (16, 16, 16),
-        "input_size": 256,
-        "smallest_input_size": 128,
-        "crop_size": 64,
-        "context_crop_size": 64,
+        **TWO_LOOKS,
         "steps_per_epoch": 4,
         "validate_every": 2,
         "batch_size": 4,

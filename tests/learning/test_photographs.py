@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.synthetic import draw_fundus
-from support.tiny_run import TINY
+from support.tiny_run import TINY, TWO_LOOKS
 
 from resegnet.learning.anatomy import AnatomySample
 from resegnet.learning.options import TrainingOptions
@@ -22,18 +22,6 @@ from resegnet.learning.training import train
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 NO_PARENTS = Parents(None, None, (), None)
-TWO_LOOKS = {
-    "encoder": "two-looks",
-    "encoder_weights": "none",
-    "encoder_depth": 2,
-    "decoder_channels": (16, 16),
-    "context_size": 96,
-    "context_channels": (16, 16, 16),
-    "input_size": 256,
-    "smallest_input_size": 128,
-    "crop_size": 64,
-    "context_crop_size": 64,
-}
 
 
 def write_eyes(folder: Path, eyes: dict[str, dict[str, int]]) -> str:

@@ -26,6 +26,20 @@ TINY = {
     "threads": 1,
 }
 
+# The network and the crops of a run of two looks.
+TWO_LOOKS = {
+    "encoder": "two-looks",
+    "encoder_weights": "none",
+    "encoder_depth": 2,
+    "decoder_channels": (16, 16),
+    "context_size": 96,
+    "context_channels": (16, 16, 16),
+    "input_size": 256,
+    "smallest_input_size": 128,
+    "crop_size": 64,
+    "context_crop_size": 64,
+}
+
 
 def command(folder: Path, out: Path) -> list[str]:
     line = [sys.executable, str(Path(train_script.__file__)), "--out", str(out), "--dataset", str(folder)]
