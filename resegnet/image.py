@@ -224,6 +224,7 @@ def _from_pillow(
                 image = opened = Image.open(source, formats=formats)
                 check_layout(opened, source.getvalue(), name)
             width, height = image.size
+            is_sixteen_bit = image.format in ("PNG", "PPM")  # in mode "I"
             check_size((height, width), name, min(max_pixels, _MAX_PIXELS_OF.get(image.format or "", max_pixels)))
             image.load()
             if formats is FORMATS:
@@ -246,12 +247,12 @@ def _from_pillow(
         raise ImageError(
             f"{name} cannot be decoded; expected an undamaged picture: copy it again or save it as PNG."
         ) from error
-    if values.dtype.kind == "i":  # mode "I" holds 16-bit PGM and 32-bit files alike
+    if values.dtype.kind == "i":  # mode "I" holds 16-bit PGM and 32-bit files alike, which may hold 8 bits
         if values.min() < 0 or values.max() > 65535:
             raise ImageError(
                 f"{name} has values from {values.min()} to {values.max()}; expected 8 or 16 bit: save it so."
             )
-        values = values.astype(np.uint16)
+        values = values.astype(np.uint16 if is_sixteen_bit or values.max() > 255 else np.uint8)
     return _from_array(values, name, max_pixels)
 
 

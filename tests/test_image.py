@@ -223,7 +223,10 @@ def test_float_tiff():
         read_image(encode(Image.fromarray(GREY.astype(np.float32)), "TIFF"))
 
 
-def test_32_bit_integers_are_refused():
+def test_32_bit_integers_that_hold_8_bits_are_read_so_and_larger_ones_are_refused():
+    eight_bits = Image.fromarray(GREY.astype(np.int32))
+    np.testing.assert_array_equal(read_image(encode(eight_bits, "TIFF")), GREY_AS_RGB)
+    np.testing.assert_array_equal(read_image(eight_bits), GREY_AS_RGB)
     with pytest.raises(ImageError, match="16 bit"):
         read_image(encode(Image.fromarray(GREY.astype(np.int32) * 1000), "TIFF"))
 
