@@ -93,13 +93,14 @@ def agreement(found: Sequence[float], traced: Sequence[float]) -> Agreement:
     between_measurements = count * columns.var(ddof=1)
     residual = ((pairs - rows[:, None] - columns + pairs.mean()) ** 2).sum() / (count - 1)
     total = between_pictures + residual + 2 * (between_measurements - residual) / count
+    differ = np.ptp(pairs) > 0  # the sums above round, and are not 0 where all values are the same
     return {
         "count": count,
         "mean": float(columns[1]),
         "bias": float(bias),
         "lower": float(bias - spread),
         "upper": float(bias + spread),
-        "icc": float((between_pictures - residual) / total) if total > 0 else math.nan,
+        "icc": float((between_pictures - residual) / total) if differ and total > 0 else math.nan,
     }
 
 

@@ -286,7 +286,8 @@ def test_agreement_leaves_out_what_is_not_defined():
     assert agreement([1.0, math.nan, 2.5, 7.0, 4.0], [1.5, 3.0, 2.0, math.nan, 4.5]) == whole
     assert whole["count"] == 3
     assert math.isnan(agreement([1.0, math.nan], [2.0, 3.0])["icc"])
-    assert math.isnan(agreement([2.0, 2.0], [2.0, 2.0])["icc"])
+    for value in (2.0, 2.2, 1.7, 0.1):
+        assert math.isnan(agreement([value] * 3, [value] * 3)["icc"])
 
 
 def test_numbers_of_found_and_traced_vessels_are_measured_in_the_sets_field(bars, tmp_path, monkeypatch, capsys):
