@@ -12,7 +12,6 @@ from scipy.optimize import isotonic_regression
 _SIDES = np.geomspace(1 / 32, 1 / 4, 8)
 _MIN_SIZES = 3  # sizes of windows that a slope needs
 _MIN_CENTRES = 100
-_MAX_CENTRES = 20_000  # evenly among the vessel pixels; more change the third decimal at most
 
 
 def fractal_dimensions(mask: np.ndarray, fov: np.ndarray) -> tuple[float, float, float]:
@@ -58,9 +57,6 @@ def fractal_dimensions(mask: np.ndarray, fov: np.ndarray) -> tuple[float, float,
     y, x = y[whole], x[whole]
     if len(y) < _MIN_CENTRES:
         return math.nan, math.nan, math.nan
-    if len(y) > _MAX_CENTRES:
-        chosen = np.linspace(0, len(y) - 1, _MAX_CENTRES).astype(int)
-        y, x = y[chosen], x[chosen]
     integral = _integral(mask)
     logs = []
     for half in halves:

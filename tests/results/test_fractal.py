@@ -68,6 +68,13 @@ def test_no_dimension_is_larger_than_the_one_before(seed):
     assert 1 < d2 <= d1 <= d0 < 2
 
 
+def test_a_mirrored_and_a_turned_mask_have_the_same_dimensions():
+    eye = draw_fundus(3, (1168, 1130))
+    expected = fractal_dimensions(eye.vessels, eye.fov)
+    for mask, fov in ((eye.vessels[:, ::-1], eye.fov[:, ::-1]), (eye.vessels.T, eye.fov.T)):
+        assert fractal_dimensions(mask, fov) == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize("apart", [50, 80, 140])
 def test_the_order_holds_where_there_are_few_vessels(apart):
     mask = np.zeros((400, 400), bool)
