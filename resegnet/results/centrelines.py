@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
+from resegnet.results.calibres import cast_rays, find_radii, measure_calibres
 from resegnet.results.thinning import thin_padded
 
 # Standard deviation of a Gaussian over the coordinates, as a share of the field's diameter and at least in px. Pixel
@@ -21,9 +22,6 @@ SMOOTHING, MIN_SMOOTHING_PX = 0.003, 2.0
 CURVATURE_SMOOTHING, MIN_CURVATURE_SMOOTHING_PX = 0.01, 5.0
 
 END_FAN_DEGREES = (0, -30, 30, -60, 60)  # rays from a tip, about its direction
-
-_STEP_PX = 0.25  # by which rays and discs grow
-_CIRCLE = np.stack([np.sin(np.arange(16) * math.pi / 8), np.cos(np.arange(16) * math.pi / 8)], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +45,7 @@ class Tree:
 class Centrelines(Tree):
     """The centrelines of a mask, and what is measured on them."""
 
-    calibres_px: np.ndarray  # (N,) float64; nan near branch points and where the vessel reaches the rim of the field
+    calibres_px: np.ndarray  # (N,) float64; nan where it is not measured, see `find_centrelines`
     curvatures_per_px: np.ndarray  # (N,) float64, without sign; nan near the ends of segments
     chords_px: np.ndarray  # (S,) float64, distance between both ends; 0 if they are the same point
     middles: np.ndarray  # (S, 2) float64, the point half-way along each segment
@@ -60,6 +58,7 @@ class Trace:
     """A tree and what `measure_trace` needs beside it. The points here are in the frame of the padded mask."""
 
     tree: Tree
+    vessel: np.ndarray  # the padded mask, (H + 2, W + 2) bool, without holes
     points: np.ndarray  # (N, 2) float64, smoothed
     traced: np.ndarray  # (N, 2) float64, not smoothed
     sizes: np.ndarray  # (S,) int, points of each segment
@@ -72,35 +71,38 @@ def find_centrelines(mask: np.ndarray, fov: np.ndarray) -> Centrelines:
     """Thin the vessels to their centrelines, trace them and measure them.
 
     The calibre is the chord of the mask at right angles to the centreline. It is not measured within one calibre of a
-    branch point, since the chord would run into the other vessel, nor where it reaches the rim of the field.
+    branch point, since the chord would run into the other vessel, nor where it reaches the rim of the field, nor where
+    it is more than twice the median of its segment, and 3 px, wide: there it runs along another vessel.
 
     Parameters
     ----------
     mask, fov : (H, W) bool
         Vessels and field of view. Pixels outside the field do not count.
     """
-    return measure_trace(trace_vessels(mask, fov), mask, fov)
+    return measure_trace(trace_vessels(mask, fov), fov)
 
 
 def trace_vessels(mask: np.ndarray, fov: np.ndarray) -> Trace:
     """Thin the vessels to their centrelines and trace them.
 
     A part that is shorter than the vessel is wide there is no vessel of its own: spurs are cut off, specks are left
-    out, and branch points so near to one another count as one, for example where two vessels cross.
+    out, and branch points so near to one another count as one, for example where two vessels cross. A hole of few
+    pixels, which smoothing would hide, does not part a vessel in two.
 
     Parameters
     ----------
     mask, fov : (H, W) bool
         Vessels and field of view. Pixels outside the field do not count.
     """
-    vessel = np.pad(mask & fov, 1)  # padded, so that every ray ends
-    graph = _prune(thin_padded(vessel), vessel)
     diameter_px = field_diameter_px(fov)
+    sigma = max(MIN_SMOOTHING_PX, SMOOTHING * diameter_px)
+    vessel = _fill_holes(np.pad(mask & fov, 1), sigma**2) & np.pad(fov, 1)  # padded, so that every ray ends
+    graph = _prune(thin_padded(vessel), vessel)
     traced, sizes, nodes, free = _trace(graph)
     lasts = np.cumsum(sizes) - 1
     firsts = lasts - sizes + 1
     segments = np.repeat(np.arange(len(sizes)), sizes)
-    points = _smooth(traced, sizes, max(MIN_SMOOTHING_PX, SMOOTHING * diameter_px))
+    points = _smooth(traced, sizes, sigma)
     gaps = np.hypot(*np.diff(points, axis=0).T)
     gaps[lasts[:-1]] = 0  # from one segment to the next
     steps = (np.append(gaps, 0) + np.append(0, gaps))[: len(points)] / 2
@@ -120,7 +122,15 @@ def trace_vessels(mask: np.ndarray, fov: np.ndarray) -> Trace:
         node_points=_find_centres(graph)[joined] - 1,
         node_calibres_px=widths[joined],
     )
-    return Trace(tree, points, traced, sizes, free, np.minimum(from_first, to_last), diameter_px)
+    return Trace(tree, vessel, points, traced, sizes, free, np.minimum(from_first, to_last), diameter_px)
+
+
+def _fill_holes(vessel: np.ndarray, largest_px: float) -> np.ndarray:
+    """Fill holes of at most `largest_px` pixels in a mask, (H, W) bool, whose first row and column are False."""
+    parts, _ = ndimage.label(~vessel)
+    small = np.bincount(parts.ravel()) <= largest_px
+    small[[0, parts[0, 0]]] = False  # the vessels, and what lies around them
+    return vessel | small[parts]
 
 
 def field_diameter_px(fov: np.ndarray) -> float:
@@ -155,7 +165,7 @@ class _Skeleton:
     degrees: np.ndarray  # (P,) int, number of neighbours
     edges: tuple[np.ndarray, np.ndarray]
     edge_lengths: np.ndarray
-    radii: np.ndarray  # (P,) float64, see `_find_radii`; nan where it was not needed yet
+    radii: np.ndarray  # (P,) float64, see `find_radii`; nan where it was not needed yet
 
 
 def _prune(pixels: np.ndarray, vessel: np.ndarray) -> _Graph:
@@ -209,7 +219,7 @@ def _find_parts(skeleton: _Skeleton, branching: np.ndarray, vessel: np.ndarray) 
     where = np.concatenate([links[1], ends])
     unknown = np.unique(where)
     unknown = unknown[np.isnan(skeleton.radii[unknown])]
-    skeleton.radii[unknown] = _find_radii(skeleton.positions[unknown], vessel)
+    skeleton.radii[unknown] = find_radii(skeleton.positions[unknown], vessel)
     widths = 2 * skeleton.radii[where]
     calibres = np.zeros(count)
     np.maximum.at(calibres, part[np.concatenate([links[0], ends])], widths)
@@ -217,38 +227,10 @@ def _find_parts(skeleton: _Skeleton, branching: np.ndarray, vessel: np.ndarray) 
     return _Graph(skeleton.positions, degrees, branching, part, lengths, calibres, inner, links, link_calibres)
 
 
-def _find_radii(points: np.ndarray, vessel: np.ndarray) -> np.ndarray:
-    """Return the radius of the greatest disc round each point, (N, 2), that lies inside the vessel, (N,) px."""
-    radii = np.zeros(len(points))
-    growing, step = np.arange(len(points)), 0
-    while len(growing):
-        circles = points[growing, None] + (step + 0.5) * _STEP_PX * _CIRCLE
-        rows, columns = np.moveaxis(np.rint(circles).astype(np.intp), -1, 0)
-        out = ~vessel[rows, columns].all(axis=1)
-        radii[growing[out]] = step * _STEP_PX
-        growing, step = growing[~out], step + 1
-    return radii
-
-
-def _cast_rays(points: np.ndarray, directions: np.ndarray, vessel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the length of each ray inside the vessel, px, and the flat index of the pixel that ends it."""
-    inside, width = vessel.reshape(-1), vessel.shape[1]
-    reach, ended = np.zeros(len(points)), np.zeros(len(points), np.intp)
-    running, step = np.arange(len(points)), 0
-    while len(running):
-        rows, columns = np.rint(points[running] + (step + 0.5) * _STEP_PX * directions[running]).astype(np.intp).T
-        at = rows * width + columns
-        out = ~inside[at]
-        reach[running[out]] = step * _STEP_PX
-        ended[running[out]] = at[out]
-        running, step = running[~out], step + 1
-    return reach, ended
-
-
-def measure_trace(trace: Trace, mask: np.ndarray, fov: np.ndarray) -> Centrelines:
-    """Measure the centrelines that `trace_vessels` made of the same vessels and field of view."""
-    vessel, field = np.pad(mask & fov, 1), np.pad(fov, 1)
-    tree, points, sizes = trace.tree, trace.points, trace.sizes
+def measure_trace(trace: Trace, fov: np.ndarray) -> Centrelines:
+    """Measure the centrelines that `trace_vessels` made with the same field of view."""
+    field = np.pad(fov, 1)
+    tree, vessel, points, sizes = trace.tree, trace.vessel, trace.points, trace.sizes
     lasts = np.cumsum(sizes) - 1
     firsts = lasts - sizes + 1
     slopes = _smooth(trace.traced, sizes, max(MIN_SMOOTHING_PX, SMOOTHING * trace.diameter_px), order=1)
@@ -261,36 +243,15 @@ def measure_trace(trace: Trace, mask: np.ndarray, fov: np.ndarray) -> Centreline
     away = trace.to_end_px >= 2 * sigma
     return Centrelines(
         **vars(tree),
-        calibres_px=_measure_calibres(points, directions, lasts, np.flatnonzero(tree.clear), vessel, field),
+        calibres_px=measure_calibres(
+            points, trace.traced, directions, tree.segments, np.flatnonzero(tree.clear), vessel, field
+        ),
         curvatures_per_px=_measure_curvatures(trace.traced, sizes, tree.segments, tree.steps_px, away, sigma),
         chords_px=np.hypot(*(points[lasts] - points[firsts]).T),
         middles=points[(firsts + lasts) // 2] - 1,
         branch_points=tree.node_points[branches],
         end_points=points[ends_inside] - 1,
     )
-
-
-def _measure_calibres(
-    points: np.ndarray,
-    directions: np.ndarray,
-    lasts: np.ndarray,
-    clear: np.ndarray,
-    vessel: np.ndarray,
-    field: np.ndarray,
-) -> np.ndarray:
-    """Return the chord at right angles to the direction at the `clear` points, (N,); nan elsewhere and at the rim."""
-    normals = np.stack([-directions[:, 1], directions[:, 0]], axis=1)
-    # Every second chord starts half-way to the next point: along a diagonal, all points have the same place on the
-    # staircase of the pixels.
-    origins = points.copy()
-    origins[1:-1:2] = (points[1:-1:2] + points[2::2]) / 2
-    origins[lasts] = points[lasts]
-    calibres = np.full(len(points), np.nan)
-    calibres[clear] = 0
-    for side in (1, -1):
-        reach, ended = _cast_rays(origins[clear], side * normals[clear], vessel)
-        calibres[clear] += np.where(field.reshape(-1)[ended], reach, np.nan)
-    return calibres
 
 
 def _measure_curvatures(
@@ -324,7 +285,7 @@ def _end_inside(tips: np.ndarray, outward: np.ndarray, vessel: np.ndarray, field
     inside = np.ones(len(tips), bool)
     for angle in np.radians(END_FAN_DEGREES):
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        inside &= field.reshape(-1)[_cast_rays(tips, outward @ turn.T, vessel)[1]]
+        inside &= field.reshape(-1)[cast_rays(tips, outward @ turn.T, vessel)[1]]
     return inside
 
 

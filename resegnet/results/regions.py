@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from resegnet.results.calibres import median_of_segments
 from resegnet.results.centrelines import Centrelines
 
 # Least distance between the ends of a segment that counts for the tortuosity, as a share of the field's diameter: a
@@ -108,13 +109,7 @@ def segment_calibres(lines: Centrelines) -> np.ndarray:
 
     Where two vessels part at an acute angle, the calibre of one holds a part of the other, which a mean would show.
     """
-    calibres, segments = defined(lines.calibres_px, lines.segments)
-    order = np.lexsort((calibres, segments))
-    calibres, segments = calibres[order], segments[order]
-    numbers, firsts, counts = np.unique(segments, return_index=True, return_counts=True)
-    medians = np.full(len(lines.lengths_px), np.nan)
-    medians[numbers] = (calibres[firsts + (counts - 1) // 2] + calibres[firsts + counts // 2]) / 2
-    return medians
+    return median_of_segments(lines.calibres_px, lines.segments)
 
 
 def defined(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -126,7 +126,7 @@ class Segmentation:
         """The centrelines of the vessels, see `resegnet.results.centrelines`."""
         from resegnet.results.centrelines import measure_trace
 
-        return measure_trace(self._trace, self.mask, self.fov)
+        return measure_trace(self._trace, self.fov)
 
     @cached_property
     def _trace(self) -> Trace:
