@@ -123,7 +123,8 @@ def measure_anatomy(
     Measures
         Always the same keys in the same order. `undefined` gives the reason of each nan.
 
-        * `artery_...`, `vein_...`: the numbers of `measure_mask` for each kind, without the area of the field.
+        * `artery_...`, `vein_...`: the numbers of `measure_mask` for each kind, without the area of the field and
+          without the quadrants.
         * `zone_b_...`, `zone_c_...`: the same for all vessels in a ring round the disc, without fractal dimensions;
           `zone_b_artery_...` and so on for each kind. Zone B reaches from 0.5 to 1 disc diameter from the margin of
           the disc, zone C from 0.5 to 2 (`resegnet.results.zones`). Vessels are cut off at its borders.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resegnet.results.anatomy import Disc, Place
+from resegnet.results.anatomy import Disc, Place, is_cut_off
 from resegnet.results.arcades import measure_arcade_angle
 from resegnet.results.centrelines import Centrelines, field_diameter_px
 from resegnet.results.equivalents import ARTERY_COEFFICIENT, VEIN_COEFFICIENT, VESSELS, measure_equivalent
@@ -62,6 +62,9 @@ def measure_kinds(
         None if unknown.
     """
     numbers = Numbers({}, {})
+    no_disc = Undefined.NO_DISC
+    if disc is not None and is_cut_off(disc, fov):
+        disc, no_disc = None, Undefined.DISC_CUT_OFF
     min_chord = MIN_CHORD * field_diameter_px(fov)
     field_area = int(np.count_nonzero(fov))
     for kind, traced in kinds.items():
@@ -70,18 +73,30 @@ def measure_kinds(
         row |= zip(FRACTAL, fractal_dimensions(traced.mask, fov), strict=True)
         numbers.values.update({f"{kind}_{key}": value for key, value in row.items()})
     for zone in ZONES:
-        _add_zone(numbers, zone, {"": vessels} | {f"{kind}_": traced for kind, traced in kinds.items()}, fov, disc)
-    _add_equivalents(numbers, kinds, disc)
-    _add_places(numbers, disc, fovea)
+        _add_zone(
+            numbers, zone, {"": vessels} | {f"{kind}_": traced for kind, traced in kinds.items()}, fov, disc, no_disc
+        )
+    _add_equivalents(numbers, kinds, disc, no_disc)
+    _add_places(numbers, disc, fovea, no_disc)
     for kind, traced in kinds.items():
         angle = math.nan if disc is None or fovea is None else measure_arcade_angle(traced.lines, disc, fovea)
-        reason = Undefined.NO_DISC if disc is None else Undefined.NO_FOVEA if fovea is None else Undefined.NO_ARCADE
+        reason = no_disc if disc is None else Undefined.NO_FOVEA if fovea is None else Undefined.NO_ARCADE
         numbers.add(f"{kind}_arcade_angle_deg", angle, reason)
     return numbers
 
 
-def _add_zone(numbers: Numbers, zone: Zone, traced: Mapping[str, Traced], fov: np.ndarray, disc: Disc | None) -> None:
-    """Add the numbers of all vessels and of each kind in a zone; `traced` is by the start of their names."""
+def _add_zone(
+    numbers: Numbers,
+    zone: Zone,
+    traced: Mapping[str, Traced],
+    fov: np.ndarray,
+    disc: Disc | None,
+    no_disc: Undefined,
+) -> None:
+    """Add the numbers of all vessels and of each kind in a zone; `traced` is by the start of their names.
+
+    Here and below, `no_disc` is the reason if `disc` is None.
+    """
 
     def inside(places: np.ndarray) -> np.ndarray:
         return np.zeros(len(places), bool) if disc is None else zone.holds(places, disc)
@@ -94,18 +109,18 @@ def _add_zone(numbers: Numbers, zone: Zone, traced: Mapping[str, Traced], fov: n
         vessel_area = int(np.count_nonzero(part.mask & ring))
         row = measure_lines(vessel_area, area, clip(part.lines, inside), MIN_CHORD * field_diameter_px(fov))
         rows |= {f"{zone.name}_{kind}{name}": value for name, value in row.items() if name != "field_area_px"}
-    reason = Undefined.NO_DISC if disc is None else Undefined.NO_SEGMENT if area else Undefined.ZONE_OUTSIDE_FIELD
+    reason = no_disc if disc is None else Undefined.NO_SEGMENT if area else Undefined.ZONE_OUTSIDE_FIELD
     for key, value in rows.items():
         numbers.add(key, math.nan if disc is None else value, reason)
 
 
-def _add_equivalents(numbers: Numbers, kinds: Mapping[str, Traced], disc: Disc | None) -> None:
+def _add_equivalents(numbers: Numbers, kinds: Mapping[str, Traced], disc: Disc | None, no_disc: Undefined) -> None:
     """Add CRAE and CRVE with the numbers of vessels that went in, and their quotient."""
     coverage = numbers.values[f"{ZONE_B.name}_coverage"]
     found = {}
     for kind, (name, coefficient) in KINDS.items():
         value, count = (math.nan, 0) if disc is None else measure_equivalent(kinds[kind].lines, disc, coefficient)
-        reason = Undefined.NO_DISC
+        reason = no_disc
         if disc is not None:
             reason = Undefined.ZONE_OUTSIDE_FIELD if coverage < MIN_COVERAGE else Undefined.FEW_VESSELS
         defined = coverage >= MIN_COVERAGE and count == VESSELS
@@ -115,10 +130,10 @@ def _add_equivalents(numbers: Numbers, kinds: Mapping[str, Traced], disc: Disc |
     numbers.add("avr", found["crae"] / found["crve"], reason)
 
 
-def _add_places(numbers: Numbers, disc: Disc | None, fovea: Place | None) -> None:
+def _add_places(numbers: Numbers, disc: Disc | None, fovea: Place | None, no_disc: Undefined) -> None:
     """Add the diameter of the disc and the distance of the fovea from its centre."""
     distance = math.nan if disc is None or fovea is None else math.dist(disc.centre, fovea)
-    reason = Undefined.NO_DISC if disc is None else Undefined.NO_FOVEA
+    reason = no_disc if disc is None else Undefined.NO_FOVEA
     diameter = math.nan if disc is None else disc.diameter
     numbers.add("disc_diameter_px", diameter, reason)
     numbers.add("disc_fovea_distance_px", distance, reason)

@@ -13,6 +13,7 @@ class Undefined(StrEnum):
     NO_SEGMENT = "no_segment"  # no vessel is long enough, and far enough from branch points and rim, to be measured
     FEW_PIXELS = "few_pixels"  # the field is too small, or the mask has too few pixels, for a fractal dimension
     NO_DISC = "no_disc"
+    DISC_CUT_OFF = "disc_cut_off"  # the rim of the field cuts a part of the disc off
     NO_FOVEA = "no_fovea"
     ZONE_OUTSIDE_FIELD = "zone_outside_field"  # the field shows less than half of zone B, or nothing of the zone
     FEW_VESSELS = "few_vessels"  # fewer than six vessels of the kind cross zone B

@@ -8,7 +8,7 @@ from typing import TypedDict
 import numpy as np
 
 from resegnet.fov import bounding_box
-from resegnet.results.anatomy import Disc
+from resegnet.results.anatomy import Disc, is_cut_off
 from resegnet.results.segmentation import Segmentation
 from resegnet.results.zones import ZONES
 
@@ -43,7 +43,7 @@ class DiscShape(TypedDict):
     x: float
     y: float
     diameter: float
-    zones: list[tuple[float, float]]  # distances of the borders of `ZONES` from (x, y)
+    zones: list[tuple[float, float]]  # distances of the borders of `ZONES` from (x, y); none of a disc cut off
 
 
 class Shapes(TypedDict):
@@ -60,7 +60,7 @@ def find_shapes(result: Segmentation) -> Shapes:
     fovea = result.fovea
     return {
         "field": outlines(result.fov),
-        "disc": None if result.disc is None else _disc_shape(result.disc),
+        "disc": None if result.disc is None else _disc_shape(result.disc, result.fov),
         "fovea": None if fovea is None else [fovea[1] + 0.5, fovea[0] + 0.5],
         "eye": result.eye,
     }
@@ -93,12 +93,12 @@ def pack_calibres(result: Segmentation) -> bytes:
     return zlib.compress(np.stack(columns, axis=1).astype("<f4").tobytes(), 1)
 
 
-def _disc_shape(disc: Disc) -> DiscShape:
+def _disc_shape(disc: Disc, fov: np.ndarray) -> DiscShape:
     row, column = disc.centre
     return {
         "outline": outlines(disc.mask),
         "x": column + 0.5,
         "y": row + 0.5,
         "diameter": disc.diameter,
-        "zones": [zone.borders_px(disc) for zone in ZONES],
+        "zones": [] if is_cut_off(disc, fov) else [zone.borders_px(disc) for zone in ZONES],
     }

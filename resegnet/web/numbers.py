@@ -28,6 +28,7 @@ REASONS = {
     Undefined.NO_SEGMENT: "No vessel is long enough to be measured.",
     Undefined.FEW_PIXELS: "The field of view is too small, or too little of it is vessel.",
     Undefined.NO_DISC: "The optic disc was not found.",
+    Undefined.DISC_CUT_OFF: "The field of view cuts a part of the optic disc off.",
     Undefined.NO_FOVEA: "The fovea was not found.",
     Undefined.ZONE_OUTSIDE_FIELD: "Less than half of zone B, or nothing of the zone, lies in the field of view.",
     Undefined.FEW_VESSELS: "Fewer than six {vessels} cross zone B.",

@@ -8,7 +8,8 @@ const layersOn = new Set();
 // Which layers the open photograph has.
 function hasLayer(name) {
   if (name === "field") return shown.shapes.field.length > 0;
-  return name === "calibres" || Boolean(shown.shapes[name === "zones" ? "disc" : name]);
+  if (name === "zones") return Boolean(shown.shapes.disc?.zones.length);
+  return name === "calibres" || Boolean(shown.shapes[name]);
 }
 
 function updateLayerButtons() {
