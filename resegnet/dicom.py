@@ -36,7 +36,8 @@ _ELEMENTS = [
 _UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _RUN_LENGTHS = "1.2.840.10008.1.2.5"
-_BY_PILLOW = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 90, 91))  # JPEG and JPEG 2000
+_JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91))
+_BY_PILLOW = (*(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51)), *_JPEG_2000)  # JPEG too
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
@@ -50,6 +51,7 @@ _TILE_ROWS = 256  # converted at a time: pydicom converts colours in floats
 
 # A camera's field of 20 to 200 degrees is 6 to 40 mm wide, and has 500 to 10,000 px.
 _PLAUSIBLE_UM = (0.5, 100.0)
+_WIDEST_MM = 50.0  # of a frame; the spacing of a screen or a print makes it several times as wide
 _SQUARE = 0.01  # largest difference of a pixel's sides that is one of rounding
 
 # Tells a JPEG decoder that the components are red, green and blue. Without it, and without JFIF's mark, a decoder takes
@@ -71,6 +73,8 @@ class DicomPicture:
         A JPEG or JPEG 2000 file; None if there are `pixels`.
     is_negative
         True if 0 is white.
+    is_ybr
+        True if the decoded frame holds YCbCr, not RGB.
     um_per_px
         Micrometres on the retina for a pixel; None if the file gives none, or one that no photograph has.
     burned_in
@@ -82,6 +86,7 @@ class DicomPicture:
     pixels: np.ndarray | None
     frame: bytes | None
     is_negative: bool
+    is_ybr: bool
     um_per_px: float | None
     burned_in: bool
 
@@ -152,10 +157,12 @@ def _read(data: bytes, name: str, max_pixels: int) -> DicomPicture:
     if not is_jpeg and syntax not in (*_UNCOMPRESSED, _RUN_LENGTHS):
         raise _compressed(name)
     _check_layout(dataset, name, is_jpeg)
-    pixels, frame = None, None
+    pixels, frame, is_ybr = None, None, False
     if is_jpeg:
         frame = _first_frame(dataset, name)
-        if (
+        if syntax in _JPEG_2000:
+            is_ybr = _check_codestream(frame, dataset, name)
+        elif (
             dataset.PhotometricInterpretation == "RGB"
             and frame.startswith(b"\xff\xd8")
             and b"Adobe" not in frame[:1000]
@@ -169,7 +176,8 @@ def _read(data: bytes, name: str, max_pixels: int) -> DicomPicture:
         pixels=pixels,
         frame=frame,
         is_negative=dataset.PhotometricInterpretation == "MONOCHROME1",
-        um_per_px=_scale(dataset),
+        is_ybr=is_ybr,
+        um_per_px=_scale(dataset, max(height, width)),
         burned_in=str(dataset.get("BurnedInAnnotation", "")).strip().upper() == "YES",
     )
 
@@ -215,6 +223,30 @@ def _first_frame(dataset: Dataset, name: str) -> bytes:
     return get_frame(MeteredFile(content, name), 0, number_of_frames=frames)
 
 
+def _check_codestream(frame: bytes, dataset: Dataset, name: str) -> bool:
+    """Tell whether a JPEG 2000 frame decodes to YCbCr: a decoder undoes only the transform that the codestream states.
+
+    Raises
+    ------
+    ImageError
+        If a sample has more bits than the DICOM file says, so that its values would be taken for darker ones.
+    """
+    start = frame.find(b"\xff\x4f\xff\x51")  # ISO/IEC 15444-1, A.5 and A.6: SOC, SIZ, ..., COD
+    if start < 0 or len(frame) < start + 43:
+        return False  # the decoder refuses it
+    bits = frame[start + 42] % 128 + 1
+    if bits > dataset.BitsStored:
+        raise ImageError(
+            f"{name} is a DICOM file of a rare layout; expected frames of {dataset.BitsStored} bit as it says, got "
+            f"{bits}: export it as PNG."
+        )
+    at = start + 2
+    while frame[at : at + 1] == b"\xff" and frame[at + 1 : at + 2] not in (b"\x52", b"\x90", b""):
+        at += 2 + int.from_bytes(frame[at + 2 : at + 4])
+    is_transformed = frame[at + 8 : at + 9] == b"\x01"
+    return str(dataset.PhotometricInterpretation).startswith("YBR_FULL") and not is_transformed
+
+
 def _decode(dataset: Dataset, name: str, runs: bool) -> np.ndarray:
     """Decode the first frame: (H, W) or (H, W, 3) uint8, grey or RGB."""
     from pydicom.encaps import encapsulate
@@ -243,8 +275,8 @@ def _as_8_bit(values: np.ndarray, stored: int) -> np.ndarray:
     return values if values.dtype == np.uint8 else (values >> (stored - 8)).astype(np.uint8)
 
 
-def _scale(dataset: Dataset) -> float | None:
-    """Return the scale, micrometres per px, if the pixels are square.
+def _scale(dataset: Dataset, side_px: int) -> float | None:
+    """Return the scale, micrometres per px, if the pixels are square and the longer side is no longer than an eye's.
 
     For ophthalmic photographs, Pixel Spacing is the distance on the retina, in millimetres: DICOM PS3.3, C.8.17.2.
     """
@@ -254,4 +286,5 @@ def _scale(dataset: Dataset) -> float | None:
         return None
     least, most = _PLAUSIBLE_UM
     scale = math.sqrt(down * right) if down > 0 and right > 0 else math.nan
-    return scale if least <= scale <= most and abs(down - right) <= _SQUARE * scale else None
+    is_plausible = least <= scale <= most and scale * side_px <= 1000 * _WIDEST_MM
+    return scale if is_plausible and abs(down - right) <= _SQUARE * scale else None

@@ -267,6 +267,8 @@ def _from_dicom(data: bytes, name: str, max_pixels: int) -> Picture:
         pixels = _from_array(np.asarray(found.pixels), name, max_pixels)
     else:
         pixels = _from_pillow(MeteredFile(found.frame, name), name, max_pixels, _DICOM_FORMATS)
+        if found.is_ybr:
+            pixels = np.array(Image.fromarray(pixels, "YCbCr").convert("RGB"))
     if pixels.shape[:2] != (found.height, found.width):
         raise ImageError(f"{name} is a DICOM file that contradicts itself about its size: export it again, or as PNG.")
     return Picture(255 - pixels if found.is_negative else pixels, found.um_per_px, found.burned_in)

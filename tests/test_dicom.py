@@ -141,6 +141,10 @@ def test_jpeg_2000():
         np.testing.assert_array_equal(
             read_image(dicom(PHOTO, syntax, [frame], PhotometricInterpretation=colours)), PHOTO
         )
+    ybr = convert_color_space(PHOTO, "RGB", "YBR_FULL")
+    frame = encode(Image.fromarray(ybr), "JPEG2000", no_jp2=True, mct=0)
+    found = read_image(dicom(PHOTO, JPEG2000Lossless, [frame], PhotometricInterpretation="YBR_FULL"))
+    assert np.abs(found.astype(int) - PHOTO).max() <= 3  # rounded twice
     wide = encode(Image.fromarray(WIDE[..., 0]), "JPEG2000", no_jp2=True)
     np.testing.assert_array_equal(read_image(dicom(WIDE[..., 0], JPEG2000Lossless, [wide])), GREY_AS_RGB)
 
@@ -174,6 +178,12 @@ def test_the_first_of_compressed_frames_also_in_pieces():
 def test_the_scale_is_that_of_a_retina_or_none(spacing, um_per_px):
     found = read_picture(dicom(PHOTO, PixelSpacing=spacing)).um_per_px
     assert found == (None if um_per_px is None else pytest.approx(um_per_px, rel=1e-4))
+
+
+def test_a_spacing_that_makes_the_frame_wider_than_an_eye_is_no_scale():
+    wide = np.zeros((8, 2000, 3), np.uint8)
+    assert read_picture(dicom(wide, PixelSpacing=[0.02, 0.02])).um_per_px == 20
+    assert read_picture(dicom(wide, PixelSpacing=[0.0847, 0.0847])).um_per_px is None  # 300 dpi
 
 
 def test_text_for_a_scale_spoils_no_picture():
@@ -269,6 +279,9 @@ def test_logs_and_warnings_of_pydicom_are_as_before(caplog):
 
 # --- files that are refused
 
+# Values of 12 bit in a frame that says 16: a decoder would take them for nearly black.
+WIDER = encode(Image.fromarray(WIDE[..., 0] >> 4), "JPEG2000", no_jp2=True)
+
 
 @pytest.mark.parametrize(
     ("data", "words"),
@@ -290,6 +303,8 @@ def test_logs_and_warnings_of_pydicom_are_as_before(caplog):
         (dicom(GREY, BitsStored=4), "rare layout"),
         (dicom(GREY, PhotometricInterpretation="PALETTE COLOR"), "damaged"),
         (dicom(PHOTO, JPEGBaseline8Bit, [JPEG], Rows=31), "contradicts itself"),
+        (dicom(WIDE[..., 0] >> 4, JPEG2000Lossless, [WIDER], BitsStored=12), "frames of 12 bit as it says, got 16"),
+        (dicom(PHOTO, JPEG2000Lossless, [WIDER[:40]]), "cannot be (identified|decoded)"),
         (dicom(PHOTO, JPEGBaseline8Bit, [JPEG[:300]]), "cannot be decoded"),
         (dicom(PHOTO, JPEGBaseline8Bit, [encode(Image.fromarray(PHOTO), "PNG")]), "cannot be identified"),
         (dicom(PHOTO, JPEGBaseline8Bit, []), "cannot be identified|damaged"),
