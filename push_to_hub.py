@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from resegnet.errors import PublishError, ResegnetError, first_line, is_installed, require
+from resegnet.errors import PublishError, ResegnetError, first_line, has_torch, require_torch
 
 ROOT = Path(__file__).parent
 
@@ -56,6 +57,8 @@ def _step(outcome: str) -> Iterator[None]:
     """Turn an error that the user can mend into a `_StepError` that begins with the outcome so far."""
     try:
         yield
+    except BrokenPipeError:  # of our own output
+        raise
     except (ResegnetError, HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error) if isinstance(error, ResegnetError) else first_line(error)
         if getattr(error, "temporary", False):
@@ -71,8 +74,13 @@ def main(argv: list[str] | None = None) -> int:
     int
         Exit status: 0 for success, 1 if the release or its Space could not be published.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the card has characters that not every terminal has
     try:
         _publish(build_parser().parse_args(argv))
+    except BrokenPipeError:  # stdout is closed, for example by `| head`; Python flushes it again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except _StepError as error:
         print(error, file=sys.stderr)
         return 1
@@ -91,14 +99,14 @@ def _publish(arguments: argparse.Namespace) -> None:
         if arguments.space_hardware is not None and space_id is None:
             raise PublishError("--space-hardware came without --space-id: give the name of the Space too.")
         if not arguments.dry_run:
-            require("torch", "publishing, which runs the weights before and after,")
+            require_torch("publishing, which runs the weights before and after,")
         contents = release_contents(
             arguments.release, repo_id, arguments.revision, ROOT / "examples", space_id=space_id
         )
-        if is_installed("torch"):
+        if has_torch():
             print(f"{arguments.release} is sound.")
         else:
-            print(f"{arguments.release}: files and model.onnx are sound. The weights were not run: torch is missing.")
+            print(f"{arguments.release}: files and model.onnx are sound. The weights were not run: PyTorch is missing.")
         if arguments.dry_run:
             _show(repo_id, contents)
             print(contents["README.md"].decode())

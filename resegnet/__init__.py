@@ -8,7 +8,7 @@
 from typing import TYPE_CHECKING, Any
 
 from resegnet.config import Config
-from resegnet.errors import ConfigError, ImageError, ResegnetError, require
+from resegnet.errors import ConfigError, ImageError, ResegnetError, require_torch
 from resegnet.image import read_image
 from resegnet.results.segmentation import Segmentation
 from resegnet.segmenter import Segmenter
@@ -33,7 +33,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Importing torch takes seconds, and only ReSegNet and the engine `torch` need it.
     if name == "ReSegNet":
-        require("torch", "the network in PyTorch")
+        require_torch("the network in PyTorch")
         from resegnet.model import ReSegNet
 
         return ReSegNet

@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from resegnet.arguments import fraction, non_negative_integer, positive_integer, positive_number
 from resegnet.engine import ENGINES
-from resegnet.errors import ArgumentError, DataError, OutputError, ResegnetError, require
+from resegnet.errors import ArgumentError, DataError, OutputError, ResegnetError, require_torch
 from resegnet.hub import BUNDLED_RELEASES
 from resegnet.segmenter import Segmenter
 from resegnet.version import __version__
@@ -332,7 +332,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:
-    require("torch", "the benchmark")
+    require_torch("the benchmark")
     from resegnet.benchmark import benchmark
 
     for line in benchmark(arguments.photographs, arguments.model, arguments.repeats, arguments.files):

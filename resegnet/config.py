@@ -85,7 +85,7 @@ class Config:
         if self.format_version != FORMAT_VERSION:
             raise ConfigError(
                 f"config: format_version is {short_repr(self.format_version)}, expected 1 to {FORMAT_VERSION}. "
-                "Upgrade with `pip install --upgrade resegnet`, or load an older revision of the model."
+                "Install a newer version of ReSegNet, or load an older revision of the model."
             )
         _check(
             isinstance(self.encoder, str) and _ENCODER.fullmatch(self.encoder) is not None,

@@ -77,6 +77,7 @@ class HubError(ResegnetError, OSError):
 
 # Extras of pyproject.toml that install the packages given to `require`; all other packages belong to `train`.
 _EXTRAS = {"gradio": "app", "pydicom": "dicom", "ray": "ray", "spaces": "zerogpu", "trackio": "track"}
+_OF_TORCH = ("torch", "segmentation_models_pytorch")  # somebody may have the first alone
 
 
 def is_installed(package: str) -> bool:
@@ -107,6 +108,17 @@ def require(package: str, purpose: str) -> None:
         raise MissingExtraError(
             f'{package} is not installed, and {purpose} needs it: run `pip install "resegnet[{extra}]"`.'
         )
+
+
+def has_torch() -> bool:
+    """Tell whether the packages that run the network in PyTorch are installed."""
+    return all(map(is_installed, _OF_TORCH))
+
+
+def require_torch(purpose: str) -> None:
+    """Check that the packages that run the network in PyTorch are installed; see `require`."""
+    for package in _OF_TORCH:
+        require(package, purpose)
 
 
 def first_line(error: BaseException) -> str:

@@ -128,6 +128,8 @@ def find_release(
     folder = Path(os.path.expanduser(name))
     if not folder.is_dir():
         folder = BUNDLED_RELEASES.get(str(name), folder)
+    if folder.is_file():
+        raise ArgumentError(f"{name} is a file, expected the folder of a release: give the folder that holds it.")
     if folder.is_dir():
         if revision is not None:
             raise ArgumentError(
@@ -137,9 +139,10 @@ def find_release(
             raise ArgumentError(f"{name} is the folder of a training run: give its release, {folder / 'release'}.")
         return folder, None
     if re.fullmatch(r"[\w.-]+", str(name)):  # the Hub would be asked for a name that none of its models can have
+        parts = ", ".join(known for known, release in BUNDLED_RELEASES.items() if release.is_dir())
         raise OSError(
-            f"There is no folder {name}, and no model of that name is part of the package, which has "
-            f"{', '.join(BUNDLED_RELEASES)}: check the name. A Hub id looks like user/resegnet."
+            f"There is no folder {name}, and no model of that name is part of this copy of the package, which has "
+            f"{parts}: check the name. A Hub id looks like user/resegnet."
         )
     try:
         snapshot = snapshot_download(
@@ -286,7 +289,7 @@ def check_hashes(folder: Path) -> None:
         if sha256(folder / name) != digest:
             raise WeightsError(
                 f"{folder / name} was altered or damaged: its SHA-256 differs from the one recorded at release. "
-                "Download it again, with `force_download=True` if it came from the Hub."
+                "Download it again; from the Hub with `hf download` and `--force-download`."
             )
 
 

@@ -21,7 +21,7 @@ from resegnet.two_looks import TwoLooks
 from resegnet.unet import PlainUNet
 
 
-class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet", license="mit"):
+class ReSegNet(nn.Module, PyTorchModelHubMixin, library_name="resegnet"):
     """U-Net, plain or with an encoder of `segmentation_models_pytorch`, that normalises its input itself.
 
     Ronneberger et al. 2015, doi:10.1007/978-3-319-24574-4_28. It is built with random weights: `from_pretrained` loads

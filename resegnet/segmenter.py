@@ -9,7 +9,7 @@ import numpy as np
 
 from resegnet.config import Config
 from resegnet.engine import ENGINES, Network, OnnxNetwork, TorchNetwork, TwoLookNetwork
-from resegnet.errors import ArgumentError, require, short_repr
+from resegnet.errors import ArgumentError, require_torch, short_repr
 from resegnet.fov import FieldOfView, find_field_of_view
 from resegnet.geometry import Geometry, as_network_input
 from resegnet.image import ImageSource, read_picture
@@ -109,8 +109,9 @@ class Segmenter:
             )
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise ArgumentError(f"threads is {short_repr(threads)}, expected a whole number of at least 1, or None.")
+        device = str(device)  # a `torch.device` too
         if device != "cpu":
-            require("torch", f"the device {device!r}")
+            require_torch(f"the device {device!r}")
             from resegnet.model import is_usable
 
             if not is_usable(device):
@@ -128,7 +129,7 @@ class Segmenter:
             size = None if config.smallest_input_size else config.input_size
             network = OnnxNetwork(folder / ONNX_NAME, size, threads, context_size=config.context_size)
         else:
-            require("torch", "the engine 'torch'")
+            require_torch("the engine 'torch'")
             import torch
 
             from resegnet.model import ReSegNet

@@ -120,12 +120,29 @@ assert push_to_hub.main(arguments) == 1
 """
     done = run_without(OPTIONAL, code, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "files and model.onnx are sound. The weights were not run: torch is missing." in done.stdout
+    assert "files and model.onnx are sound. The weights were not run: PyTorch is missing." in done.stdout
     assert "bytes  requirements.txt" in done.stdout
     assert done.stderr == (
         "Not published, nothing was sent: torch is not installed, and publishing, which runs the weights before and "
         'after, needs it: run `pip install "resegnet[train]"`.\n'
     )
+
+
+def test_pytorch_without_the_rest_of_its_extra_is_told_and_a_release_is_verified_without(tmp_path):
+    release = str(BUNDLED_RELEASES["bundled-cc-by"])
+    code = f"""
+from resegnet import Segmenter
+from resegnet.errors import MissingExtraError
+from resegnet.releases.release import verify_release
+assert verify_release({release!r}) is None
+try:
+    Segmenter.from_pretrained(engine="torch")
+except MissingExtraError as error:
+    print(error)
+"""
+    done = run_without(("segmentation_models_pytorch",), code, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("segmentation_models_pytorch is not installed, and the engine 'torch' needs it: run")
 
 
 def test_train_py_says_which_extra_it_needs(tmp_path):

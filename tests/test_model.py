@@ -30,6 +30,7 @@ def tiny() -> ReSegNet:
 
 def test_saved_and_loaded_it_predicts_the_same(tmp_path, tiny):
     tiny.save_pretrained(tmp_path)
+    assert "license" not in (tmp_path / "README.md").read_text()  # that of the weights follows from their data
     assert {"config.json", "model.safetensors"} <= {path.name for path in tmp_path.iterdir()}
     assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1  # both files have the same permissions
     loaded = ReSegNet.from_pretrained(tmp_path)

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.synthetic import draw_fundus
 
@@ -160,6 +161,21 @@ def test_another_file_in_the_place_of_a_pickled_one_is_refused(monkeypatch, tmp_
 def test_a_revision_of_a_folder_is_refused():
     with pytest.raises(ArgumentError, match=r"revision v1 .* leave it out"):
         Segmenter.from_pretrained(BUNDLED_RELEASES["bundled"], revision="v1")
+
+
+@pytest.mark.parametrize("device", [None, 0, "gpu", "cuda:99"])
+def test_a_device_that_torch_lacks_is_refused_whatever_its_type(device):
+    with pytest.raises(ArgumentError, match="torch sees no such device"):
+        Segmenter.from_pretrained(device=device)
+
+
+def test_a_device_may_be_that_of_torch():
+    assert Segmenter.from_pretrained(device=torch.device("cpu"), engine="torch").tells_anatomy
+
+
+def test_a_file_in_place_of_the_folder_of_a_release_is_named():
+    with pytest.raises(ArgumentError, match=r"model\.onnx is a file, expected the folder of a release"):
+        Segmenter.from_pretrained(BUNDLED_RELEASES["bundled"] / "model.onnx")
 
 
 def test_a_release_that_is_not_there_is_an_os_error(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from resegnet.config import ANATOMY
-from resegnet.errors import ConfigError, ImageError, ReleaseError, WeightsError, first_line, is_installed
+from resegnet.errors import ConfigError, ImageError, ReleaseError, WeightsError, first_line, has_torch
 from resegnet.hub import (
     CONFIG_NAME,
     DOWNLOADED_FILES,
@@ -137,7 +137,7 @@ def verify_release(folder: str | Path) -> float | None:
     Returns
     -------
     float or None
-        Largest absolute difference between the stored probability and that of torch; None if torch is not installed.
+        Largest absolute difference between the stored probability and that of torch; None if PyTorch is not installed.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def _check_files(folder: Path, digests: Mapping[str, str]) -> None:
 
 def _check_predictions(folder: Path, expected: _Expected) -> float | None:
     """Return the largest difference of torch's probability from the stored one, None if torch is not installed."""
-    engines = ("torch", "onnx") if is_installed("torch") else ("onnx",)
+    engines = ("torch", "onnx") if has_torch() else ("onnx",)
     try:
         results = {
             engine: Segmenter.from_pretrained(folder, engine=engine)(folder / PHOTOGRAPH_NAME) for engine in engines

@@ -59,7 +59,10 @@ def test_a_release_that_cannot_be_loaded_is_told_in_one_sentence(published, tmp_
     assert "no such model on the Hub, or it is private" in missing
     assert revision.startswith(f"{NET} has no revision v9: choose")
     assert "it is not a Hub id such as" in name
-    assert "no model of that name is part of the package, which has bundled, bundled-vessels, bundled-cc-by" in misspelt
+    assert (
+        "no model of that name is part of this copy of the package, which has bundled, bundled-vessels, bundled-cc-by"
+        in misspelt
+    )
     (wrong,) = refusals(hub, tmp_path / "a", NET, token="hf_wrong")
     assert wrong.startswith(f"The Hub refuses {NET} (") and "HF_TOKEN to a token that may read it." in wrong
     (offline,) = refusals(hub, tmp_path / "b", NET, HF_HUB_OFFLINE="1")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import shlex
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from huggingface_hub import metadata_load
 from PIL import Image
+from support import PATIENCE_S
 from support.publishing import NET, PHOTOGRAPH, PUBLISH, SPACE, STEPS, command, load, push, write_tiny
 from support.synthetic import draw_fundus
 
@@ -205,6 +211,19 @@ def test_a_dry_run_shows_files_and_card_and_asks_nobody(hub, release, tmp_path):
     assert f"(https://huggingface.co/spaces/{SPACE})" in told and f"hf download {SPACE} --repo-type space" in told
     assert "\nsdk: gradio\n" in told.partition("bytes  app.py")[2]  # the README of the Space
     assert told.rstrip().splitlines()[-1].startswith("Dry run: nothing was sent.")
+
+
+@pytest.mark.slow
+def test_the_output_of_a_dry_run_may_go_anywhere(release, monkeypatch, capfd):
+    arguments = ["--release", str(release), "--repo-id", NET, "--space-id", SPACE, "--dry-run"]
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252"))  # a file, on Windows
+    assert push_to_hub.main(arguments) == 0
+    sys.stdout.flush()
+    assert b"sdk: gradio" in written.getvalue()
+    command = shlex.join([sys.executable, str(Path(push_to_hub.__file__)), *arguments])
+    done = subprocess.run(["bash", "-c", f"{command} | head -1"], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.stdout == f"{release} is sound.\n" and done.stderr == ""
 
 
 @pytest.mark.slow
