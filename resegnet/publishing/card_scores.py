@@ -34,6 +34,9 @@ TABLE_SCORES = ("f1", "recall", "specificity", "precision", "auroc", "mcc", "cld
 # (bob.ip.binseg, doc/results/baselines/vessel.rst).
 PEER_F1 = {"drive": (20, 0.828), "chase_db1": (8, 0.820), "hrf": (30, 0.814)}
 
+# The ends of HRF's names: Budai et al. 2013, doi:10.1155/2013/154860.
+_ILLNESSES_OF_HRF = {"_h": "healthy", "_g": "glaucoma", "_dr": "diabetic retinopathy"}
+
 _YES_OR_NO = {True: "yes", False: "no", None: "-"}
 
 Record = Mapping[str, Any]
@@ -195,6 +198,7 @@ class Limits:
 
     missed: str
     worst_table: str
+    illness_table: str
     stress_table: str
 
 
@@ -215,7 +219,20 @@ def measured_limits(reports: Reports) -> Limits:
             worst_rows.append([dataset_title(name), image_id, *scores, f"{warned} of {len(photographs)}"])
     header = ["data set", "photograph", "F1", "sensitivity", "precision", "photographs with a warning"]
     worst_table = markdown_table(header, worst_rows) if worst_rows else ""
-    return Limits(", ".join(missed), worst_table, _stress_table(reports))
+    return Limits(", ".join(missed), worst_table, _illness_table(reports), _stress_table(reports))
+
+
+def _illness_table(reports: Reports) -> str:
+    """Return the mean and the lowest F1 of HRF's photographs by illness; empty if there is none of one of them."""
+    photographs = [as_object(photograph) for photograph in as_list(as_object(reports.get("hrf")).get("pictures"))]
+    rows = []
+    for end, illness in _ILLNESSES_OF_HRF.items():
+        those = [one for one in photographs if str(one.get("image_id")).endswith(end)]
+        scores = [f1 for f1 in (as_number(one.get("f1")) for one in those) if f1 is not None]
+        if not scores:
+            return ""
+        rows.append([illness, str(len(scores)), format_score(sum(scores) / len(scores)), format_score(min(scores))])
+    return markdown_table(["the eye", "photographs", "mean F1", "lowest F1"], rows)
 
 
 def _stress_table(reports: Reports) -> str:

@@ -38,13 +38,14 @@ class Training:
     validation_f1: str
     noted_runs: str
     self_trained_runs: str
+    learns_places: bool  # whether photographs with optic disc or fovea were learned from, too
 
 
 def training_runs_table(training: Mapping[str, Any]) -> Training:
     """Collect the values of the card's section on training. Without recorded options, `runs` is 0."""
     runs = training_runs(training)[::-1]  # oldest first
     if not as_object(training.get("options")):
-        return Training(0, "", "", "", "")
+        return Training(0, "", "", "", "", False)
     numbers = {id(run): number for number, run in enumerate(runs, start=1)}
     rows = [[str(number), *_row(run), _start(run, numbers)] for number, run in enumerate(runs, start=1)]
     header = ["run", "data sets", "teachers", "training photographs", "validation photographs", "epochs", "steps"]
@@ -59,6 +60,7 @@ def training_runs_table(training: Mapping[str, Any]) -> Training:
         validation_f1="" if f1 is None else format_score(f1),
         noted_runs=_name_runs(noted),
         self_trained_runs=_name_runs(self_trained),
+        learns_places=any(as_list(run.get("anatomy_train_ids")) for run in runs),
     )
 
 

@@ -75,7 +75,7 @@ def space_contents(
     """
     contents = {
         path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(_space_files(root))
+        for path in sorted(_space_files(root, hardware))
         if path.is_file() and not path.name.startswith(".")
     }
     contents["pyproject.toml"] = _pyproject(root).encode()
@@ -86,7 +86,7 @@ def space_contents(
     return contents
 
 
-def _space_files(root: Path) -> list[Path]:
+def _space_files(root: Path, hardware: str) -> list[Path]:
     package, examples = root / "resegnet", root / "examples"
     bundled = package / "releases" / "bundled"
     origins = (examples / "README.md").read_text(encoding="utf-8")  # no photograph is published without its origin
@@ -96,7 +96,7 @@ def _space_files(root: Path) -> list[Path]:
         *(path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in _NOT_SERVED),
         *(path for path in package.glob("web/*") if path.suffix in _WEB_SUFFIXES),
         # The engine on a CPU needs no weights for PyTorch, which are the larger part.
-        *(bundled / name for name in release_files(bundled) if name != WEIGHTS_NAME),
+        *(bundled / name for name in release_files(bundled) if name != WEIGHTS_NAME or hardware == ZERO_GPU),
         *(path for path in examples.iterdir() if path.name == "README.md" or f"`{path.name}`" in origins),
     ]
 
@@ -123,6 +123,7 @@ def _readme(root: Path, repo_id: str, commit: str, preload: Sequence[str], hardw
     settings = metadata_load(root / "README.md")
     if settings is None:
         raise PublishError(f"{root / 'README.md'} has no front matter, expected the settings of a Space: add them.")
+    settings.pop("license", None)  # that of the code alone; the terms of the weights differ, and the text has both
     settings |= {"tags": [*settings["tags"], MARK], "models": [repo_id], "suggested_hardware": hardware}
     if preload:
         settings["preload_from_hub"] = [f"{repo_id} {','.join(preload)} {commit}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard, metadata_load
 from support.cards import HRF, RECORDS, TITLES, changed, rows
@@ -113,6 +114,14 @@ def test_the_worst_pictures_are_those_of_the_record(card):
 def test_a_changed_record_changes_the_card(bundled, card, record, path, value, shown):
     assert shown not in bundled
     assert shown in card(**changed(record, *path, to=value))
+
+
+def test_scores_by_illness_are_those_of_the_record(bundled, card):
+    for end, title in (("_h", "healthy"), ("_g", "glaucoma"), ("_dr", "diabetic retinopathy")):
+        scores = [one["f1"] for one in RECORDS["metrics"]["hrf"]["pictures"] if one["image_id"].endswith(end)]
+        assert len(scores) == 10
+        assert f"| {title} | 10 | {np.mean(scores):.3f} | {min(scores):.3f} |" in bundled
+    assert "By the illness" not in card(metrics={"drive": RECORDS["metrics"]["drive"]})
 
 
 def test_the_stress_table_is_that_of_the_record(card):

@@ -112,7 +112,7 @@ def test_the_licence_counts_what_the_weights_learned_from_earlier_and_from_teach
 def test_the_licences_of_the_bundled_releases(name, licence):
     text = model_card(BUNDLED_RELEASES[name], "someone/resegnet")
     assert ModelCard(text).data.license == licence
-    assert "By their names, no scored photograph was used for training or validation" in text
+    assert "By their names, none of the photographs of this table was used for training or validation" in text
     assert "were also used" not in text
     # The pixels of some of the photographs are on record for one of them, and of none for the other.
     told = " ".join(text.split())
@@ -153,7 +153,7 @@ def with_digests(train: list[str], scored: list[str], **training: object) -> dic
 
 
 def test_a_reused_photograph_is_known_by_its_content_not_by_its_id(card):
-    reused, separate = "scored photographs were also used", "No scored photograph was used for training"
+    reused, separate = "photographs of this table were also used", "None of the photographs of this table was used"
     honest = card(**with_digests(["a", "b"], ["c", "d"]))
     assert separate in honest and reused not in honest
     assert f"**2 of the {reused}" in card(**with_digests(["a", "b"], ["b", "c", "a"]))
@@ -173,19 +173,21 @@ def test_a_reused_photograph_is_known_by_its_content_not_by_its_id(card):
     ):
         text = card(**unknown)
         assert reused not in text and separate not in text and "By their names" not in text
-    assert "By their names, no scored" in card(**with_digests([], ["c"], train_ids=["1"]))
+    assert "By their names, none of" in card(**with_digests([], ["c"], train_ids=["1"]))
 
 
 def test_photographs_with_disc_or_fovea_are_compared_with_the_scored_ones(card):
     hashed = {"anatomy_train_ids": ["0"], "anatomy_train_sha256": ["e"], "anatomy_validation_ids": ["1"]}
     hashed["anatomy_validation_sha256"] = ["f"]
-    assert "No scored photograph was used for training" in card(**with_digests(["a"], ["c"], **hashed))
+    assert "None of the photographs of this table was used" in card(**with_digests(["a"], ["c"], **hashed))
     for digest in ("e", "f"):
-        assert "**1 of the scored photographs were also used" in card(**with_digests(["a"], ["c", digest], **hashed))
+        assert "**1 of the photographs of this table were also used" in card(
+            **with_digests(["a"], ["c", digest], **hashed)
+        )
     text = card(**with_digests(["a"], ["c"], anatomy_train_ids=["eye"], train_ids=["another"]))
     told = " ".join(text.split())
-    assert "No scored photograph was used for training" not in told and "By their names, no scored photograph" in told
-    assert "no scored photograph has the same pixels as one of them" in told
+    assert "None of the photographs of this table was" not in told and "By their names, none of the photographs" in told
+    assert "none of these has the same pixels as one of them" in told
 
 
 def test_an_earlier_release_is_named(card):

@@ -55,7 +55,7 @@ def test_on_zero_gpu_a_space_needs_torch_and_spaces_of_versions_that_the_hub_sup
 @pytest.mark.parametrize("hardware", HARDWARE)
 def test_a_space_is_small_and_leaves_training_out(hardware):
     contents = space_contents(ROOT, NET, COMMIT, hardware=hardware, picture=b"picture")
-    assert sum(map(len, contents.values())) < 10_000_000
+    assert sum(map(len, contents.values())) < (10_000_000 if hardware == CPU_BASIC else 21_000_000)  # with the weights
     folders = {path.split("/")[1] for path in contents if path.startswith("resegnet/")}
     assert not {"learning", "publishing", "benchmark.py"} & folders
     assert not any(path.startswith(("tests/", "docs/")) for path in contents)
@@ -63,6 +63,19 @@ def test_a_space_is_small_and_leaves_training_out(hardware):
     for package in project["tool"]["setuptools"]["packages"]:
         assert f"{package.replace('.', '/')}/__init__.py" in contents
     assert list(project["tool"]) == ["setuptools"]
+
+
+def test_a_space_has_all_that_its_bundled_model_needs_on_its_hardware():
+    release = "resegnet/releases/bundled/"
+    for hardware, weights in ((CPU_BASIC, "model.onnx"), (ZERO_GPU, "model.safetensors")):
+        contents = space_contents(ROOT, NET, COMMIT, hardware=hardware)
+        assert {f"{release}{weights}", f"{release}config.json"} <= contents.keys()
+
+
+def test_its_front_matter_names_no_licence_since_code_and_weights_have_two(tmp_path):
+    contents = space_contents(ROOT, NET, COMMIT)
+    assert "license" not in settings(contents, tmp_path)
+    assert "MIT licence" in contents["README.md"].decode()
 
 
 def test_all_that_its_modules_import_at_their_start_is_in_the_space():
