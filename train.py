@@ -38,7 +38,8 @@ segmentations. The run is a folder. Its release/ is the result: the page, Segmen
 `resegnet evaluate --model` and push_to_hub.py take it.
 """
 _EPILOG = """\
-presets: for whom, time on two CPU threads, memory, F1 on the test photographs of DRIVE
+presets: for whom, time on two CPU threads (of laptop, bundled and two-looks with bfloat16), memory,
+F1 on the test photographs of DRIVE
   laptop     a first model, or one camera                          6 min   2.1 GB  0.809
   lite       several cameras, without a GPU                       90 min   7.8 GB  0.813
   (none)     ResNet34; this line from random weights              53 min   3.6 GB  0.817
@@ -48,7 +49,7 @@ presets: for whom, time on two CPU threads, memory, F1 on the test photographs o
   plain, teacher  vessels alone, on a GPU                        not measured
 
 examples:
-  a first model, six minutes on two CPU cores:
+  a first model, six minutes on two CPU cores with bfloat16:
     python train.py --preset laptop --dataset data/drive --out runs/first
   after an interruption:
     python train.py --out runs/first --resume

@@ -53,8 +53,8 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         "photographs",
         nargs="+",
         metavar="PHOTO",
-        help="file, folder, glob pattern, table (.csv, .parquet) with a column `image`, Hub data set, or address such "
-        "as s3://...",
+        help="file, folder, glob pattern, table (.csv, .tsv, .jsonl, .parquet) with a column `image`, Hub data set, or "
+        "address such as s3://...",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder or address for the results")
     parser.add_argument("--resume", action="store_true", help="keep results that are already there and still valid")
@@ -168,8 +168,8 @@ def _add_label(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         nargs="+",
-        help="one or more releases, whose probabilities are averaged: bundled, bundled-cc-by, folders or Hub ids "
-        "(default: bundled)",
+        help="one or more releases, whose probabilities are averaged: bundled, bundled-vessels, bundled-cc-by, folders "
+        "or Hub ids (default: bundled)",
     )
     parser.add_argument(
         "--limit",
@@ -289,6 +289,9 @@ def _segment(arguments: argparse.Namespace) -> int:
     folder = out.rstrip("/")
     try:
         make_folder(options)
+    except OutputError as error:
+        raise OutputError(f"{error}: give a folder or address that can be written to as --out.") from error
+    try:
         if on_cluster:
             from resegnet.cohort.cluster import on_ray
 
@@ -344,8 +347,8 @@ def _label(arguments: argparse.Namespace) -> int:
     from resegnet.learning.label import label
 
     segmenters = [Segmenter.from_pretrained(model) for model in arguments.model or [None]]
-    count = label(segmenters, arguments.source, arguments.destination, arguments.limit)
-    print(f"{arguments.destination}: {count} photographs labelled")
+    labelled, left_out = label(segmenters, arguments.source, arguments.destination, arguments.limit)
+    print(f"{arguments.destination}: {labelled} photographs labelled, {left_out} left out")
     return 0
 
 
@@ -355,7 +358,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     for folder in BUNDLED_RELEASES.values() if arguments.folder is None else [arguments.folder]:
         difference = verify_release(folder)
         if difference is not None:
-            print(f"{folder}: sound, self-test off by {difference:.6f}")
+            print(f"{folder}: sound; the self-test's probabilities differ by at most {difference:.6f}")
         else:
             print(f"{folder}: files and model.onnx are sound; the weights were not run, as torch is not installed")
     return 0

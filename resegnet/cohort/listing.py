@@ -101,8 +101,8 @@ def _find(text: str, split: str | None) -> Iterator[Entry]:
 
         if not is_hub_id(text) or path.parent.is_dir():
             raise DataError(
-                f"There is no {text!r}. Expected a photograph, a folder, a glob, a table (.csv, .parquet) with a "
-                "column 'image', or a Hub data set (owner/name)."
+                f"There is no {text!r}. Expected a photograph, a folder, a glob, a table (.csv, .tsv, .jsonl, "
+                ".parquet) with a column 'image', or a Hub data set (owner/name)."
             )
         yield from read_data_set(text, split)
 

@@ -300,20 +300,20 @@ def format_anatomy(kinds: Mapping[str, Any] | None, places: Mapping[str, Any] | 
     lines = []
     if kinds is not None:
         lines += [
-            f"Arteries and veins, {kinds['count']} pictures: artery F1 {_number(kinds['artery_f1'])}, vein F1 "
+            f"Arteries and veins, {kinds['count']} photographs: artery F1 {_number(kinds['artery_f1'])}, vein F1 "
             f"{_number(kinds['vein_f1'])}, accuracy on vessel pixels found {_number(kinds['accuracy'])}"
         ]
         for traced, told in kinds["confusion"].items():
             total = max(sum(told.values()), 1)
             shares = ", ".join(f"{name} {count / total:.1%}" for name, count in told.items())
-            lines.append(f"  {traced} in the reference, told as: {shares}")
+            lines.append(f"  {traced} in the reference, predicted as: {shares}")
         if kinds["numbers"] is not None:
             what = "Numbers of the kinds found against those of the references"
             lines.append(format_rows(what, kinds["numbers"]["agreement"]))
     if places is not None:
-        lines.append(f"Optic disc and fovea, {places['count']} pictures:")
+        lines.append(f"Optic disc and fovea, {places['count']} photographs:")
         if places["disc_dice"] is not None:
-            lines.append(f"  disc Dice {_number(places['disc_dice'])} ({places['disc_dice_count']} pictures)")
+            lines.append(f"  disc Dice {_number(places['disc_dice'])} ({places['disc_dice_count']} photographs)")
         for name in ("disc", "fovea"):
             if places[f"{name}_near"] is not None:
                 lines.append(

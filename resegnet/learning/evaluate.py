@@ -40,6 +40,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise ArgumentError(f"--save got --model {arguments.model}, expected the folder of a release: name one.")
     if arguments.save:
         check_split(Path(os.path.expanduser(arguments.model)), _name(arguments.dataset), arguments.split)
+    if arguments.second_observer is not None and not Path(arguments.second_observer).is_dir():
+        raise ArgumentError(
+            f"--second-observer got {arguments.second_observer}, expected a folder with <image_id>.png: check the path."
+        )
     segmenter = Segmenter.from_pretrained(arguments.model, revision=arguments.revision, engine=arguments.engine)
     if arguments.anatomy and not has_vessels(arguments.dataset):
         places = evaluate_places(segmenter, Path(arguments.dataset), arguments.split)

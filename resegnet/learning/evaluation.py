@@ -220,7 +220,7 @@ def format_table(report: Mapping[str, Any]) -> str:
             rows.append((f"model, same {second['count']}", second["model"]))
     label_width = max(len(label) for label, _ in rows)
     lines = [
-        f"{', '.join(report['datasets'])}: {report['count']} pictures, threshold {report['threshold']:.3f}, "
+        f"{', '.join(report['datasets'])}: {report['count']} photographs, threshold {report['threshold']:.3f}, "
         f"network input up to {report['input_size_px']} px",
         f"Field of view: {'; '.join(report['field_of_view'])}",
         "",

@@ -27,7 +27,9 @@ LABELLED_BY_NAME = "labelled_by.json"  # of a folder that `label` makes: the rel
 logger = logging.getLogger(__name__)
 
 
-def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, limit: int | None = None) -> int:
+def label(
+    segmenters: Sequence[Segmenter], source: Path, destination: Path, limit: int | None = None
+) -> tuple[int, int]:
     """Make a data set of photographs and the vessel masks that an ensemble of models finds in them.
 
     The ensemble's probability is the mean over the models, each applied to the photograph and its mirror images (see
@@ -52,8 +54,8 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, limi
 
     Returns
     -------
-    count
-        Number of photographs labelled.
+    labelled, left_out
+        Numbers of photographs.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, limi
     source, destination = Path(source), Path(destination)
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise DataError(f"{source} holds no photograph. Give a folder of pictures.")
+        raise DataError(f"{source} holds no photograph. Give a folder of photographs.")
     if destination.exists():
         raise DataError(f"{destination} exists already. Remove it or name another folder.")
     if limit is not None and limit < len(paths):
@@ -77,7 +79,7 @@ def label(segmenters: Sequence[Segmenter], source: Path, destination: Path, limi
     with atomic_folder(destination) as folder:
         lines = _write_labelled(mirrored, threshold, source, paths, folder / "train", destination.name)
         write_atomically(folder / LABELLED_BY_NAME, (json.dumps(records, indent=2) + "\n").encode())
-    return len(lines)
+    return len(lines), len(paths) - len(lines)
 
 
 def read_labelled_by(source: str) -> list[dict[str, Any]]:

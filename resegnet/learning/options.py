@@ -146,11 +146,11 @@ class TrainingOptions:
     )
     unseen: tuple[str, ...] = _option((), "data sets that are scored at the end but not trained on", "SOURCE")
     anatomy: tuple[str, ...] = _option(
-        (), "image folders with optic discs, or centres of disc and fovea, for a network of two looks", "FOLDER"
+        (), "image folders with optic discs, or centres of disc and fovea, for `two-looks`", "FOLDER"
     )
     encoder: str = _option(
         "resnet34",
-        "encoder of segmentation_models_pytorch, tu-NAME for one of timm, or a U-Net without: `plain`, `two-looks`",
+        "encoder of segmentation_models_pytorch, tu-NAME for one of timm, or ReSegNet's own `plain` or `two-looks`",
     )
     encoder_depth: int = _option(5, "number of stages of the encoder")
     decoder_channels: tuple[int, ...] = _option((256, 128, 64, 32, 16), "channels of the decoder, coarse to fine", "N")
@@ -159,26 +159,28 @@ class TrainingOptions:
         "", "parent release to fine-tune, with the same encoder, in place of --encoder-weights", "RELEASE"
     )
     detail_from: str = _option(
-        "", "release of a plain network whose weights the detail branch of two looks starts from", "RELEASE"
+        "", "release of `plain` whose weights the detail branch of `two-looks` starts from", "RELEASE"
     )
     self_training: bool = _option(
         False,
-        "photographs whose arteries and veins no person labelled learn from what the release of --start-from tells of "
-        "them, or without it the run itself after --context-epochs",
+        "photographs whose arteries and veins no person labelled learn from what the release of --start-from predicts "
+        "for them, or without it the run itself after --context-epochs",
     )
     input_size: int = _option(768, "side of the square that the field of view is scaled to, in pixels", "PX")
     smallest_input_size: int | None = _option(
         None, "do not scale a field of view between this side and --input-size, in pixels", "PX"
     )
     context_size: int | None = _option(
-        None, "side of the square that the whole field of view is scaled to for the second look, in pixels", "PX"
+        None,
+        "side of the square that the whole field of view is scaled to for the context branch of `two-looks`, in pixels",
+        "PX",
     )
     context_encoder: str = _option(
-        "", "encoder of the second look, named as for --encoder; without one, residual blocks"
+        "", "encoder of the context branch, named as for --encoder; without one, residual blocks"
     )
-    context_channels: tuple[int, ...] = _option((), "channels of the second look, coarse to fine", "N")
+    context_channels: tuple[int, ...] = _option((), "channels of the context branch, coarse to fine", "N")
     crop_size: int = _option(320, "side of a training crop at the working size, in pixels", "PX")
-    context_crop_size: int = _option(256, "side of a training crop of the second look, in pixels", "PX")
+    context_crop_size: int = _option(256, "side of a training crop of the context branch, in pixels", "PX")
     batch_size: int = _option(2, "number of crops in a batch")
     accumulate: int = _option(1, "number of batches in a step, to take larger steps without more memory")
     steps_per_epoch: int = _option(100, "number of steps between two checkpoints")

@@ -58,10 +58,12 @@ def _drive_eyes(files: Files) -> list[Eye]:
                 second=f"{number:02d}_manual2.gif",
             )
         )
-    if not any(eye.mask in files for eye in eyes if eye.split == "test"):
+    tests = [eye for eye in eyes if eye.split == "test"]
+    if any(eye.image in files for eye in tests) and not any(eye.mask in files for eye in tests):
         logger.warning(
             "This download of DRIVE has no references of its test photographs (test/1st_manual): since DRIVE "
-            "became a challenge they are not published. The split 'test' is left out."
+            "became a challenge they are not published. The split 'test' is left out: train.py and evaluate need one, "
+            "so add one of photographs of your own, or take another data set."
         )
         eyes = [eye for eye in eyes if eye.split == "train"]
     return eyes

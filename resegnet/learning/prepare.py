@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def prepare(name: str, source: str | os.PathLike, destination: str | os.PathLike
         for eye, row in zip(eyes, rows, strict=True):
             logger.info("%s: %s", eye.split, eye.image_id)
             _write_eye(eye, row, found[eye.image_id].get("second"), folder)
-        (folder / "README.md").write_text(_readme(name), encoding="utf-8")
+        (folder / "README.md").write_text(_readme(name, {eye.split for eye in eyes}), encoding="utf-8")
     return {split: sum(eye.split == split for eye in eyes) for split in dict.fromkeys(eye.split for eye in eyes)}
 
 
@@ -254,7 +254,7 @@ def _write_mask(cell: Mapping[str, Any], path: Path) -> None:
     Image.fromarray(mask.astype("uint8") * 255).save(path)
 
 
-def _readme(name: str) -> str:
+def _readme(name: str, splits: Collection[str] = ("train", "test")) -> str:
     about = SOURCES[name]
     facts = {
         "Camera": about.camera,
@@ -264,6 +264,8 @@ def _readme(name: str) -> str:
         "Split": PREPARERS[name].split,
     }
     lines = [*(f"{fact}: {value}" for fact, value in facts.items() if value), *about.notes]
+    if "test" not in splits:
+        lines.append("The download had no references of its test photographs, so this folder has no split `test`.")
     return _origin(name) + "".join(f"* {line}\n" for line in lines)
 
 

@@ -122,7 +122,7 @@ def format_rows(what: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     columns = ("count", "mean", "bias", "lower", "upper", "icc")
     width = max(map(len, rows))
     lines = [
-        f"{what}: number of pictures, mean of the references, bias, 95 % limits of agreement, ICC(A,1)",
+        f"{what}: number of photographs, mean of the references, bias, 95 % limits of agreement, ICC(A,1)",
         " ".join([" " * width, *(f"{name:>10}" for name in columns)]),
     ]
     for key, row in rows.items():

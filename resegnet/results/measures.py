@@ -16,7 +16,7 @@ class Undefined(StrEnum):
     DISC_CUT_OFF = "disc_cut_off"  # the rim of the field cuts a part of the disc off
     NO_FOVEA = "no_fovea"
     ZONE_OUTSIDE_FIELD = "zone_outside_field"  # the field shows less than half of zone B, or nothing of the zone
-    FEW_VESSELS = "few_vessels"  # fewer than six vessels of the kind cross zone B
+    FEW_VESSELS = "few_zone_b_vessels"  # fewer than six vessels of the kind cross zone B
     NO_ARCADE = "no_arcade"  # no vessel of the kind is found on one of the sides
 
 

@@ -268,4 +268,5 @@ def test_a_full_disk_is_one_sentence_and_what_was_done_stays(many, tmp_path, dra
 def test_a_folder_that_cannot_be_made_is_one_sentence(folder, segment, capsys):
     assert segment(folder, "--out", folder / "notes.txt/out") == 1
     error = capsys.readouterr().err
-    assert "cannot be written to (Not a directory)" in error and error.count("\n") == 1
+    assert "cannot be written to (Not a directory): give a folder or address" in error and error.count("\n") == 1
+    assert "--resume" not in error

@@ -158,6 +158,11 @@ def test_second_observer_is_scored_against_the_first_in_the_same_field(bars, dat
     assert "same" not in table
 
 
+def test_a_folder_of_a_second_observer_that_is_not_there_is_refused(bars, capsys):
+    assert main(["evaluate", "--dataset", str(bars), "--second-observer", "nowhere"]) == 1
+    assert "--second-observer got nowhere, expected a folder" in capsys.readouterr().err
+
+
 def test_model_is_also_scored_on_the_pictures_that_the_second_observer_has(bars, dataset):
     write(bars / "second_observer" / "eye_b.png", PICTURES["eye_b"][1])
     report = evaluate(dataset, second_observer=find_second_observer(bars))

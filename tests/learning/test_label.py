@@ -47,7 +47,7 @@ def photographs(tmp_path):
 @pytest.mark.slow
 def test_what_the_model_finds_becomes_a_data_set(photographs, tmp_path):
     segmenter = Segmenter(DarkOnGreen(), CONFIG)
-    assert label([segmenter], photographs, tmp_path / "labelled") == 4
+    assert label([segmenter], photographs, tmp_path / "labelled") == (4, 2)
     rows = load_vessels(str(tmp_path / "labelled"), "train")
     assert sorted(rows["image_id"]) == [f"more_{seed}" for seed in range(4)]
     sample = read_sample(rows[0])
@@ -62,14 +62,14 @@ def test_photographs_of_one_name_stay_two(tmp_path):
     pictures.mkdir()
     for name, seed in (("a.png", 0), ("a.jpg", 1)):
         Image.fromarray(draw_fundus(seed).image).save(pictures / name)
-    assert label([Segmenter(DarkOnGreen(), CONFIG)], pictures, tmp_path / "labelled") == 2
+    assert label([Segmenter(DarkOnGreen(), CONFIG)], pictures, tmp_path / "labelled") == (2, 0)
     assert len(set(load_vessels(str(tmp_path / "labelled"), "train")["image_id"])) == 2
 
 
 @pytest.mark.slow
 def test_fewer_are_taken_evenly_and_nothing_is_overwritten(photographs, tmp_path):
     segmenters = [Segmenter(DarkOnGreen(), CONFIG)] * 2
-    assert label(segmenters, photographs / "more", tmp_path / "labelled", limit=2) == 2
+    assert label(segmenters, photographs / "more", tmp_path / "labelled", limit=2) == (2, 0)
     assert list(load_vessels(str(tmp_path / "labelled"), "train")["image_id"]) == ["0", "3"]
     with pytest.raises(DataError, match="exists already"):
         label(segmenters, photographs, tmp_path / "labelled")
@@ -83,7 +83,7 @@ def test_nothing_personal_of_a_dicom_file_gets_into_the_data_set(tmp_path):
     photo = draw_fundus(0).image
     (pictures / "a.dcm").write_bytes(dicom(photo))
     (pictures / "named.dcm").write_bytes(dicom(photo, BurnedInAnnotation="YES"))
-    assert label([Segmenter(DarkOnGreen(), CONFIG)], pictures, tmp_path / "labelled") == 1
+    assert label([Segmenter(DarkOnGreen(), CONFIG)], pictures, tmp_path / "labelled") == (1, 1)
     rows = load_vessels(str(tmp_path / "labelled"), "train")
     assert np.array_equal(read_sample(rows[0]).image, photo)
     written = b"".join(path.read_bytes() for path in (tmp_path / "labelled").rglob("*") if path.is_file())
@@ -96,7 +96,7 @@ def test_models_of_one_look_and_of_two_label_together(tmp_path):
     Image.fromarray(draw_fundus(0).image).save(pictures / "a.png")
     segmenters = [Segmenter(DarkOnGreen(), CONFIG), Segmenter(TwoLooksOnGreen(), TWO_LOOKS_CONFIG)]
     for number, models in enumerate((segmenters, segmenters[::-1])):
-        assert label(models, pictures, tmp_path / str(number)) == 1
+        assert label(models, pictures, tmp_path / str(number)) == (1, 0)
         mask = read_sample(load_vessels(str(tmp_path / str(number)), "train")[0]).vessels
         results = [model(pictures / "a.png") for model in models]
         wanted = (np.mean([result.probability for result in results], axis=0) >= 0.65) & results[0].fov
@@ -119,7 +119,7 @@ def test_the_models_that_labelled_are_recorded_with_what_they_learned_from(folde
         Segmenter(DarkOnGreen(), CONFIG),
     ]
     labelled = tmp_path / "labelled"
-    assert label(segmenters, tmp_path / "photographs", labelled) == 1
+    assert label(segmenters, tmp_path / "photographs", labelled) == (1, 0)
     known = {"name": "mine", "trained_on": ["drive"], "sha256": ["ab"]}
     unknown = [{"name": name, "trained_on": []} for name in ("net@c0ffee", "a model without a name")]
     assert json.loads((labelled / LABELLED_BY_NAME).read_text()) == [known, *unknown]

@@ -156,8 +156,16 @@ def test_drive_without_test_tracings_gives_the_training_split_and_says_so(tmp_pa
         path.unlink()
     assert prepare("drive", tmp_path / "source", tmp_path / "out") == {"train": 20}
     assert "no references of its test photographs" in caplog.text
+    assert "this folder has no split `test`" in (tmp_path / "out" / "README.md").read_text()
     assert not (tmp_path / "out" / "test").exists()
     assert not (tmp_path / "out" / "second_observer").exists()
+
+
+def test_an_empty_folder_is_no_download_of_drive_without_references(tmp_path, caplog):
+    (tmp_path / "source").mkdir()
+    with pytest.raises(DataError, match="not a complete download of DRIVE"):
+        prepare("drive", tmp_path / "source", tmp_path / "out")
+    assert not caplog.text
 
 
 def test_one_error_lists_all_that_is_missing_or_there_twice(tmp_path):

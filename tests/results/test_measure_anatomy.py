@@ -174,7 +174,7 @@ def test_fewer_than_six_vessels_have_no_equivalent(drawn_spokes):
     assert numbers["crae_vessels"] == 5
     for key in ("crae_px", "avr", "crae_um"):
         assert math.isnan(numbers[key])
-        assert numbers.undefined[key] == "few_vessels"
+        assert numbers.undefined[key] == "few_zone_b_vessels"
     assert not math.isnan(numbers["crve_px"])
 
 
@@ -228,7 +228,7 @@ def test_every_nan_has_its_reason_and_the_keys_stay(drawn_spokes, numbers):
         ("no_segment", "vein_arcade_angle_deg"): "no_arcade",
         ("no_segment", "zone_c_vein_calibre_mean_px"): "no_segment",
         ("no_segment", "artery_fractal_d0"): "few_pixels",
-        ("no_segment", "crve_um"): "few_vessels",
+        ("no_segment", "crve_um"): "few_zone_b_vessels",
         ("far", "zone_b_vessel_density"): "zone_outside_field",
         ("far", "avr"): "zone_outside_field",
         ("no_field", "artery_vessel_density"): "no_field",
