@@ -12,6 +12,7 @@ from pathlib import Path
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from resegnet.arguments import path_argument
 from resegnet.errors import PublishError, ResegnetError, first_line, has_torch, require_torch
 
 ROOT = Path(__file__).parent
@@ -26,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
         "docs/publishing.md.",
     )
     parser.add_argument(
-        "--release", type=Path, required=True, metavar="DIR", help="release, such as runs/first/release"
+        "--release", type=path_argument, required=True, metavar="DIR", help="release, such as runs/first/release"
     )
     parser.add_argument(
         "--repo-id", required=True, metavar="USER/NAME", help="model repository, created if it does not exist"

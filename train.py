@@ -9,9 +9,9 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from resegnet.arguments import path_argument
 from resegnet.errors import MissingExtraError, ResegnetError
 
 try:
@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--out", type=path_argument, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
         "--preset", choices=PRESETS, help="set of options, for a start: other options that you give override it"
     )

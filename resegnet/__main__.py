@@ -10,12 +10,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import FrameType
 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from resegnet.arguments import fraction, non_negative_integer, positive_integer, positive_number
+from resegnet.arguments import fraction, non_negative_integer, path_argument, positive_integer, positive_number
 from resegnet.engine import ENGINES
 from resegnet.errors import ArgumentError, DataError, OutputError, ResegnetError, require_torch
 from resegnet.hub import BUNDLED_RELEASES
@@ -91,7 +90,8 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", required=True, metavar="SOURCE", help="folder, Hub id or `synthetic`")
+    source = os.path.expanduser
+    parser.add_argument("--dataset", type=source, required=True, metavar="SOURCE", help="folder, Hub id or `synthetic`")
     parser.add_argument(
         "--split",
         default="test",
@@ -101,18 +101,21 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument("--engine", choices=ENGINES, help="inference engine (default: onnx if the release has it)")
     parser.add_argument(
-        "--second-observer", type=Path, metavar="DIR", help="folder of reference segmentations by a second person"
+        "--second-observer",
+        type=path_argument,
+        metavar="DIR",
+        help="folder of reference segmentations by a second person",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file")
+    parser.add_argument("--json", type=path_argument, metavar="FILE", help="write the report to this file")
     parser.add_argument(
         "--numbers",
-        type=Path,
+        type=path_argument,
         metavar="FILE",
         help="measure the vessels found and those of the reference, and write the measurements to this CSV file",
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path_argument,
         metavar="DIR",
         help="folder for the error maps of the photographs with the lowest F1 (default: errors/SOURCE)",
     )
@@ -137,8 +140,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="drive, chase_db1, stare, hrf, fives, dr_hagis, aria or orvs")
-    parser.add_argument("source", type=Path, metavar="SRC", help="folder of the unpacked download")
-    parser.add_argument("destination", type=Path, metavar="DST", help="image folder to create")
+    parser.add_argument("source", type=path_argument, metavar="SRC", help="folder of the unpacked download")
+    parser.add_argument("destination", type=path_argument, metavar="DST", help="image folder to create")
     parser.add_argument("--push-to-hub", metavar="USER/NAME", help="publish it as a data set on the Hub, as Parquet")
     parser.add_argument("--private", action="store_true", help="make the published data set private")
     parser.set_defaults(run=_prepare)
@@ -146,7 +149,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "photographs", nargs="*", type=Path, metavar="PHOTO", help="photographs (default: two synthetic ones)"
+        "photographs", nargs="*", type=path_argument, metavar="PHOTO", help="photographs (default: two synthetic ones)"
     )
     parser.add_argument("--model", help=_MODEL_HELP)
     parser.add_argument(
@@ -163,8 +166,10 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_label(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SRC", help="folder of photographs")
-    parser.add_argument("destination", type=Path, metavar="DST", help="image folder to create, for `train.py --extra`")
+    parser.add_argument("source", type=path_argument, metavar="SRC", help="folder of photographs")
+    parser.add_argument(
+        "destination", type=path_argument, metavar="DST", help="image folder to create, for `train.py --extra`"
+    )
     parser.add_argument(
         "--model",
         nargs="+",
@@ -181,7 +186,9 @@ def _add_label(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, nargs="?", help="release to check (default: the bundled releases)")
+    parser.add_argument(
+        "folder", type=path_argument, nargs="?", help="release to check (default: the bundled releases)"
+    )
     parser.set_defaults(run=_verify)
 
 
@@ -225,7 +232,9 @@ def run_command(command: Callable[[], int], name: str = "resegnet") -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # the bytes of a file name may not be valid UTF-8
     try:
-        return command()
+        status = command()
+        sys.stdout.flush()  # here, since Python reports a pipe that is closed at its exit as an error of its own
+        return status
     except BrokenPipeError:  # stdout is closed, for example by `| head`; Python flushes it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

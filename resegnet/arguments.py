@@ -1,10 +1,12 @@
-"""Number types for argparse. A value outside the range ends the command with one line that says what was expected."""
+"""Types for argparse: numbers and paths. Another value ends the command with one line that says what was expected."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T", int, float)
@@ -39,3 +41,10 @@ def _number(text: str, parse: Callable[[str], T], valid: Callable[[T], bool], ex
         if valid(value):
             return value
     raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
+
+
+def path_argument(text: str) -> Path:
+    """Return the path that an option of a command gives; `~` stands for the home folder, as a shell would have it."""
+    if not text:
+        raise argparse.ArgumentTypeError("got an empty name, expected a path: is a variable of the shell not set?")
+    return Path(os.path.expanduser(text))

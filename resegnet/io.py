@@ -55,7 +55,9 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
     ValueError
         If a number is nan or infinite, which JSON cannot hold; see `without_nan`.
     """
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        errors="backslashreplace"  # a path may hold bytes that are no UTF-8
+    )
 
 
 def without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -97,10 +99,13 @@ def json_lines(content: bytes) -> list[Any]:
     Raises
     ------
     ValueError
-        If a line is not JSON, or the content not UTF-8.
+        If a line is not JSON, or nested too deeply, or the content not UTF-8.
     """
     # A line feed alone ends a line: `str.splitlines` would cut a name that holds U+2028.
-    return [json.loads(line) for line in content.decode("utf-8-sig").split("\n") if line.strip()]
+    try:
+        return [json.loads(line) for line in content.decode("utf-8-sig").split("\n") if line.strip()]
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
@@ -182,7 +187,8 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the folder cannot be created or renamed.
     """
     path = Path(os.path.abspath(path))
-    partial, old = (path.with_name(f"{path.name}{suffix}") for suffix in (".partial", ".old.partial"))
+    # Hidden, and of a name that nobody else gives: both are removed.
+    partial, old = (path.with_name(f".{path.name}.resegnet-{part}") for part in ("partial", "old"))
     if old.exists() and not path.exists():  # a process was killed between the two renames
         old.replace(path)
     shutil.rmtree(partial, ignore_errors=True)

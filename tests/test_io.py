@@ -19,9 +19,9 @@ def test_a_folder_in_place_of_a_file_is_an_error_of_the_system(tmp_path: Path, m
 
 
 def test_what_a_process_left_that_was_killed_while_it_replaced_a_folder_comes_back(tmp_path: Path):
-    (tmp_path / "release.old.partial").mkdir()
-    (tmp_path / "release.old.partial" / "weights").write_text("old")
-    (tmp_path / "release.partial").mkdir()
+    (tmp_path / ".release.resegnet-old").mkdir()
+    (tmp_path / ".release.resegnet-old" / "weights").write_text("old")
+    (tmp_path / ".release.resegnet-partial").mkdir()
 
     class FullDiskError(Exception):
         pass

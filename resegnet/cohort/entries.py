@@ -18,6 +18,7 @@ TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".parquet"})
 IMAGE_COLUMNS = ("image", "image_file_name", "file_name")  # the last two are those of an image folder's metadata
 ID_COLUMNS = ("id", "image_id")
 SCALE_COLUMN = "um_per_px"
+SCALES_UM = (1e-3, 1e3)  # least and greatest that is accepted; areas of any photograph stay finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def read_table(table: str, read: Callable[[], bytes], split: str | None = None) 
             names, rows = _read_json_lines(read())
         else:
             names, rows = _read_csv(read(), "\t" if suffix == ".tsv" else None)
-    except (OSError, ValueError, AttributeError, csv.Error) as error:
+    except (OSError, ValueError, OverflowError, AttributeError, csv.Error) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{table} cannot be read ({first_line(error)}); expected a table in UTF-8.") from error

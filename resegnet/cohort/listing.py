@@ -11,11 +11,19 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from resegnet.cohort.entries import SCALE_COLUMN, TABLE_SUFFIXES, Entry, join_parts, read_data_set, read_table
+from resegnet.cohort.entries import (
+    SCALE_COLUMN,
+    SCALES_UM,
+    TABLE_SUFFIXES,
+    Entry,
+    join_parts,
+    read_data_set,
+    read_table,
+)
 from resegnet.cohort.photograph import Photograph, free_name
 from resegnet.cohort.store import file_system, is_remote, reason
 from resegnet.dicom import is_dicom
-from resegnet.errors import DataError, first_line
+from resegnet.errors import DataError, first_line, short_repr
 from resegnet.image import SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -84,6 +92,8 @@ def list_photographs(inputs: Sequence[str], split: str | None = None) -> list[Ph
 
 
 def _find(text: str, split: str | None) -> Iterator[Entry]:
+    if not text:  # Path("") is the working folder
+        raise DataError("Got an empty name, expected photographs: is a variable of the shell not set?")
     if is_remote(text):
         yield from _find_remote(text)
         return
@@ -221,8 +231,9 @@ def _read_scale(value: Any) -> tuple[float | None, str]:
         return None, ""
     try:
         scale = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         scale = math.nan
-    if not 0 < scale < math.inf:
-        return None, f"um_per_px is {value!r}, expected a positive number of micrometres."
+    least, most = SCALES_UM
+    if not least <= scale <= most:
+        return None, f"um_per_px is {short_repr(value)}, expected {least:g} to {most:g} micrometres."
     return scale, ""

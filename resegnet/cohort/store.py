@@ -6,6 +6,7 @@ that reaches them is not installed; here each becomes an OSError with the same w
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
@@ -110,7 +111,7 @@ def remove_matching(pattern: str) -> None:
     folder, _, names = pattern.rpartition("/")
     if is_remote(pattern):
         with _file_system(folder) as (store, inside):
-            for path in store.glob(f"{inside}/{names}"):
+            for path in store.glob(f"{glob.escape(inside)}/{names}"):
                 store.rm_file(path)
         return
     for path in Path(folder).glob(names):

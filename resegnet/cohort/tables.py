@@ -133,7 +133,7 @@ def _find_schema(header: Sequence[str], given: Mapping[str, list[Any]], texts: s
         if name in given:
             try:
                 found = pa.array(given[name]).type
-                return pa.string() if pa.types.is_null(found) else found
+                return pa.string() if pa.types.is_null(found) or not _is_writable(found) else found
             except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
                 # mixed types, integers beyond 64 bits, or text that UTF-8 cannot hold
                 return pa.string()
@@ -142,6 +142,15 @@ def _find_schema(header: Sequence[str], given: Mapping[str, list[Any]], texts: s
         return pa.int64() if name in _INTEGERS or is_count(name) else pa.float64()
 
     return pa.schema([(name, find_type(name)) for name in header])
+
+
+def _is_writable(kind: pa.DataType) -> bool:
+    """Tell whether a Parquet file can hold a type: not objects without a key, alone or in lists."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return kind.num_fields > 0 and all(_is_writable(kind.field(at).type) for at in range(kind.num_fields))
+    return not pa.types.is_list(kind) or _is_writable(kind.value_type)
 
 
 def _write_parquet(path: str, schema: pa.Schema, rows: Iterator[Sequence[Any]]) -> None:

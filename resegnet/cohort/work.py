@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import logging
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from resegnet.cohort import store
-from resegnet.cohort.entries import SCALE_COLUMN
+from resegnet.cohort.entries import SCALE_COLUMN, SCALES_UM
 from resegnet.cohort.photograph import Photograph
 from resegnet.engine import OnnxNetwork
 from resegnet.errors import ArgumentError, ImageError, OutputError, ResegnetError
@@ -101,8 +100,9 @@ class CohortOptions:
             raise ArgumentError("The folder of the results is '', expected a folder or an address: name one.")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ArgumentError(f"threshold is {self.threshold}, expected a number from 0 to 1.")
-        if self.um_per_px is not None and not 0 < self.um_per_px < math.inf:
-            raise ArgumentError(f"um_per_px is {self.um_per_px}, expected a positive number of micrometres.")
+        least, most = SCALES_UM
+        if self.um_per_px is not None and not least <= self.um_per_px <= most:
+            raise ArgumentError(f"um_per_px is {self.um_per_px}, expected {least:g} to {most:g} micrometres.")
 
 
 class Work:
@@ -147,17 +147,16 @@ class Work:
             if row is not None:
                 return Outcome(row, kept=True)
             files, row = self._segment(photograph, content, expected)
-        except Exception as error:  # for example too little memory for this photograph
-            if not isinstance(error, ResegnetError):
-                logger.debug("%s", photograph.source, exc_info=True)
-            sentence = str(error) if isinstance(error, ResegnetError) else f"{type(error).__name__}: {error}"
-            outcome, files = Outcome(error=_one_line(sentence)), {}
-        else:
             digests = {name: _sha256(content) for name, content in files.items()}
             # In ASCII, since a path may hold bytes that are no UTF-8.
             record = json.dumps({"row": row, "files": digests}, indent=2, allow_nan=False)
             files[self._names(photograph)[RECORDS]] = f"{record}\n".encode()
             outcome = Outcome(row)
+        except Exception as error:  # for example too little memory for this photograph
+            if not isinstance(error, ResegnetError):
+                logger.debug("%s", photograph.source, exc_info=True)
+            sentence = str(error) if isinstance(error, ResegnetError) else f"{type(error).__name__}: {error}"
+            outcome, files = Outcome(error=_one_line(sentence)), {}
         try:
             if self._options.resume:  # files of an earlier run that are not made again would contradict the table
                 for name in self._names(photograph).values():
@@ -211,12 +210,20 @@ class Work:
             row, files = record["row"], record["files"]
             fits = (
                 all(row.get(key) == value for key, value in expected.items())
+                and isinstance(row.get("warning_codes"), str)
                 and (SCALE_COLUMN in expected or row.get(SCALE_FROM) in (None, ScaleFrom.PHOTOGRAPH))
                 and any(key.startswith(QUADRANTS) for key in row) == self._options.quadrants
                 and set(files) == set(self._files(photograph).values())
                 and all(_sha256(self._read(name)) == digest for name, digest in files.items())
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing, damaged or another program's
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):  # missing, damaged or another program's
             return None
         return row if fits else None
 

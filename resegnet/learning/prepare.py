@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import zlib
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -217,7 +218,7 @@ def _row(eye: Eye, paths: Mapping[str, Path], name: str) -> dict[str, Any]:
 def _unzip(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be unpacked ({error}). Download it again.") from error
 
 

@@ -6,6 +6,7 @@ import argparse
 import inspect
 import os
 import signal
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -67,6 +68,12 @@ def serve(model: str | None, revision: str | None, host: str | None, port: int |
     folder = own_folder()  # before loading, which imports gradio on ZeroGPU
     segmenter = _load(model, revision)
     if segmenter is None:
+        return 1
+    try:
+        if host is not None:
+            socket.getaddrinfo(host, None)  # gradio would try a hundred ports at a name that nobody has
+    except (OSError, UnicodeError) as error:
+        print(f"The page cannot be served at {host}: {error}. Give an address of this machine.", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM cleans up too
     # gradio's `analytics_enabled=False` leaves some of its reports to the Hub on. It reads these two when it sends one.

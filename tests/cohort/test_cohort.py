@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter
 from resegnet.__main__ import main
+from resegnet.cohort import store
 from resegnet.cohort.run import make_folder
 from resegnet.cohort.work import CohortOptions
 from resegnet.results.measures import Measures
@@ -96,6 +98,47 @@ def test_an_undefined_number_is_empty(segment, tmp_path, monkeypatch, folder):
     assert segment(folder / "a.png", "--out", "out") == 0
     assert table(tmp_path / "out/results.csv")[0]["vessel_density"] == ""
     assert pq.read_table(tmp_path / "out/results.parquet").column("vessel_density").to_pylist() == [None]
+
+
+def test_a_scale_that_no_camera_has_fails_its_photograph_alone(segment, tmp_path, folder, capsys):
+    (folder / "list.csv").write_text("image,um_per_px\na.png,1e153\nb.png,5\n")
+    assert segment(folder / "list.csv", "--out", "out") == 1
+    assert "expected 0.001 to 1000 micrometres" in table(tmp_path / "out/failures.csv")[0]["error"]
+    assert [row["um_per_px"] for row in table(tmp_path / "out/results.csv")] == ["5.0"]
+    assert segment(folder / "b.png", "--out", "other", "--um-per-px", "1e153") == 1
+    assert "um_per_px is 1e+153, expected" in capsys.readouterr().err
+
+
+def test_objects_without_a_key_become_text(segment, tmp_path, folder):
+    (folder / "list.jsonl").write_text('{"image": "a.png", "x": {}, "y": [{}], "z": {"k": 1}}\n')
+    assert segment(folder / "list.jsonl", "--out", "out") == 0
+    (row,) = pq.read_table(tmp_path / "out/results.parquet").to_pylist()
+    assert (row["x"], row["y"], row["z"]) == ("{}", "[{}]", {"k": 1})
+
+
+def test_a_record_that_lacks_its_warnings_is_made_again(segment, tmp_path, folder):
+    assert segment(folder / "a.png", "--out", "out") == 0
+    path = tmp_path / "out/records/a.json"
+    record = json.loads(path.read_text())
+    del record["row"]["warning_codes"]
+    path.write_text(json.dumps(record))
+    assert segment(folder / "a.png", "--out", "out", "--resume") == 0
+    path.write_text("[" * 100_000)
+    assert segment(folder / "a.png", "--out", "out", "--resume") == 0
+    assert "warning_codes" in json.loads(path.read_text())["row"]
+
+
+def test_an_empty_name_is_refused(segment, capsys):
+    assert segment("", "--out", "out") == 1
+    assert "Got an empty name, expected photographs" in capsys.readouterr().err
+
+
+def test_an_address_with_the_signs_of_a_glob_is_no_glob(tmp_path):
+    for run in ("run1", "run[12]"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "part-00000.parquet").write_bytes(b"x")
+    store.remove_matching(f"file://{tmp_path}/run[12]/part-*.parquet")
+    assert [path.parent.name for path in tmp_path.rglob("*.parquet")] == ["run1"]
 
 
 def test_the_scale_reaches_the_numbers(segment, tmp_path, monkeypatch, folder):

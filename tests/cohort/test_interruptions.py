@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 import shutil
 import signal
@@ -178,6 +179,7 @@ def test_nobody_who_reads_on_is_no_fault_of_the_disk(many, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "resegnet", "segment", str(many), "--out", str(tmp_path / "out")],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"},
     )  # fmt: skip
     process.stdout.close()
     assert process.wait(120) == 1

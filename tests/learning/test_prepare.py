@@ -77,7 +77,7 @@ def test_a_download_comes_back_pixel_for_pixel(tmp_path, name):
     about = SOURCES[name]
     for fact in (about.paper, about.terms, about.camera, about.eyes, *about.notes):
         assert fact in readme
-    assert [path.name for path in tmp_path.iterdir()].count(f"{name}.partial") == 0
+    assert [path.name for path in tmp_path.iterdir()].count(f".{name}.resegnet-partial") == 0
 
 
 @pytest.mark.slow
@@ -218,9 +218,11 @@ def test_spoilt_files_are_listed_before_anything_is_written(tmp_path):
 def test_a_broken_gzip_is_named(tmp_path):
     download_stare(tmp_path / "source")
     path = tmp_path / "source" / "labels-ah" / "im0044.ah.ppm.gz"
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(DataError, match=r"im0044\.ah\.ppm\.gz cannot be unpacked"):
-        prepare("stare", tmp_path / "source", tmp_path / "out")
+    whole = path.read_bytes()
+    for spoilt in (whole[:40], whole[:20] + bytes(byte ^ 255 for byte in whole[20:-8]) + whole[-8:]):
+        path.write_bytes(spoilt)
+        with pytest.raises(DataError, match=r"im0044\.ah\.ppm\.gz cannot be unpacked"):
+            prepare("stare", tmp_path / "source", tmp_path / "out")
 
 
 def test_an_interrupted_run_leaves_nothing_and_the_next_one_succeeds(tmp_path, monkeypatch, caplog):
@@ -242,8 +244,8 @@ def test_an_interrupted_run_leaves_nothing_and_the_next_one_succeeds(tmp_path, m
 
     # A killed run cannot clean up behind itself.
     monkeypatch.undo()
-    (tmp_path / "out.partial" / "train").mkdir(parents=True)
-    (tmp_path / "out.partial" / "train" / "metadata.jsonl").write_text("{}\n")
+    (tmp_path / ".out.resegnet-partial" / "train").mkdir(parents=True)
+    (tmp_path / ".out.resegnet-partial" / "train" / "metadata.jsonl").write_text("{}\n")
     with caplog.at_level(logging.INFO):
         assert prepare("fives", tmp_path / "source", tmp_path / "out") == {"train": 3, "test": 2}
     assert "train: fives_001_A" in caplog.text

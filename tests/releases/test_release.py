@@ -68,7 +68,7 @@ def test_a_release_verifies_and_loads(release, written):
     segmenter = Segmenter.from_pretrained(release)
     assert segmenter.config == TINY
     assert json.loads((release / "metrics.json").read_text()) == {"set": {"f1": 0.5}}
-    assert not list(written.parent.glob("*.partial"))
+    assert not list(written.parent.glob(".*.resegnet-*"))
 
 
 @pytest.mark.slow

@@ -58,6 +58,7 @@ def test_the_version_is_told(capsys):
         (["verify", "nowhere"], "nowhere"),
         (["serve", "--examples", "nowhere"], "nowhere"),
         (["serve", "--port", "99999"], "0-65535"),
+        (["serve", "--host", "nosuch.invalid"], "cannot be served at nosuch.invalid"),
     ],
 )
 def test_an_error_is_one_sentence(tmp_path, photograph, monkeypatch, capsys, line, words):

@@ -88,7 +88,7 @@ def test_training_ends_the_same_however_often_it_is_killed(dataset, tmp_path):
         for name in ("model.safetensors", "config.json", "training.json", "metrics.json"):
             assert (out / "release" / name).read_bytes() == (whole / "release" / name).read_bytes()
         assert verify_release(out / "release") < 1e-3
-        assert not list(out.glob("*.partial")) and not list(out.glob(".*.tmp"))
+        assert not list(out.glob(".*.resegnet-*")) and not list(out.glob(".*.tmp"))
 
 
 @pytest.mark.slow
