@@ -59,7 +59,7 @@ def load_splits(source: str) -> tuple[str, dict[str, Dataset]]:
                 return _load_local(path)
         if is_on_hub:
             return source.rsplit("/", 1)[-1], dict(datasets.load_dataset(source))
-    except (OSError, ValueError, DatasetsError) as error:
+    except (OSError, ValueError, KeyError, IndexError, DatasetsError) as error:  # the last three come from `datasets`
         if isinstance(error, DataError):
             raise
         advice = (

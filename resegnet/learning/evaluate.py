@@ -40,6 +40,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise ArgumentError(f"--save got --model {arguments.model}, expected the folder of a release: name one.")
     if arguments.save:
         check_split(Path(os.path.expanduser(arguments.model)), _name(arguments.dataset), arguments.split)
+    for option in ("numbers", "json"):
+        path = getattr(arguments, option)
+        if path is not None and path.is_dir():
+            raise ArgumentError(f"--{option} got the folder {path}, expected the name of a file to write.")
     if arguments.second_observer is not None and not Path(arguments.second_observer).is_dir():
         raise ArgumentError(
             f"--second-observer got {arguments.second_observer}, expected a folder with <image_id>.png: check the path."
@@ -47,8 +51,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     segmenter = Segmenter.from_pretrained(arguments.model, revision=arguments.revision, engine=arguments.engine)
     if arguments.anatomy and not has_vessels(arguments.dataset):
         places = evaluate_places(segmenter, Path(arguments.dataset), arguments.split)
-        print(format_anatomy(None, places))
         _keep(arguments, {"model": segmenter.model, "places": places})
+        print(format_anatomy(None, places))
         return 0
     with_places = arguments.anatomy and has_places(arguments.dataset)
     with_kinds = arguments.anatomy and (find_kinds(arguments.dataset) is not None or not with_places)
@@ -66,16 +70,18 @@ def evaluate(arguments: argparse.Namespace) -> int:
     )
     if with_places:
         report["places"] = evaluate_places(segmenter, Path(arguments.dataset), arguments.split)
+    if arguments.numbers is not None:
+        _write(arguments.numbers, numbers_csv(report))
+    _keep(arguments, report)  # before anything is printed: the output may be closed
     print(format_table(report))
     if arguments.anatomy:
         print("", format_anatomy(report["kinds"], report.get("places")), sep="\n")
     if arguments.numbers is not None:
         print("", format_agreement(report), sep="\n")
-        _write(arguments.numbers, numbers_csv(report))
-    stress = stress_table(segmenter, photographs) if arguments.stress else None
-    if stress is not None:
+    if arguments.stress:
+        stress = stress_table(segmenter, photographs)
+        _keep(arguments, {**report, "stress": stress})
         print("", format_stress_table(stress), sep="\n")
-    _keep(arguments, {**report, "stress": stress})
     return 0
 
 

@@ -14,7 +14,7 @@ from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 
-from resegnet.errors import DataError
+from resegnet.errors import DataError, ImageError
 from resegnet.geometry import Geometry
 from resegnet.io import png, safe_name, write_atomically
 from resegnet.learning.anatomy_evaluation import KindScores, score_kinds
@@ -242,7 +242,10 @@ def _read_second(folder: Path | None, sample: Sample) -> np.ndarray | None:
     path = None if folder is None else Path(folder) / f"{sample.image_id}.png"
     if path is None or not path.is_file():
         return None
-    reference = read_mask({"bytes": path.read_bytes(), "path": None})
+    try:
+        reference = read_mask({"bytes": path.read_bytes(), "path": None})
+    except (ImageError, OSError) as error:
+        raise DataError(f"The second reference {path} cannot be read: {error}") from error
     if reference.shape != sample.vessels.shape:
         raise DataError(
             f"The second reference {path} is {reference.shape} (H, W), expected {sample.vessels.shape} as its "

@@ -78,6 +78,8 @@ def label(
 
     with atomic_folder(destination) as folder:
         lines = _write_labelled(mirrored, threshold, source, paths, folder / "train", destination.name)
+        if not lines:
+            raise DataError(f"None of the {len(paths)} photographs in {source} can be labelled: see the lines above.")
         write_atomically(folder / LABELLED_BY_NAME, (json.dumps(records, indent=2) + "\n").encode())
     return len(lines), len(paths) - len(lines)
 

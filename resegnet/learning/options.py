@@ -299,6 +299,9 @@ class TrainingOptions:
         for name in (*at_least_0, "weight_decay", "learning_rate", "dice_weight", "centreline_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected 0 or more.")
+        for name, most in (("threads", 1024), ("workers", 1024), ("seed", 2**63 - 1)):
+            if getattr(self, name) > most:
+                raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected at most {most}.")
         for name in ("validation_fraction", "average_decay", "weak_augmentation_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{option_name(name)} is {getattr(self, name)}, expected a share below 1.")

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score, roc_auc_score
 
-from resegnet.__main__ import main
+from resegnet.__main__ import build_parser, main
 from resegnet.config import Config
 from resegnet.errors import DataError
 from resegnet.geometry import Geometry
@@ -20,6 +21,7 @@ from resegnet.image import read_image
 from resegnet.learning import evaluation
 from resegnet.learning.data import load_vessels
 from resegnet.learning.evaluate import _keep
+from resegnet.learning.evaluate import evaluate as evaluate_command
 from resegnet.learning.evaluation import evaluate_dataset, find_second_observer, format_table, round_trip
 from resegnet.learning.samples import photograph_sha256
 from resegnet.results.agreement import COMPARED, agreement
@@ -156,6 +158,35 @@ def test_second_observer_is_scored_against_the_first_in_the_same_field(bars, dat
     table = format_table(report)
     assert "second person" in table
     assert "same" not in table
+
+
+@pytest.mark.parametrize("option", ["--numbers", "--json"])
+def test_a_folder_in_place_of_a_file_is_refused_before_the_work(option, bars, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation.Segmenter, "from_pretrained", lambda *_, **__: pytest.fail("it has begun"))
+    assert main(["evaluate", "--dataset", str(bars), option, str(tmp_path)]) == 1
+    assert f"{option} got the folder {tmp_path}, expected the name of a file" in capsys.readouterr().err
+
+
+def test_the_report_is_written_although_nobody_reads_the_output(bars, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation.Segmenter, "from_pretrained", lambda *_, **__: ReadsTheAnswer())
+
+    class ClosedPipe(io.StringIO):
+        def write(self, _):
+            raise BrokenPipeError
+
+    report = tmp_path / "report.json"
+    arguments = build_parser().parse_args(["evaluate", "--dataset", str(bars), "--json", str(report)])
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+    with pytest.raises(BrokenPipeError):
+        evaluate_command(arguments)
+    assert json.loads(report.read_text())["split"] == "test"
+
+
+def test_a_spoilt_reference_of_a_second_observer_is_named(bars, dataset):
+    (bars / "second_observer").mkdir(exist_ok=True)
+    (bars / "second_observer" / "eye_a.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"The second reference .*eye_a\.png cannot be read"):
+        evaluate(dataset, second_observer=bars / "second_observer")
 
 
 def test_a_folder_of_a_second_observer_that_is_not_there_is_refused(bars, capsys):

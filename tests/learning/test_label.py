@@ -12,6 +12,7 @@ from support.stand_in import DarkOnGreen, TwoLooksOnGreen
 from support.synthetic import draw_fundus
 
 from resegnet import Config, Segmenter
+from resegnet.__main__ import main
 from resegnet.config import TWO_LOOKS
 from resegnet.errors import DataError
 from resegnet.learning.crops import Crops, WorkingSample
@@ -75,6 +76,28 @@ def test_fewer_are_taken_evenly_and_nothing_is_overwritten(photographs, tmp_path
         label(segmenters, photographs, tmp_path / "labelled")
     with pytest.raises(DataError, match="no photograph"):
         label(segmenters, tmp_path / "labelled" / "train" / "nothing", tmp_path / "other")
+
+
+def test_where_nothing_can_be_labelled_nothing_is_left(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="None of the 1 photographs"):
+        label([Segmenter(DarkOnGreen(), CONFIG)], tmp_path / "pictures", tmp_path / "labelled")
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_the_command_takes_models_and_a_limit_and_counts(tmp_path, monkeypatch, capsys):
+    (tmp_path / "pictures").mkdir()
+    for seed in range(3):
+        Image.fromarray(draw_fundus(seed).image).save(tmp_path / "pictures" / f"{seed}.png")
+    loaded = []
+    segmenter = Segmenter(DarkOnGreen(), CONFIG)
+    monkeypatch.setattr(Segmenter, "from_pretrained", lambda name: loaded.append(name) or segmenter)
+    arguments = [str(tmp_path / "pictures"), str(tmp_path / "labelled"), "--model", "one", "two", "--limit", "2"]
+    assert main(["label", *arguments]) == 0
+    assert loaded == ["one", "two"]
+    assert capsys.readouterr().out == f"{tmp_path / 'labelled'}: 2 photographs labelled, 0 left out\n"
+    assert len(load_vessels(str(tmp_path / "labelled"), "train")) == 2
 
 
 def test_nothing_personal_of_a_dicom_file_gets_into_the_data_set(tmp_path):

@@ -107,6 +107,12 @@ def test_folders_that_no_run_made_are_not_replaced(name, tmp_path, capsys):
     assert [path.name for path in tmp_path.rglob("*")] == [name, "mine.txt"]
 
 
+@pytest.mark.parametrize(("option", "value"), [("--threads", 10**5), ("--workers", 10**20), ("--seed", 2**64)])
+def test_numbers_beyond_what_torch_takes_are_refused(option, value, tmp_path, capsys):
+    assert train_script.main(["--dataset", "synthetic", "--out", str(tmp_path / "run"), option, str(value)]) == 1
+    assert f"{option} is {value}, expected at most" in capsys.readouterr().err
+
+
 def test_a_mistyped_run_is_not_resumed(tmp_path, capsys):
     assert train_script.main(["--out", str(tmp_path / "frist"), "--resume"]) == 1
     assert "frist holds no checkpoint.pt to resume" in capsys.readouterr().err
