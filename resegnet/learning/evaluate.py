@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
     )
     if with_places:
         report["places"] = evaluate_places(segmenter, Path(arguments.dataset), arguments.split)
+    # Files come first, since the output may be closed. A file that cannot be written loses no scores.
+    errors = []
     if arguments.numbers is not None:
-        _write(arguments.numbers, numbers_csv(report))
-    _keep(arguments, report)  # before anything is printed: the output may be closed
+        errors += _try(_write, arguments.numbers, numbers_csv(report))
+    errors += _try(_keep, arguments, report)
     print(format_table(report))
     if arguments.anatomy:
         print("", format_anatomy(report["kinds"], report.get("places")), sep="\n")
@@ -80,9 +82,20 @@ def evaluate(arguments: argparse.Namespace) -> int:
         print("", format_agreement(report), sep="\n")
     if arguments.stress:
         stress = stress_table(segmenter, photographs)
-        _keep(arguments, {**report, "stress": stress})
+        errors += _try(_keep, arguments, {**report, "stress": stress})
         print("", format_stress_table(stress), sep="\n")
+    for error in errors:
+        raise error
     return 0
+
+
+def _try(write: Callable[..., None], *arguments: Any) -> list[OSError]:
+    """Write something, and return the error if that fails."""
+    try:
+        write(*arguments)
+    except OSError as error:
+        return [error]
+    return []
 
 
 def _name(source: str) -> str:

@@ -47,7 +47,7 @@ def test_a_download_with_a_wrong_bit_is_refused_by_the_publisher_and_by_others(h
     assert "model.safetensors was altered" in told
     hub.fail_next("flip", "GET /cdn/.*/model.safetensors")
     first, again = refusals(hub, tmp_path / "b", NET, NET)
-    assert "was altered or damaged" in first and "force_download=True" in first
+    assert "was altered or damaged" in first and "`--force-download`" in first
     assert again == first  # the damaged file stays in the cache
 
 
