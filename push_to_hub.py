@@ -79,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # the card has characters that not every terminal has
     try:
         _publish(build_parser().parse_args(argv))
+        sys.stdout.flush()
     except BrokenPipeError:  # stdout is closed, for example by `| head`; Python flushes it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

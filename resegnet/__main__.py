@@ -90,8 +90,13 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    source = os.path.expanduser
-    parser.add_argument("--dataset", type=source, required=True, metavar="SOURCE", help="folder, Hub id or `synthetic`")
+    parser.add_argument(
+        "--dataset",
+        type=os.path.expanduser,
+        required=True,
+        metavar="SOURCE",
+        help="folder, Hub id or `synthetic`",
+    )
     parser.add_argument(
         "--split",
         default="test",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import datasets
 from datasets import Dataset, DatasetDict
@@ -59,7 +60,7 @@ def load_splits(source: str) -> tuple[str, dict[str, Dataset]]:
                 return _load_local(path)
         if is_on_hub:
             return source.rsplit("/", 1)[-1], dict(datasets.load_dataset(source))
-    except (OSError, ValueError, KeyError, IndexError, DatasetsError) as error:  # the last three come from `datasets`
+    except (OSError, ValueError, DatasetsError) as error:
         if isinstance(error, DataError):
             raise
         advice = (
@@ -69,6 +70,14 @@ def load_splits(source: str) -> tuple[str, dict[str, Dataset]]:
     raise DataError(f"There is no file or folder {source}. Expected {FORMS}: check the path. {PREPARE}")
 
 
+def _ask(load: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Load by `datasets`, which raises these two for files that are empty or not its own."""
+    try:
+        return load(*arguments, **options)
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"it holds no data set: {error!r}") from error
+
+
 def _load_local(path: Path) -> tuple[str, dict[str, Dataset]]:
     name = path.resolve().name
     if path.is_file() and path.suffix == ".parquet":
@@ -76,10 +85,10 @@ def _load_local(path: Path) -> tuple[str, dict[str, Dataset]]:
         key = next((word for word in ("test", "validation") if word in words), "train")
         return path.stem, dict(datasets.load_dataset("parquet", data_files={key: str(path)}))
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
-        saved = datasets.load_from_disk(str(path))
+        saved = _ask(datasets.load_from_disk, str(path))
         return name, dict(saved) if isinstance(saved, DatasetDict) else {str(saved.split or "train"): saved}
     if any(file.suffix in (".jsonl", ".csv", ".parquet") for file in path.rglob("metadata.*")):
-        return name, dict(datasets.load_dataset("imagefolder", data_dir=str(path)))
+        return name, dict(_ask(datasets.load_dataset, "imagefolder", data_dir=str(path)))
     if any(path.rglob("*.parquet")):
         return name, dict(datasets.load_dataset("parquet", data_dir=str(path)))
     splits = {

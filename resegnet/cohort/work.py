@@ -37,6 +37,9 @@ RECORDS, MASKS, OVERLAYS, PROBABILITIES, KINDS = "records", "masks", "overlays",
 _JPEG_QUALITY, _JPEG_FULL_COLOUR = 90, 0
 
 QUADRANTS = ("upper_left_", "upper_right_", "lower_left_", "lower_right_")  # starts of their measures' names
+# What a record raises that is missing, damaged or another program's.
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
 _COUNTS = ("_area_px", "branch_points", "end_points", "segments", "_vessels")  # ends of the names of whole numbers
 UNDEFINED = "undefined"  # column of the reasons why numbers are empty
 SCALE_FROM = "scale_from"  # column that says which of these gave the scale
@@ -216,14 +219,7 @@ class Work:
                 and set(files) == set(self._files(photograph).values())
                 and all(_sha256(self._read(name)) == digest for name, digest in files.items())
             )
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ):  # missing, damaged or another program's
+        except _UNUSABLE:
             return None
         return row if fits else None
 

@@ -9,8 +9,8 @@ import numpy as np
 _STEP_PX = 0.25  # by which rays and discs grow
 _CIRCLE = np.stack([np.sin(np.arange(16) * math.pi / 8), np.cos(np.arange(16) * math.pi / 8)], axis=1)
 
-# A chord wider than this many medians of its segment, and this many px, runs along another vessel: where two touch side
-# by side, one calibre away from the branch point is not far enough.
+# A chord longer than this many medians of its segment plus this many px runs along another vessel: where several meet,
+# one calibre away from the branch point is not far enough.
 WIDEST, WIDEST_PX = 2.0, 3.0
 
 

@@ -72,7 +72,7 @@ def find_centrelines(mask: np.ndarray, fov: np.ndarray) -> Centrelines:
 
     The calibre is the chord of the mask at right angles to the centreline. It is not measured within one calibre of a
     branch point, since the chord would run into the other vessel, nor where it reaches the rim of the field, nor where
-    it is more than twice the median of its segment, and 3 px, wide: there it runs along another vessel.
+    it is longer than twice the median of its segment plus 3 px: there it runs along another vessel.
 
     Parameters
     ----------
